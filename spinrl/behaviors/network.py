@@ -1,0 +1,54 @@
+"""The decoupled Q-network of the behaviour policies (DecQN, Seyde et al., ICLR 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from spinrl.specs import ActionSpec
+
+
+class DecoupledQNetwork(nn.Module):
+    """LayerNorm MLP from a normalised observation to one utility per choice of every sub-action.
+
+    The value of a joint action is the mean of the chosen utilities, so that the greedy joint action is the
+    greedy choice of every sub-action by itself.
+
+    Args:
+        observation_size: S.
+        action_spec: the joint action; all sub-actions have the same number of choices K here.
+        hidden: widths of the hidden layers.
+    """
+
+    observation_mean: torch.Tensor
+    observation_scale: torch.Tensor
+
+    def __init__(self, observation_size: int, action_spec: ActionSpec, hidden: Sequence[int]) -> None:
+        super().__init__()
+        if len(set(action_spec.nvec)) != 1:
+            raise ValueError(f"a decoupled Q-network wants equally many choices everywhere, got {action_spec.nvec}")
+        self.shape = (action_spec.num_sub_actions, action_spec.max_choices)
+        self.register_buffer("observation_mean", torch.zeros(observation_size))
+        self.register_buffer("observation_scale", torch.ones(observation_size))
+        layers: list[nn.Module] = []
+        width = observation_size
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.LayerNorm(size), nn.SiLU()]
+            width = size
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(width, action_spec.num_sub_actions * action_spec.max_choices)
+        # Rewards of a few thousandths a step drown in the noise of a random output layer.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def set_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Fix the input normalisation from (S,) statistics of observations."""
+        self.observation_mean.copy_(mean)
+        self.observation_scale.copy_(1.0 / std.clamp_min(1e-2))
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """(B, S) observations to (B, N, K) utilities."""
+        normalized = ((observation - self.observation_mean) * self.observation_scale).clamp(-10.0, 10.0)
+        return self.head(self.body(normalized)).unflatten(-1, self.shape)

@@ -1,0 +1,60 @@
+"""What every room agrees on: the shape of an action, and the TensorDict key names.
+
+Shapes: B batch, S observation size, N sub-actions, K the largest number of choices of any sub-action.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import attrs
+import torch
+
+OBSERVATION = "observation"  # float32 (B, S)
+ACTION = "action"  # int64 (B, N)
+NEXT_OBSERVATION = ("next", "observation")  # float32 (B, S)
+NEXT_REWARD = ("next", "reward")  # float32 (B, 1)
+NEXT_TERMINATED = ("next", "terminated")  # bool (B, 1); the only thing that stops bootstrapping
+NEXT_TRUNCATED = ("next", "truncated")  # bool (B, 1)
+LOGITS = "logits"  # float32 (B, N, K), -inf where a sub-action has fewer than K choices
+SAMPLE_LOG_PROB = "sample_log_prob"  # float32 (B,), of the joint action
+
+
+def _as_nvec(value: Iterable[int]) -> tuple[int, ...]:
+    return tuple(int(choices) for choices in value)
+
+
+@attrs.frozen
+class ActionSpec:
+    """A combinatorial action: N sub-actions, of which the i-th has ``nvec[i]`` choices.
+
+    Raises:
+        ValueError: when there is no sub-action or one has fewer than two choices.
+    """
+
+    nvec: tuple[int, ...] = attrs.field(converter=_as_nvec)
+
+    @nvec.validator
+    def _check(self, _attribute: attrs.Attribute, value: tuple[int, ...]) -> None:
+        if not value or min(value) < 2:
+            raise ValueError(f"nvec wants at least one sub-action with two or more choices each, got {value}")
+
+    @property
+    def num_sub_actions(self) -> int:
+        """N."""
+        return len(self.nvec)
+
+    @property
+    def max_choices(self) -> int:
+        """K."""
+        return max(self.nvec)
+
+    @property
+    def log10_joint(self) -> float:
+        """log10 of the number of joint actions."""
+        return sum(math.log10(choices) for choices in self.nvec)
+
+    def valid(self) -> torch.Tensor:
+        """(N, K) bool: True where choice k exists for sub-action i."""
+        return torch.arange(self.max_choices)[None, :] < torch.tensor(self.nvec)[:, None]

@@ -1,0 +1,16 @@
+"""The benchmark's tasks as data, and batched environments that step many of their episodes in lock-step."""
+
+from spinrl.tasks.environment import BatchedEnvironment, control_values
+from spinrl.tasks.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task, normalized_score
+
+__all__ = [
+    "EPISODE_STEPS",
+    "MAX_BINS",
+    "MIN_BINS",
+    "TASKS",
+    "BatchedEnvironment",
+    "Task",
+    "control_values",
+    "get_task",
+    "normalized_score",
+]

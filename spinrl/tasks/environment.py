@@ -1,0 +1,110 @@
+"""Many dm_control episodes stepped in lock-step, so that one policy call serves them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+# Nothing here draws; without this dm_control looks for a display and a GL library when imported.
+os.environ.setdefault("MUJOCO_GL", "disable")
+
+import numpy as np
+from dm_control import suite
+
+from spinrl.specs import ActionSpec
+from spinrl.tasks.tasks import EPISODE_STEPS, Task
+
+
+def control_values(low: np.ndarray, high: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
+    """The control value of every choice: ``linspace(low, high, m)`` with both ends, so 3 bins are -1, 0, 1.
+
+    Args:
+        low, high: (N,) actuator limits.
+        nvec: N numbers of choices.
+
+    Returns:
+        (N, K) float64, rows with fewer than K choices padded with NaN.
+    """
+    table = np.full((len(nvec), max(nvec)), np.nan)
+    for i, choices in enumerate(nvec):
+        table[i, :choices] = np.linspace(low[i], high[i], choices)
+    return table
+
+
+class BatchedEnvironment:
+    """`num_envs` environments of one task, each with its own episode.
+
+    Each environment's episode depends on its own reset seed and its own actions alone, so that the same seeds
+    give the same returns whatever the batch size.
+
+    Args:
+        task: the task.
+        bins: choices per sub-action.
+        num_envs: number of environments.
+    """
+
+    def __init__(self, task: Task, bins: int, num_envs: int) -> None:
+        self.task = task
+        self.bins = bins
+        self.num_envs = num_envs
+        self.action_spec: ActionSpec = task.action_spec(bins)
+        self._envs = [suite.load(task.domain, task.task) for _ in range(num_envs)]
+        spec = self._envs[0].action_spec()
+        if spec.shape != (task.num_sub_actions,):
+            raise RuntimeError(f"{task.name} has {spec.shape} actuators here, the benchmark has {task.num_sub_actions}")
+        low, high = np.broadcast_to(spec.minimum, spec.shape), np.broadcast_to(spec.maximum, spec.shape)
+        self._controls = control_values(low, high, self.action_spec.nvec)
+        self._columns = np.arange(task.num_sub_actions)
+
+    def reset(self, index: int, seed: int, *, default_pose: bool = False) -> np.ndarray:
+        """Start a new episode in environment `index`.
+
+        Args:
+            index: which environment.
+            seed: seed of the task's own randomness.
+            default_pose: start from the model's reference pose at rest instead of the task's random start.
+
+        Returns:
+            (S,) float32 observation.
+        """
+        env = self._envs[index]
+        env.task._random = np.random.RandomState(seed % 2**32)
+        observation = env.reset().observation
+        if default_pose:
+            with env.physics.reset_context():
+                pass
+            observation = env.task.get_observation(env.physics)
+        return _flatten(observation)
+
+    def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Step the environments named by `indices` (all of them by default), in that order.
+
+        Args:
+            actions: (n, N) integers, bin of each sub-action.
+            indices: n environment numbers.
+
+        Returns:
+            (n, S) float32 observations and (n,) float64 rewards. An episode is over after `EPISODE_STEPS`
+            steps; counting is the caller's, since nothing else ends one.
+        """
+        indices = range(self.num_envs) if indices is None else indices
+        observations = np.empty((len(actions), self.task.observation_size), dtype=np.float32)
+        rewards = np.empty(len(actions))
+        controls = self._controls[self._columns, actions]  # (n, N)
+        for row, index in enumerate(indices):
+            step = self._envs[index].step(controls[row])
+            observations[row] = _flatten(step.observation)
+            rewards[row] = step.reward
+        return observations, rewards
+
+    def close(self) -> None:
+        """Free the simulators."""
+        for env in self._envs:
+            env.close()
+
+
+def _flatten(observation: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float32)
+
+
+__all__ = ["EPISODE_STEPS", "BatchedEnvironment", "control_values"]
