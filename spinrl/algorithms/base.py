@@ -1,0 +1,101 @@
+"""What every algorithm is: a module with networks, optimizers and one unit of work, `update`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
+
+from spinrl.machine import ResolvedMachine
+from spinrl.policies.base import Policy
+from spinrl.registry import Component
+from spinrl.specs import ACTION, NEXT_OBSERVATION, NEXT_REWARD, NEXT_TERMINATED, OBSERVATION, ActionSpec
+
+
+class AlgorithmConfig(Component, ABC):
+    """Base of every algorithm's configuration."""
+
+    kind: ClassVar[str] = "algorithm"
+
+    @abstractmethod
+    def build(
+        self, policy: Policy, observation_size: int, action_spec: ActionSpec, *, seed: int, machine: ResolvedMachine
+    ) -> Algorithm:
+        """The algorithm around `policy`, on the machine's device, with fresh critics from a child seed of `seed`."""
+
+
+class Algorithm(nn.Module, ABC):
+    """Networks, targets and optimizers of one training.
+
+    `state_dict` holds all of them, so that with torch's random state (dropout draws from it) a resumed training
+    goes on exactly.
+
+    Args:
+        policy: the policy to train; parameters that want no gradient are never touched.
+        machine: precision and compilation of `update`.
+    """
+
+    def __init__(self, policy: Policy, machine: ResolvedMachine) -> None:
+        super().__init__()
+        self.policy = policy
+        self.machine = machine
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    @abstractmethod
+    def update(self, batch: TensorDictBase) -> TensorDict:
+        """One gradient step on a batch of transitions; detached 0-d losses `loss_*`, without a host sync."""
+
+    def acting_policy(self) -> Policy:
+        """The policy to evaluate and export: the trained one, unless the algorithm acts by more than it."""
+        return self.policy
+
+    def add_optimizer(
+        self, name: str, parameters: Iterable[nn.Parameter], learning_rate: float
+    ) -> torch.optim.Optimizer:
+        """An Adam over those parameters that want a gradient, kept in the state dict."""
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        self.optimizers[name] = torch.optim.Adam(trained, lr=learning_rate, fused=True)
+        return self.optimizers[name]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimizers' states, for `state_dict`."""
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Load the optimizers' states.
+
+        Raises:
+            ValueError: when they are not those of this algorithm.
+        """
+        if set(state) != set(self.optimizers):
+            raise ValueError(f"wants optimizer states of {sorted(self.optimizers)}, got {sorted(state)}")
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+
+
+def transition(batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """observation (B, S), action (B, N), reward (B,), terminated (B,) bool, next observation (B, S) of a batch."""
+    return (
+        batch[OBSERVATION],
+        batch[ACTION],
+        batch[NEXT_REWARD].squeeze(-1),
+        batch[NEXT_TERMINATED].squeeze(-1),
+        batch[NEXT_OBSERVATION],
+    )
+
+
+def minimize(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One optimizer step down the gradient of `loss`."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def polyak_update(target: nn.Module, online: nn.Module, rate: float) -> None:
+    """target ← target + rate · (online − target), for every parameter at once."""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), rate)

@@ -1,0 +1,113 @@
+"""What a run uses of the machine it is on: device, precision, compilation and threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import attrs
+import torch
+from attrs.validators import ge, in_, optional
+
+from spinrl.registry import Component, register
+
+
+@register
+@attrs.frozen(kw_only=True)
+class Machine(Component):
+    """Device, precision, compilation and threads; `auto` takes what the machine reports.
+
+    Attributes:
+        device: where networks live: auto (a GPU if there is one), cpu or cuda.
+        precision: of the matrix products in policies and ASM: auto, fp32 or bf16. Losses, critics and last layers
+            are always fp32.
+        compile: compile the update with torch.compile: True, False, or None for auto.
+        threads: CPU threads of this process; 0 for auto, which is what torch takes by itself.
+    """
+
+    kind: ClassVar[str] = "machine"
+
+    device: Literal["auto", "cpu", "cuda"] = attrs.field(default="auto", validator=in_(("auto", "cpu", "cuda")))
+    precision: Literal["auto", "fp32", "bf16"] = attrs.field(default="auto", validator=in_(("auto", "fp32", "bf16")))
+    compile: bool | None = attrs.field(default=None, validator=optional(attrs.validators.instance_of(bool)))
+    threads: int = attrs.field(default=0, validator=ge(0))
+
+    def resolve(self) -> ResolvedMachine:
+        """Look at the machine and decide what was left to `auto`.
+
+        Raises:
+            ValueError: when CUDA, bf16 on a GPU without it, or compilation without a compiler is asked for.
+        """
+        has_cuda = torch.cuda.is_available()
+        if self.device == "cuda" and not has_cuda:
+            raise ValueError("Machine.device wants cuda, but torch finds no CUDA device")
+        device: Literal["cpu", "cuda"] = (
+            "cuda" if self.device == "cuda" or (self.device == "auto" and has_cuda) else "cpu"
+        )
+        precision = self.precision
+        if precision == "auto":
+            precision = "bf16" if fast_bf16(device) else "fp32"
+        can_compile = compiler_available(device)
+        if self.compile and not can_compile:
+            raise ValueError("Machine.compile wants True, but no C++ compiler with Python headers (or Triton) is there")
+        return ResolvedMachine(
+            device=device,
+            precision=precision,
+            compile=can_compile and fast_bf16(device) if self.compile is None else self.compile,
+            threads=self.threads or torch.get_num_threads(),
+            processor=torch.cuda.get_device_name() if device == "cuda" else _processor_name(),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class ResolvedMachine:
+    """What a run took of the machine, for its record.
+
+    Attributes:
+        device: cpu or cuda.
+        precision: fp32 or bf16.
+        compile: whether the update is compiled.
+        threads: CPU threads.
+        processor: name of the CPU or GPU.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    threads: int = 1
+    processor: str = ""
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """A context in which matrix products run in the resolved precision."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def apply(self) -> None:
+        """Set this process's thread count."""
+        torch.set_num_threads(self.threads)
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether bf16 matrix products are done by hardware, so that they are faster than fp32 and not slower."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def compiler_available(device: str) -> bool:
+    """Whether torch.compile can generate code for `device` here."""
+    if device == "cuda":
+        from torch.utils._triton import has_triton
+
+        return has_triton()
+    compilers = (os.environ.get("CXX"), "g++", "clang++")
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return any(shutil.which(name) for name in compilers if name) and headers.exists()
+
+
+def _processor_name() -> str:
+    return str(torch.cpu.get_capabilities().get("cpu_name", ""))

@@ -1,0 +1,131 @@
+"""What every policy is: logits, log-probabilities, sampling with given noise, and a TensorDict module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import InteractionType, TensorDictModuleBase
+from tensordict.nn.probabilistic import interaction_type
+
+from spinrl.asm.model import ASM
+from spinrl.registry import Component
+from spinrl.specs import ACTION, LOGITS, OBSERVATION, SAMPLE_LOG_PROB, ActionSpec
+
+
+class PretrainedASM(Protocol):
+    """What a policy needs of a pre-trained ASM: the network, and what it came from."""
+
+    @property
+    def model(self) -> ASM: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class PolicyConfig(Component, ABC):
+    """Base of every policy's configuration."""
+
+    kind: ClassVar[str] = "policy"
+    needs_asm: ClassVar[bool] = False  # whether `build` wants a pre-trained ASM
+
+    @abstractmethod
+    def build(
+        self, observation_size: int, action_spec: ActionSpec, *, asm: PretrainedASM | None = None, seed: int
+    ) -> Policy:
+        """The policy with fresh weights from a child seed of `seed`.
+
+        Args:
+            observation_size: S.
+            action_spec: the action's shape.
+            asm: a pre-trained ASM, for the policies that need one; the others leave it alone.
+            seed: the experiment's seed.
+
+        Raises:
+            ValueError: when a needed ASM is missing or of other sizes.
+        """
+
+
+class Policy(TensorDictModuleBase, ABC):
+    """A distribution over joint actions given an observation.
+
+    As a TensorDict module it reads `observation` and writes `logits`, `action` and `sample_log_prob`; it samples
+    from torch's global generator unless the interaction type asks for a deterministic action.
+
+    Args:
+        observation_size: S.
+        action_spec: the action's shape.
+    """
+
+    def __init__(self, observation_size: int, action_spec: ActionSpec) -> None:
+        super().__init__()
+        self.observation_size = observation_size
+        self.action_spec = action_spec
+        self.in_keys = [OBSERVATION]
+        self.out_keys = [LOGITS, ACTION, SAMPLE_LOG_PROB]
+
+    @abstractmethod
+    def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, S), (B, N) → (B, N, K), -inf where a sub-action has fewer choices.
+
+        Policies whose sub-actions depend on one another condition them on `action`, or, without one, on their own
+        most likely choices.
+        """
+
+    @abstractmethod
+    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Choose actions: (B, S), Gumbel noise (B, N, K) or None for the mode → action (B, N), logits (B, N, K)."""
+
+    def log_probs(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-probabilities of every choice of every sub-action, (B, N, K); `action` as in `logits`."""
+        return self.logits(observation, action).log_softmax(-1)
+
+    def log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """Log-probability of joint actions: (B, S), (B, N) → (B,)."""
+        return joint_log_prob(self.log_probs(observation, action), action)
+
+    def sample(self, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Actions (B, N) drawn with the caller's Gumbel noise (B, N, K), so that the caller decides what is equal."""
+        return self.decide(observation, noise)[0]
+
+    def mode(self, observation: torch.Tensor) -> torch.Tensor:
+        """The most likely choice of every sub-action in turn, (B, N)."""
+        return self.decide(observation, None)[0]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write logits (B, N, K), an action (B, N) and its log-probability (B,) for the observations (B, S)."""
+        observation = tensordict[OBSERVATION]
+        noise = None
+        if interaction_type() in (None, InteractionType.RANDOM):
+            spec = self.action_spec
+            shape = (observation.shape[0], spec.num_sub_actions, spec.max_choices)
+            noise = gumbel_noise(shape, device=observation.device)
+        action, logits = self.decide(observation, noise)
+        tensordict[LOGITS] = logits
+        tensordict[ACTION] = action
+        tensordict[SAMPLE_LOG_PROB] = joint_log_prob(logits.log_softmax(-1), action)
+        return tensordict
+
+
+class IndependentPolicy(Policy):
+    """A policy whose sub-actions are independent given the observation: N categoricals from one set of logits."""
+
+    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.logits(observation)
+        return (logits if noise is None else logits + noise).argmax(-1), logits
+
+
+def joint_log_prob(log_probs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """(B, N, K), (B, N) → (B,): the sum over sub-actions of the chosen log-probabilities."""
+    return log_probs.gather(-1, action[..., None]).squeeze(-1).sum(-1)
+
+
+def gumbel_noise(
+    shape: tuple[int, ...], *, generator: torch.Generator | None = None, device: torch.device | str | None = None
+) -> torch.Tensor:
+    """Standard Gumbel noise, finite throughout: the argmax of logits plus it is a sample of their categorical."""
+    uniform = torch.rand(shape, generator=generator, device=device)
+    tiny = torch.finfo(uniform.dtype).tiny
+    return -(-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()

@@ -1,0 +1,158 @@
+"""Weights of the method's public reference code, under our parameter names.
+
+Each function takes a state dict with the reference's names and returns ours, ready for a strict `load_state_dict`;
+what is missing raises a KeyError, what is left over a ValueError. The reference keeps one small module for each
+sub-action where we keep one stacked tensor, padded to the largest number of choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.nn import functional
+
+Weights = Mapping[str, torch.Tensor]
+
+_BLOCK = {
+    "ln_q": "norm_query",
+    "ln_kv": "norm_key_value",
+    "fc_q": "query",
+    "fc_k": "key",
+    "fc_v": "value",
+    "out_proj": "out",
+    "ffn_ln": "norm_ffn",
+    "ffn.0": "ffn_in",
+    "ffn.3": "ffn_out",
+}
+
+
+class _Reader:
+    """Hands out the entries of a state dict and knows which nobody asked for."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._left = set(weights)
+
+    def __call__(self, name: str) -> torch.Tensor:
+        if name not in self._weights:
+            raise KeyError(f"the reference checkpoint has no {name!r}")
+        self._left.discard(name)
+        return self._weights[name]
+
+    def numbers(self, prefix: str, position: int) -> list[int]:
+        """The numbers found after `prefix` in dotted names, in order: of layers, blocks or sub-actions."""
+        return sorted({int(name.split(".")[position]) for name in self._weights if name.startswith(prefix)})
+
+    def finish(self, into: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if self._left:
+            raise ValueError(
+                f"the reference checkpoint holds what we have no place for: {', '.join(sorted(self._left))}"
+            )
+        return into
+
+
+def factored(weights: Weights) -> dict[str, torch.Tensor]:
+    """A factored policy: the MLP `shared`, and linear `heads`."""
+    read = _Reader(weights)
+    out: dict[str, torch.Tensor] = {}
+    # The positions of the linear layers differ with dropout on; ours follow the same rule.
+    for layer in read.numbers("shared.", 1):
+        for part in ("weight", "bias"):
+            out[f"trunk.{layer}.{part}"] = read(f"shared.{layer}.{part}")
+    out |= _linear_heads(read)
+    return read.finish(out)
+
+
+def autoregressive(weights: Weights) -> dict[str, torch.Tensor]:
+    """An autoregressive policy: state and action embeddings, the LSTM, and linear `heads`."""
+    read = _Reader(weights)
+    out = {
+        "state_embedding.weight": read("state_embed.0.weight"),
+        "state_embedding.bias": read("state_embed.0.bias"),
+        "action_embedding": read("action_embed.weight"),
+    }
+    out |= {name: read(name) for name in weights if name.startswith("lstm.")}
+    out |= _linear_heads(read)
+    return read.finish(out)
+
+
+def transformer_policy(weights: Weights) -> dict[str, torch.Tensor]:
+    """A SAINT or SPIN policy: slot queries, state encoder, blocks and heads."""
+    read = _Reader(weights)
+    out = {"slot_queries": read("slot_embeddings")}
+    out |= _encoder(read, "state_encoder", "blocks")
+    out |= _hidden_heads(read, "heads")
+    return read.finish(out)
+
+
+def asm(weights: Weights) -> dict[str, torch.Tensor]:
+    """An ASM: a table of embeddings per sub-action, state encoder, blocks and prediction heads."""
+    read = _Reader(weights)
+    core = "core_transformer."
+    tables = read.numbers(f"{core}sub_action_value_embeddings.", 2)
+    out = {"embedding": torch.cat([read(f"{core}sub_action_value_embeddings.{i}.weight") for i in tables])}
+    out |= _encoder(read, f"{core}state_encoder", f"{core}transformer_blocks")
+    out |= _hidden_heads(read, "prediction_heads")
+    return read.finish(out)
+
+
+def critic_ensemble(weights: Weights) -> dict[str, torch.Tensor]:
+    """A critic ensemble, of IQL and BCQ (stacked E×in×out) or of AWAC (modules `q1`, `q2` with out×in)."""
+    read = _Reader(weights)
+    members = sorted({name.split(".")[0] for name in weights if name.startswith("q") and name[1].isdigit()})
+    out: dict[str, torch.Tensor] = {}
+    for layer, name in enumerate(("l1", "l2", "out" if members else "qs")):
+        if members:
+            out[f"weights.{layer}"] = torch.stack([read(f"{member}.{name}.weight").t() for member in members])
+            out[f"biases.{layer}"] = torch.stack([read(f"{member}.{name}.bias")[None] for member in members])
+        else:
+            out[f"weights.{layer}"] = read(f"{name}.weight")
+            out[f"biases.{layer}"] = read(f"{name}.bias")
+    return read.finish(out)
+
+
+def value_network(weights: Weights) -> dict[str, torch.Tensor]:
+    """A state value network: `l1`, `l2`, `l3`, with ReLU layers between them in ours."""
+    read = _Reader(weights)
+    out = {f"{2 * layer}.{part}": read(f"l{layer + 1}.{part}") for layer in range(3) for part in ("weight", "bias")}
+    return read.finish(out)
+
+
+def _encoder(read: _Reader, state_encoder: str, blocks: str) -> dict[str, torch.Tensor]:
+    out: dict[str, torch.Tensor] = {}
+    for part in ("weight", "bias"):
+        for layer in (0, 2):
+            out[f"encoder.state_encoder.{layer}.{part}"] = read(f"{state_encoder}.{layer}.{part}")
+        for block in read.numbers(f"{blocks}.", blocks.count(".") + 1):
+            for theirs, ours in _BLOCK.items():
+                out[f"encoder.blocks.{block}.{ours}.{part}"] = read(f"{blocks}.{block}.mab.{theirs}.{part}")
+    return out
+
+
+def _linear_heads(read: _Reader) -> dict[str, torch.Tensor]:
+    indices = read.numbers("heads.", 1)
+    return _padded_heads(
+        [read(f"heads.{i}.weight") for i in indices],
+        [read(f"heads.{i}.bias") for i in indices],
+    )
+
+
+def _hidden_heads(read: _Reader, prefix: str) -> dict[str, torch.Tensor]:
+    indices = read.numbers(f"{prefix}.", 1)
+    return {
+        "heads.hidden_weight": torch.stack([read(f"{prefix}.{i}.0.weight").t() for i in indices]),
+        "heads.hidden_bias": torch.stack([read(f"{prefix}.{i}.0.bias")[None] for i in indices]),
+    } | _padded_heads(
+        [read(f"{prefix}.{i}.3.weight") for i in indices],
+        [read(f"{prefix}.{i}.3.bias") for i in indices],
+    )
+
+
+def _padded_heads(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Per-head (m_i, d) and (m_i,) → (N, d, K) and (N, 1, K), zero where a sub-action has fewer choices."""
+    most = max(len(bias) for bias in biases)
+    return {
+        "heads.weight": torch.stack([functional.pad(w.t(), (0, most - len(w))) for w in weights]),
+        "heads.bias": torch.stack([functional.pad(b[None], (0, most - len(b))) for b in biases]),
+    }
