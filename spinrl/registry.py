@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC
 from collections.abc import Iterable
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 import gin
@@ -49,23 +49,28 @@ def register(cls: C) -> C:
             kind or docstring.
         ValueError: when another class has the same name (names are unique over all kinds, as gin needs).
     """
-    if not (isinstance(cls, type) and issubclass(cls, Component) and attrs.has(cls)):
-        raise TypeError(
-            f"{cls!r} wants to be an attrs class deriving from Component: put @register above @attrs.frozen"
-        )
-    if cls.__setattr__ is object.__setattr__ or not all(field.kw_only for field in attrs.fields(cls) if field.init):
-        raise TypeError(f"{cls.__name__} wants @attrs.frozen(kw_only=True)")
-    if not getattr(cls, "kind", ""):
-        raise TypeError(f"{cls.__name__} wants a kind, set by the abstract base that it derives from")
-    if not cls.__doc__:
-        raise TypeError(f"{cls.__name__} wants a docstring that lists its fields")
+    complaint = _complaint(cls)
+    if complaint:
+        raise TypeError(f"{cls!r} wants {complaint}")
     if (known := find(cls.__name__)) is not None:
         raise ValueError(f"{cls.__name__} is already registered, as {known.kind} by {known.__module__}")
     # gin.register, not gin.configurable: plain Python calls stay plain. It goes first, so that a name that gin
-    # refuses is in neither registry.
-    registered = gin.register(cls.__name__, module=f"spinrl.{cls.kind}")(cls)
-    _COMPONENTS.setdefault(cls.kind, {})[cls.__name__] = registered
-    return registered
+    # refuses is in neither registry. (mypy takes our gin/ folder for the package.)
+    gin.register(cls.__name__, module=f"spinrl.{cls.kind}")(cls)  # type: ignore[attr-defined]
+    _COMPONENTS.setdefault(cls.kind, {})[cls.__name__] = cls
+    return cls
+
+
+def _complaint(cls: Any) -> str:
+    """What a class lacks to be a component, empty where nothing."""
+    if not (isinstance(cls, type) and issubclass(cls, Component) and attrs.has(cls)):
+        return "to be an attrs class and a Component, with @register above @attrs.frozen"
+    frozen = cls.__setattr__.__name__ == "_frozen_setattrs"  # the only mark that every attrs version leaves
+    if not (frozen and all(field.kw_only for field in attrs.fields(cls) if field.init)):
+        return "@attrs.frozen(kw_only=True)"
+    if not getattr(cls, "kind", ""):
+        return "a kind, set by the abstract base that it derives from"
+    return "" if cls.__doc__ else "a docstring that lists its fields"
 
 
 def components() -> dict[str, dict[str, type[Component]]]:
@@ -79,7 +84,7 @@ def component_names() -> list[str]:
 
 
 def find(selector: str) -> type[Component] | None:
-    """The class that a gin selector names (``SPIN``, or ``policy.SPIN`` as gin also allows), None where there is none."""
+    """The class that a gin selector names (``SPIN``, or ``policy.SPIN`` as gin also allows), or None."""
     *modules, name = selector.split(".")
     for kind, known in _COMPONENTS.items():
         if name in known:
