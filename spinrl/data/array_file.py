@@ -1,0 +1,42 @@
+"""One array of a store while it is being written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+
+class ArrayFile:
+    """A file that arrays are appended to, with its size and checksum so far.
+
+    Args:
+        path: the file; its folder is made where missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("wb")
+        self.size = 0  # bytes
+        self.crc32 = 0
+
+    def write(self, values: np.ndarray) -> None:
+        """Append the array's bytes."""
+        content = np.ascontiguousarray(values).tobytes()
+        self._file.write(content)
+        self.crc32 = zlib.crc32(content, self.crc32)
+        self.size += len(content)
+
+    def close(self) -> None:
+        """Close once everything is on the disk, so that a store in its place is a whole one."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close whatever the disk says, since the file is about to be deleted."""
+        with contextlib.suppress(OSError):
+            self._file.close()
