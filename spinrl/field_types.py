@@ -5,6 +5,7 @@ A field that may be infinite says so with ``attrs.field(metadata={"infinite": Tr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import types
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import attrs
 
-from spinrl.field_words import is_fixed_tuple, is_static, is_worded, kind_words, leaves, names_under, parts, words
+from spinrl.field_words import is_fixed_tuple, is_worded, kind_words, leaves, names_under, parts, words
 from spinrl.gin_source import Reference, walk
 from spinrl.registry import Component, component_names, did_you_mean, find
 
@@ -80,7 +81,7 @@ def accept(value: Any, field: Field) -> Any:
 
 
 def _check_range(value: Any, accepted: Any, field: Field) -> None:
-    """Run the converter and the validators that need no instance; a component's own run when it is built."""
+    """Run the converter and the validators on a value whose component is not built yet, and may never be."""
     converter = field.attribute.converter
     if isinstance(converter, attrs.Converter):
         return
@@ -89,7 +90,8 @@ def _check_range(value: Any, accepted: Any, field: Field) -> None:
         converted = converter(accepted) if converter else accepted
         for validator in parts(field.attribute.validator):
             worded = is_worded(validator)
-            if is_static(validator):
+            # Without an instance, a validator that compares fields fails so; it runs when the component is built.
+            with contextlib.suppress(AttributeError):
                 validator(None, field.attribute, converted)
     except (TypeError, ValueError) as error:
         said = "" if worded else f" ({one_line(error)})"

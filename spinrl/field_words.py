@@ -113,15 +113,6 @@ def leaves(validator: Any) -> Iterator[Any]:
             yield part
 
 
-def is_static(validator: Any) -> bool:
-    """Whether the validator looks at the value alone, as attrs' own do."""
-    if isinstance(validator, _Each):
-        return all(is_static(part) for part in parts(validator.member_validator))
-    if isinstance(validator, _Optional):
-        return all(is_static(part) for part in parts(validator.validator))
-    return type(validator).__module__ == "attr.validators"
-
-
 def is_worded(validator: Any) -> bool:
     """Whether `words` says all that the validator asks for."""
     if isinstance(validator, _Each):

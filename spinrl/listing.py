@@ -53,7 +53,7 @@ def format_registry(width: int = 100) -> str:
         lines += textwrap.wrap(f"@{record.name}()  {record.summary}", width, subsequent_indent="    ")
         for field in record.fields:
             head = f"{record.name}.{field.name} = {field.default}"
-            body = f"{field.type}. {field.doc}" if field.doc else field.type
+            body = f"{field.type}: {field.doc}" if field.doc else field.type
             lines += textwrap.wrap(head, width, initial_indent="    ", subsequent_indent="        ")
             lines += textwrap.wrap(body, width, initial_indent="        ", subsequent_indent="        ")
         lines.append("")

@@ -245,7 +245,7 @@ def _owners(name: str) -> str:
 
 
 def _blame(cls: type[Component], message: str, bound: Mapping[str, _Bound], place: Place) -> tuple[Place, str]:
-    """Where a component that refused its values was given them: the binding that its message names, or the last."""
-    named = [bound[name].place for name in bound if re.search(rf"\b{name}\b", message)]
-    places = named or [each.place for each in bound.values()] or [place]
-    return max(places), f"{cls.__name__}: {message}"
+    """Where a component that refused its values was given them: the field that its message names first, or the last."""
+    named = [bound[word].place for word in re.findall(r"\w+", message) if word in bound]
+    last = max((each.place for each in bound.values()), default=place)
+    return (named or [last])[0], f"{cls.__name__}: {message}"
