@@ -21,6 +21,7 @@ import torch
 from attrs.validators import ge, gt, le, lt
 from torch.nn import functional
 
+from spinrl import checkpoint
 from spinrl.behaviors.network import DecoupledQNetwork
 from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay
 from spinrl.registry import Component, register
@@ -308,20 +309,13 @@ class Learner:
         self.updates, self.seconds = state["updates"], state["seconds"]
 
 
-def save_beside(state: dict[str, Any], path: Path) -> None:
-    """Write and rename, so that a kill leaves the old file or the new one."""
-    beside = path.with_suffix(".tmp")
-    torch.save(state, beside)
-    os.replace(beside, path)
-
-
 def train(
     config: DecQN,
     folder: Path,
     *,
     report_every: float = 10.0,
     save_every: float = 60.0,
-    snapshot_every: float = 300.0,
+    snapshot_every: float = 60.0,
 ) -> Iterator[dict[str, Any]]:
     """Train in `folder`, resuming what is there; yields progress about every `report_every` seconds.
 
@@ -333,9 +327,8 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     learner = Learner(config)
-    checkpoint = folder / "learner.pt"
-    if checkpoint.exists():
-        learner.load(torch.load(checkpoint, weights_only=True))
+    if (folder / "learner.pt").exists():
+        learner.load(checkpoint.load(folder / "learner.pt"))
     replay = SharedReplay(folder, config.layout())
     mailbox = _Mailbox(folder, learner.network)
     context = multiprocessing.get_context("spawn")
@@ -349,7 +342,7 @@ def train(
     try:
         yield from _learn(config, folder, learner, replay, mailbox, rng, actors, report_every, save_every, snapshot_every)
     finally:
-        save_beside(learner.state(), checkpoint)
+        checkpoint.save(learner.state(), folder / "learner.pt")
         for process in actors:
             process.terminate()
 
@@ -387,10 +380,17 @@ def _learn(config, folder, learner, replay, mailbox, rng, actors, report_every, 
             }
             reported, since = now, learner.updates
         if now - saved >= save_every:
-            save_beside(learner.state(), folder / "learner.pt")
+            checkpoint.save(learner.state(), folder / "learner.pt")
             saved = now
         if now - snapshot >= snapshot_every:
-            save_beside(learner.network.state_dict(), folder / f"snapshot-{learner.updates:08d}.pt")
+            kept = {
+                "network": learner.network.state_dict(),
+                "updates": learner.updates,
+                "env_steps": int(replay.env_steps.sum()),
+                "seconds": learner.seconds + now - reported,
+                "greedy": greedy_return(folder),
+            }
+            checkpoint.save(kept, folder / f"snapshot-{learner.updates:08d}.pt")
             snapshot = now
 
 

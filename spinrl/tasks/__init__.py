@@ -1,6 +1,7 @@
 """The benchmark's tasks as data, and batched environments that step many of their episodes in lock-step."""
 
-from spinrl.tasks.environment import BatchedEnvironment, control_values
+from spinrl.tasks.environment import BatchedEnvironment, Environment, control_values
+from spinrl.tasks.parallel import ParallelEnvironment
 from spinrl.tasks.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task, normalized_score
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "MIN_BINS",
     "TASKS",
     "BatchedEnvironment",
+    "Environment",
+    "ParallelEnvironment",
     "Task",
     "control_values",
     "get_task",

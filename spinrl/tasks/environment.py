@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Protocol
 
 # Nothing here draws; without this dm_control looks for a display and a GL library when imported.
 os.environ.setdefault("MUJOCO_GL", "disable")
@@ -12,7 +13,7 @@ import numpy as np
 from dm_control import suite
 
 from spinrl.specs import ActionSpec
-from spinrl.tasks.tasks import EPISODE_STEPS, Task
+from spinrl.tasks.tasks import Task
 
 
 def control_values(low: np.ndarray, high: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
@@ -29,6 +30,24 @@ def control_values(low: np.ndarray, high: np.ndarray, nvec: Sequence[int]) -> np
     for i, choices in enumerate(nvec):
         table[i, :choices] = np.linspace(low[i], high[i], choices)
     return table
+
+
+class Environment(Protocol):
+    """Environments of one task stepped in lock-step, in this process or in others."""
+
+    task: Task
+    bins: int
+    num_envs: int
+    action_spec: ActionSpec
+
+    def reset(self, index: int, seed: int, *, default_pose: bool = False) -> np.ndarray:
+        """See `BatchedEnvironment.reset`."""
+
+    def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """See `BatchedEnvironment.step`."""
+
+    def close(self) -> None:
+        """Free the simulators."""
 
 
 class BatchedEnvironment:
@@ -84,8 +103,8 @@ class BatchedEnvironment:
             indices: n environment numbers.
 
         Returns:
-            (n, S) float32 observations and (n,) float64 rewards. An episode is over after `EPISODE_STEPS`
-            steps; counting is the caller's, since nothing else ends one.
+            (n, S) float32 observations and (n,) float64 rewards. An episode is over after
+            `EPISODE_STEPS` steps; counting is the caller's, since nothing else ends one.
         """
         indices = range(self.num_envs) if indices is None else indices
         observations = np.empty((len(actions), self.task.observation_size), dtype=np.float32)
@@ -105,6 +124,3 @@ class BatchedEnvironment:
 
 def _flatten(observation: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float32)
-
-
-__all__ = ["EPISODE_STEPS", "BatchedEnvironment", "control_values"]

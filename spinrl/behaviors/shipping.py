@@ -1,0 +1,128 @@
+"""From a training folder to shipped weights: which snapshots become expert and medium, and their cards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from safetensors.torch import save as save_safetensors
+
+from spinrl import checkpoint
+from spinrl.behaviors.behavior import weights_name
+from spinrl.behaviors.network import DecoupledQNetwork
+from spinrl.behaviors.training import DecQN
+from spinrl.nn.fixed_batch import in_fixed_batches
+from spinrl.seeding import child_seed
+from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
+
+
+@attrs.frozen(kw_only=True)
+class Candidate:
+    """A snapshot that could be shipped, with what it returned in the simulator."""
+
+    path: Path
+    updates: int
+    env_steps: int
+    seconds: float
+    returns: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+
+def greedy_returns(network: DecoupledQNetwork, task: str, bins: int, episodes: int, steps: int = EPISODE_STEPS) -> list:
+    """Returns of `episodes` greedy episodes with fixed seeds."""
+    environment = BatchedEnvironment(get_task(task), bins, episodes)
+    observations = np.stack([environment.reset(i, child_seed(0, "behavior", i)) for i in range(episodes)])
+    returns = np.zeros(episodes)
+    with torch.inference_mode():
+        for _ in range(steps):
+            actions = in_fixed_batches(network, torch.from_numpy(observations)).argmax(-1).numpy()
+            observations, rewards = environment.step(actions)
+            returns += rewards
+    return returns.tolist()
+
+
+def _judge(config: DecQN, path: Path, episodes: int) -> Candidate:
+    state = checkpoint.load(path)
+    network = config.network()
+    network.load_state_dict(_half(state["network"]))  # judged as it will be shipped
+    return Candidate(
+        path=path,
+        updates=state["updates"],
+        env_steps=state["env_steps"],
+        seconds=state["seconds"],
+        returns=tuple(greedy_returns(network, config.task, config.bins, episodes)),
+    )
+
+
+def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # The normalisation stays fp32: offsets of far-off observations would lose too much.
+    return {key: value if key.startswith("observation_") else value.half() for key, value in state.items()}
+
+
+def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 4) -> dict[str, Candidate]:
+    """Expert and medium of a training folder, judged over `episodes` greedy episodes of a shortlist of snapshots.
+
+    The shortlist is drawn from the running greedy return that every snapshot carries: the highest ones for
+    expert, those nearest to a third of the expert's for medium.
+
+    Raises:
+        FileNotFoundError: when there is no snapshot to choose from.
+    """
+    running = {}
+    for path in sorted(folder.glob("snapshot-*.pt")):
+        greedy = checkpoint.load(path)["greedy"]
+        if greedy is not None:
+            running[path] = greedy
+    if not running:
+        raise FileNotFoundError(f"{folder} holds no snapshot with a greedy return yet; let the training go on")
+    best = sorted(running, key=lambda path: -running[path])[:shortlist]
+    expert = max((_judge(config, path, episodes) for path in best), key=lambda candidate: candidate.mean)
+    third = expert.mean / 3
+    near = sorted(running, key=lambda path: abs(running[path] - third))[:shortlist]
+    medium = min((_judge(config, path, episodes) for path in near), key=lambda each: abs(each.mean - third))
+    return {"expert": expert, "medium": medium}
+
+
+def ship(config: DecQN, candidate: Candidate, level: str, target: Path, *, plain_config: dict[str, Any]) -> Path:
+    """Write a candidate's weights (fp16 safetensors) and card into `target`; returns the card's path."""
+    content = save_safetensors(
+        {key: value.contiguous() for key, value in _half(checkpoint.load(candidate.path)["network"]).items()}
+    )
+    task = get_task(config.task)
+    card = {
+        "task": config.task,
+        "bins": config.bins,
+        "level": level,
+        "observation_size": task.observation_size,
+        "hidden": list(config.hidden),
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "return_mean": round(candidate.mean, 2),
+        "return_std": round(float(np.std(candidate.returns)), 2),
+        "returns": [round(value, 2) for value in candidate.returns],
+        "published_expert_return": task.expert_return(config.bins),
+        "updates": candidate.updates,
+        "env_steps": candidate.env_steps,
+        "training_hours": round(candidate.seconds / 3600, 2),
+        "made_by": f"python -m tools.train_behavior --task {config.task} --bins {config.bins}",
+        "configuration": plain_config,
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    name = weights_name(config.task, config.bins, level)
+    for path, data in (
+        (target / f"{name}.safetensors", content),
+        (target / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode()),
+    ):
+        beside = path.with_name(f".{path.name}")
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    return target / f"{name}.json"

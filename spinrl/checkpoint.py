@@ -1,0 +1,48 @@
+"""Atomic saving and weights-only loading of everything that resuming needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message names the file and what is wrong."""
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write `state` (tensors and plain values) beside `path` and rename, so that a kill leaves the old or the new.
+
+    Raises:
+        CheckpointError: when the disk does not take it; what was there before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        raise CheckpointError(f"{path} could not be written: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote, without running any code that the file may carry.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged, or holds anything but tensors and plain values.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except Exception as error:  # bytes that are no pickle make the unpickler fail in any way there is
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error

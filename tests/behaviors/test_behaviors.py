@@ -1,0 +1,105 @@
+"""The Q-network, its update, and shipped weights that must belong to their cards."""
+
+import json
+from importlib import resources
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from spinrl import checkpoint
+from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped
+from spinrl.behaviors.shipping import choose, ship
+from spinrl.behaviors.training import DecQN, Learner, Upright, train
+from spinrl.specs import ActionSpec
+from spinrl.tasks import get_task
+
+TINY = DecQN(
+    task="finger-spin", hidden=(16,), envs_per_actor=2, warmup_steps=1000, replay_capacity=2000, training_episode_steps=100
+)
+
+
+def test_a_fresh_network_values_everything_at_zero_whatever_the_scale():
+    network = DecoupledQNetwork(4, ActionSpec((3, 3)), (8,))
+    network.set_normalizer(torch.full((4,), 1e6), torch.tensor([1e6, 1.0, 0.0, 5.0]))
+    utilities = network(torch.randn(5, 4) * 1e8)
+    assert utilities.shape == (5, 2, 3) and (utilities == 0).all()
+
+
+def test_mixed_cardinalities_are_refused():
+    with pytest.raises(ValueError, match="equally many choices"):
+        DecoupledQNetwork(4, ActionSpec((3, 2)), (8,))
+
+
+def test_updates_drive_the_value_to_the_target_of_double_q():
+    learner = Learner(attrs.evolve(TINY, learning_rate=3e-3))
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=(32, 9)).astype(np.float32)
+    action = rng.integers(0, 3, (32, 2))
+    reward, discount = np.full(32, 0.7, np.float32), np.zeros(32, np.float32)  # no bootstrap: the target is known
+    losses = [float(learner.update((observation, action, reward, discount, observation))) for _ in range(300)]
+    with torch.no_grad():
+        chosen = learner.network(torch.from_numpy(observation)).gather(-1, torch.from_numpy(action)[..., None]).mean(1)
+    assert losses[-1] < losses[0] / 50
+    np.testing.assert_allclose(chosen.squeeze().numpy(), 0.7, atol=0.1)
+
+
+def test_the_upright_bonus_grows_with_height_and_uprightness():
+    shaping = Upright(weight=0.5, height_index=0, height=1.4, upright_index=1)
+    assert shaping.bonus(np.array([1.4, 1.0])) == pytest.approx(0.5)
+    assert shaping.bonus(np.array([2.0, 1.0])) == pytest.approx(0.5)
+    assert shaping.bonus(np.array([0.7, 1.0])) == pytest.approx(0.25)
+    assert shaping.bonus(np.array([1.4, -1.0])) == 0
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_weights_belong_to_their_cards_and_stay_small(name):
+    task, bins, level = name.rsplit("-", 2)
+    loaded = load_behavior(task, int(bins.removesuffix("bins")), level)
+    spec = get_task(task)
+    observation = np.random.default_rng(0).normal(size=(5, spec.observation_size)).astype(np.float32)
+    actions = loaded.act(observation)
+    assert actions.shape == (5, spec.num_sub_actions)
+    np.testing.assert_array_equal(actions[1:2], loaded.act(observation[1:2]))  # the same alone
+    weights = resources.files("spinrl.behaviors") / "weights" / f"{name}.safetensors"
+    assert len(weights.read_bytes()) < 1_000_000
+    assert len(loaded.card["returns"]) >= 10
+    assert loaded.card["return_mean"] == pytest.approx(np.mean(loaded.card["returns"]), abs=0.01)
+
+
+def test_humanoid_and_cheetah_ship_expert_and_medium():
+    wanted = {f"{task}-3bins-{level}" for task in ("humanoid-stand", "cheetah-run") for level in ("expert", "medium")}
+    assert wanted <= set(shipped())
+
+
+def test_what_is_not_shipped_is_named_with_the_command_that_trains_it():
+    with pytest.raises(BehaviorError, match=r"tools\.train_behavior --task dog-trot --bins 7"):
+        load_behavior("dog-trot", 7, "expert")
+
+
+@pytest.mark.slow
+def test_training_resumes_from_its_folder_and_ships(tmp_path, monkeypatch):
+    def until(updates):
+        for progress in train(TINY, tmp_path, report_every=0.2, save_every=0.2, snapshot_every=0.2):
+            if progress["updates"] >= updates and progress.get("greedy") is not None:
+                return progress
+
+    first = until(20)
+    assert checkpoint.load(tmp_path / "learner.pt")["updates"] >= 20
+    second = until(first["updates"] + 20)
+    assert second["env_steps"] > first["env_steps"]
+    assert second["updates"] >= first["updates"] + 20
+
+    weights = tmp_path / "weights"
+    for level, candidate in choose(TINY, tmp_path, episodes=2, shortlist=1).items():
+        ship(TINY, candidate, level, weights, plain_config={"component": "DecQN"})
+    monkeypatch.setattr(behavior, "_weights_folder", lambda: weights)
+    loaded = load_behavior("finger-spin", 3, "expert")
+    assert loaded.card["configuration"] == {"component": "DecQN"}
+    assert loaded.act(np.zeros((1, 9), np.float32)).shape == (1, 2)
+
+    card = json.loads((weights / "finger-spin-3bins-expert.json").read_text())
+    (weights / "finger-spin-3bins-expert.json").write_text(json.dumps({**card, "weights_sha256": "0" * 64}))
+    with pytest.raises(BehaviorError, match="does not belong to its card"):
+        load_behavior("finger-spin", 3, "expert")

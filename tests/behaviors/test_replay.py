@@ -1,0 +1,50 @@
+"""N-step transitions and the replay that actors and learner share."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay
+
+
+@given(st.integers(1, 5), st.integers(1, 12), st.floats(0.5, 0.999))
+def test_every_step_becomes_one_transition_with_the_sum_until_its_bootstrap(n_step, length, gamma):
+    window = NStepWindow(n_step, gamma)
+    made = []
+    for step in range(length):
+        made += window.push(np.array([step]), np.array([0]), float(step + 1), np.array([step + 1]), step == length - 1)
+    assert [int(first[0]) for first, *_ in made] == list(range(length))
+    for start, (_, _, total, discount, bootstrap) in enumerate(made):
+        steps = min(n_step, length - start)  # the time limit cuts the sum
+        assert total == pytest.approx(sum(gamma**k * (start + k + 1) for k in range(steps)))
+        assert discount == pytest.approx(gamma**steps)
+        assert bootstrap[0] == start + steps
+
+
+LAYOUT = ReplayLayout(num_actors=2, capacity=4, observation_size=3, num_sub_actions=2)
+
+
+def _append(replay, actor, value):
+    row = np.full(3, value, np.float32)
+    replay.append(actor, row, np.array([value % 3, 1]), float(value), 0.9, row + 1)
+
+
+def test_replay_overwrites_the_oldest_and_survives_reopening(tmp_path):
+    replay = SharedReplay(tmp_path, LAYOUT)
+    for value in range(6):
+        _append(replay, 0, value)
+    _append(replay, 1, 50)
+    again = SharedReplay(tmp_path, LAYOUT)
+    observation, action, reward, discount, bootstrap = again.sample(500, np.random.default_rng(0))
+    assert set(reward.tolist()) == {2.0, 3.0, 4.0, 5.0, 50.0}
+    np.testing.assert_array_equal(observation[:, 0], reward)
+    np.testing.assert_array_equal(bootstrap[:, 0], reward + 1)
+    np.testing.assert_array_equal(action[:, 0], reward.astype(int) % 3)
+    assert (discount == np.float32(0.9)).all()
+
+
+def test_replay_of_other_sizes_is_refused(tmp_path):
+    SharedReplay(tmp_path, LAYOUT)
+    with pytest.raises(ValueError, match=r"observation\.bin holds 96 bytes"):
+        SharedReplay(tmp_path, ReplayLayout(num_actors=2, capacity=5, observation_size=3, num_sub_actions=2))

@@ -1,0 +1,31 @@
+"""What every test gets: one thread, a cache of its own, and no tracking server from the environment."""
+
+import os
+
+os.environ.setdefault("MUJOCO_GL", "disable")
+
+import pytest
+import torch
+from hypothesis import settings
+
+# Shared machines stall: a slow example is not a wrong one.
+settings.register_profile("spinrl", deadline=None, max_examples=40)
+settings.load_profile("spinrl")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory, monkeypatch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked gpu skip themselves without one."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,101 @@
+"""Tasks as data, bins as control values, and environments whose returns depend on their own seeds alone."""
+
+import numpy as np
+import pytest
+from dm_control import suite
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spinrl.tasks import (
+    TASKS,
+    BatchedEnvironment,
+    ParallelEnvironment,
+    control_values,
+    get_task,
+    normalized_score,
+)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_sizes_and_first_observation_are_the_suites(name):
+    task = get_task(name)
+    environment = BatchedEnvironment(task, 3, 1)
+    observation = environment.reset(0, 5)
+    reference = suite.load(task.domain, task.task, task_kwargs={"random": np.random.RandomState(5)}).reset()
+    expected = np.concatenate([np.ravel(value) for value in reference.observation.values()])
+    assert observation.shape == (task.observation_size,)
+    np.testing.assert_allclose(observation, expected, rtol=1e-5)
+
+
+@given(st.integers(2, 100), st.floats(-5, 0), st.floats(0.1, 5))
+def test_bins_include_both_ends_evenly(bins, low, span):
+    values = control_values(np.array([low]), np.array([low + span]), [bins])[0]
+    assert values[0] == low and values[-1] == pytest.approx(low + span)
+    np.testing.assert_allclose(np.diff(values), span / (bins - 1), rtol=1e-6)
+
+
+def test_three_bins_are_exactly_minus_one_zero_one():
+    assert control_values(np.array([-1.0]), np.array([1.0]), [3]).tolist() == [[-1.0, 0.0, 1.0]]
+
+
+def test_fewer_choices_are_padded_with_nan():
+    assert np.isnan(control_values(np.zeros(2), np.ones(2), [2, 3])[0, 2])
+
+
+@pytest.mark.parametrize("bins", [1, 101, 3.0, True, "3"])
+def test_bins_outside_two_to_hundred_are_refused(bins):
+    with pytest.raises(ValueError, match="from 2 to 100"):
+        get_task("finger-spin").action_spec(bins)
+
+
+def test_unknown_task_names_the_nearest():
+    with pytest.raises(KeyError, match="did you mean 'humanoid-stand'"):
+        get_task("humanoid-stnad")
+
+
+def test_normalized_score_is_zero_at_random_and_hundred_at_expert():
+    task = get_task("dog-trot")
+    assert normalized_score(task, 10, 6.48) == 0
+    assert normalized_score(task, 10, 736.95) == 100
+    assert normalized_score(task, 7, 724.37) == 100  # unpublished bin counts fall back on 3 bins
+
+
+def _play(environment, seeds, steps=15):
+    observations = np.stack([environment.reset(i, seed) for i, seed in enumerate(seeds)])
+    trace = [observations]
+    rng = [np.random.default_rng(seed) for seed in seeds]
+    for _ in range(steps):
+        actions = np.stack([each.integers(0, 3, environment.task.num_sub_actions) for each in rng])
+        observations, rewards = environment.step(actions, range(len(seeds)))
+        trace.append(np.concatenate([observations, rewards[:, None].astype(np.float32)], 1))
+    return trace
+
+
+def test_an_episode_is_the_same_whatever_runs_beside_it_and_before_it():
+    task = get_task("humanoid-stand")
+    alone, many = BatchedEnvironment(task, 3, 1), BatchedEnvironment(task, 3, 3)
+    _play(many, [7, 8, 9])  # an earlier episode must leave no trace
+    together = _play(many, [1, 2, 3])
+    single = _play(alone, [2])
+    for a, b in zip(together, single, strict=True):
+        np.testing.assert_array_equal(a[1], b[0])
+
+
+def test_worker_processes_give_the_same_episodes():
+    task = get_task("cheetah-run")
+    parallel = ParallelEnvironment(task, 3, 3, workers=2)
+    try:
+        for a, b in zip(_play(parallel, [4, 5, 6]), _play(BatchedEnvironment(task, 3, 3), [4, 5, 6]), strict=True):
+            np.testing.assert_array_equal(a, b)
+        with pytest.raises(RuntimeError, match="has died"):
+            for process in parallel._processes:
+                process.kill()
+                process.join()
+            _play(parallel, [1, 2, 3])
+    finally:
+        parallel.close()
+
+
+def test_default_pose_starts_upright():
+    environment = BatchedEnvironment(get_task("humanoid-stand"), 3, 1)
+    assert environment.reset(0, 1, default_pose=True)[21] == pytest.approx(1.69, abs=0.01)  # head height, metres

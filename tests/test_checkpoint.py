@@ -1,0 +1,42 @@
+"""Checkpoints are written whole or not at all, and run no code when they are read."""
+
+import pickle
+
+import pytest
+import torch
+
+from spinrl import checkpoint
+from spinrl.checkpoint import CheckpointError
+
+
+def test_round_trip(tmp_path):
+    state = {"weights": torch.arange(5.0), "step": 7, "names": ["a"], "nested": {"rate": 0.5}}
+    checkpoint.save(state, tmp_path / "deep" / "c.pt")
+    loaded = checkpoint.load(tmp_path / "deep" / "c.pt")
+    assert torch.equal(loaded.pop("weights"), state.pop("weights")) and loaded == state
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["c.pt"]
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path):
+    path = tmp_path / "c.pt"
+    checkpoint.save({"step": 1}, path)
+    with pytest.raises((CheckpointError, AttributeError, TypeError, pickle.PicklingError)):
+        checkpoint.save({"step": lambda: 2}, path)
+    assert checkpoint.load(path) == {"step": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["c.pt"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "code"])
+def test_damage_is_named(tmp_path, damage):
+    path = tmp_path / "c.pt"
+    checkpoint.save({"weights": torch.zeros(1000)}, path)
+    content = path.read_bytes()
+    code = pickle.dumps(print)
+    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"hello", "code": code}[damage])
+    with pytest.raises(CheckpointError, match=r"c\.pt is damaged or not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"c\.pt does not exist"):
+        checkpoint.load(tmp_path / "c.pt")

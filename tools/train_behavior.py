@@ -1,0 +1,131 @@
+"""Train the behaviour policies that datasets are collected with (DecQN), and ship expert and medium.
+
+Examples:
+  python -m tools.train_behavior --task cheetah-run --hours 1
+  python -m tools.train_behavior --task humanoid-stand --hours 8 --set 'DecQN.num_actors=12'
+  python -m tools.train_behavior --task dog-trot --bins 10 --folder /data/dog10
+  python -m tools.train_behavior --task humanoid-stand --ship-only   # choose and ship from what is trained so far
+
+Training resumes from its folder after any interruption, kill -9 included. Shipped weights land in the package's
+own folder, where collection finds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+
+from harness.paths import use_packaged_configs
+from spinrl.behaviors.shipping import choose, ship
+from spinrl.behaviors.training import DecQN, train
+from spinrl.config import ConfigError, load, to_plain
+from spinrl.data import home
+from spinrl.tasks import get_task
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m tools.train_behavior", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--task", required=True, help="name of the task, e.g. humanoid-stand")
+    made.add_argument("--bins", type=int, default=3, help="choices per sub-action (default 3)")
+    made.add_argument("--hours", type=float, default=8.0, help="stop after so many hours of this invocation (default 8)")
+    made.add_argument("--updates", type=int, help="stop after so many gradient steps in all")
+    made.add_argument("--folder", type=Path, help="where training lives and resumes (default: in the spinrl cache)")
+    made.add_argument("--gin", action="append", default=[], help="further gin files; gin/behaviors/TASK.gin comes first")
+    made.add_argument("--set", action="append", default=[], dest="bindings", help="a binding, e.g. 'DecQN.n_step=5'")
+    made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
+    made.add_argument("--ship-only", action="store_true", help="train nothing; choose and ship from the folder")
+    return made
+
+
+def learning_curve(folder: Path) -> Path | None:
+    """Draw the greedy return over hours into the folder."""
+    points = sorted(
+        (record["time"], record["return"])
+        for path in folder.glob("greedy-*.jsonl")
+        for record in map(json.loads, path.read_text().splitlines())
+    )
+    if not points:
+        return None
+    figure, axes = plt.subplots(figsize=(7, 4))
+    hours = [(at - points[0][0]) / 3600 for at, _ in points]
+    values = [value for _, value in points]
+    smooth = [sum(values[max(0, i - 9) : i + 1]) / len(values[max(0, i - 9) : i + 1]) for i in range(len(values))]
+    axes.plot(hours, values, ".", markersize=3, color="0.7", label="episode")
+    axes.plot(hours, smooth, color="#0072B2", label="mean of the last ten")
+    axes.set(xlabel="hours since the first episode", ylabel="return of the greedy policy", ylim=(0, None))
+    axes.legend(frameon=False)
+    path = folder / "learning_curve.png"
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    return path
+
+
+def run_training(config: DecQN, folder: Path, hours: float, updates: int | None) -> None:
+    """Train until the hours or the updates are spent, printing a line of progress every ten seconds."""
+    started = time.monotonic()
+    for progress in train(config, folder):
+        left = hours * 3600 - (time.monotonic() - started)
+        greedy = progress.get("greedy")
+        print(
+            f"{progress['updates']:>9,} updates  {progress['env_steps']:>11,} env steps  "
+            f"{progress.get('updates_per_second', 0.0):6.1f} updates/s  "
+            f"greedy return {'–' if greedy is None else f'{greedy:.1f}'}  {left / 60:.0f} min left",
+            flush=True,
+        )
+        if left <= 0 or (updates is not None and progress["updates"] >= updates):
+            return
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    use_packaged_configs()
+    try:
+        get_task(options.task).action_spec(options.bins)
+        files = [f"gin/behaviors/{options.task}.gin", *options.gin]
+        config = load(DecQN, files, [f"DecQN.bins={options.bins}", *options.bindings]).value
+    except (ConfigError, KeyError, ValueError) as error:
+        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+        return 2
+    folder = options.folder or home() / "behaviors" / f"{options.task}-{options.bins}bins"
+    target = options.ship or Path(str(resources.files("spinrl.behaviors") / "weights"))
+    torch.set_num_threads(1)  # the update is too small to split; the actors want the other cores
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"training folder: {folder}")
+    if not options.ship_only:
+        try:
+            run_training(config, folder, options.hours, options.updates)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here")
+            return 130
+        except (RuntimeError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 1
+    print(f"learning curve: {learning_curve(folder)}")
+    try:
+        for level, candidate in choose(config, folder).items():
+            card = ship(config, candidate, level, target, plain_config=to_plain(config))
+            print(f"{level}: {candidate.mean:.1f} over {len(candidate.returns)} episodes -> {card}")
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
