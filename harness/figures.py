@@ -1,0 +1,194 @@
+"""Figures of a report: return curves, and the tier × fraction table as a heat table.
+
+Each policy has one colour, line style and marker (Okabe-Ito palette), so that figures read the same everywhere,
+in print and to colour-blind readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # never opens a window, wherever it runs
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from harness.records import Reference, ReportMeta
+from harness.statistics import policy_order, tier_order
+
+PANEL = ["preset", "metric", "algorithm", "task", "bins"]  # what one figure shows
+_STYLES = {
+    "factored": ("#555555", "--", "s"),
+    "autoregressive": ("#E69F00", "-.", "^"),
+    "saint": ("#0072B2", ":", "D"),
+    "spin": ("#D55E00", "-", "o"),
+}
+_OTHERS = [("#009E73", "-", "v"), ("#CC79A7", "--", "P"), ("#56B4E9", "-.", "X"), ("#000000", ":", "*")]
+_RC: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.dpi": 160,
+    "svg.fonttype": "none",  # text stays text
+}
+
+
+def policy_styles(policies: list[str]) -> dict[str, tuple[str, str, str]]:
+    """Colour, line style and marker of each policy; unknown ones take theirs by alphabetical order."""
+    unknown = sorted(policy for policy in policies if policy.casefold() not in _STYLES)
+    others = {policy: _OTHERS[index % len(_OTHERS)] for index, policy in enumerate(unknown)}
+    return {policy: _STYLES.get(policy.casefold()) or others[policy] for policy in policies}
+
+
+def figures(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[tuple[str, Figure]]:
+    """Every figure of a report with its file stem; the caller saves and closes them.
+
+    Args:
+        summary: of `harness.statistics.summarize`.
+        meta: gives the reference lines.
+    """
+    for values, panel in summary.groupby(PANEL, sort=True):
+        preset, metric, algorithm, task, bins = values
+        stem = f"{task}_{bins}bins_{algorithm}_{preset}" + ("" if metric == "return" else f"_{metric}")
+        reference = meta.references.get((str(task), int(bins)))
+        title = f"{task}, {bins} bins, {algorithm.upper()}, {preset} preset"
+        yield f"curves_{stem}", return_curves(panel, reference, title, _return_label(metric))
+        yield f"table_{stem}", heat_table(panel, title, _return_label(metric))
+
+
+def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
+    """Write ``<stem>.png`` and ``<stem>.svg`` into `directory` and close the figure."""
+    paths = [directory / f"{stem}{suffix}" for suffix in (".png", ".svg")]
+    with plt.rc_context(_RC):
+        for path in paths:
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            figure.set_layout_engine("none")  # laid out once is enough
+    plt.close(figure)
+    return paths
+
+
+def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, ylabel: str) -> Figure:
+    """Mean return with its 95% band: a column per tier, against gradient steps above and seconds below."""
+    tiers = sorted(panel["tier"].unique(), key=tier_order)
+    styles = policy_styles(sorted(panel["policy"].unique(), key=policy_order))
+    unit, unit_name = _time_unit(float((panel["asm_seconds"] + panel["train_seconds"]).max()))
+    with plt.rc_context(_RC):
+        figure, grid = plt.subplots(
+            2, len(tiers), figsize=(1.2 + 2.7 * len(tiers), 5.6), sharey=True, squeeze=False, layout="constrained"
+        )
+        for column, tier in enumerate(tiers):
+            for policy, (colour, dashes, marker) in styles.items():
+                line = panel[(panel["tier"] == tier) & (panel["policy"] == policy)].sort_values("gradient_step")
+                times = (line["asm_seconds"] + line["train_seconds"]) / unit
+                for axes, x in ((grid[0, column], line["gradient_step"]), (grid[1, column], times)):
+                    axes.plot(x, line["mean"], dashes, color=colour, marker=marker, ms=4, lw=1.6, label=policy)
+                    axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+            grid[0, column].set_title(tier)
+            _step_axis(grid[0, column], panel.loc[panel["tier"] == tier, "gradient_step"])
+            grid[1, column].set_xlim(left=0)
+            grid[1, column].set_xlabel(f"ASM pre-training + training ({unit_name})")
+        for axes in grid.flat:
+            _reference_lines(axes, reference)
+            axes.grid(axis="y", color="0.9", lw=0.6)
+            axes.set_axisbelow(True)
+        lowest = np.nanmin([0.0, panel["mean"].min(), panel["low"].min()])
+        grid[0, 0].set_ylim(bottom=lowest if lowest < 0 else 0)
+        for axes in grid[:, 0]:
+            axes.set_ylabel(ylabel)
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
+    """Tier × fraction for each policy: the mean return and half the width of its interval, coloured by score."""
+    panel = panel.assign(row=list(zip(panel["policy"], panel["tier"], strict=True)))
+    rows = sorted(panel["row"].unique(), key=lambda pair: (policy_order(pair[0]), tier_order(pair[1])))
+    fractions = sorted(panel["fraction"].unique())
+    normalized = panel["normalized"].notna().any()
+    colours = panel.pivot(index="row", columns="fraction", values="normalized" if normalized else "mean")
+    means = panel.pivot(index="row", columns="fraction", values="mean")
+    halves = panel.assign(half=(panel["high"] - panel["low"]) / 2).pivot(index="row", columns="fraction", values="half")
+    with plt.rc_context(_RC):
+        figure, axes = plt.subplots(figsize=(3.2 + 0.95 * len(fractions), 1.4 + 0.36 * len(rows)), layout="constrained")
+        values = np.array([[_at(colours, row, fraction) for fraction in fractions] for row in rows])
+        image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100 if normalized else None, aspect="auto")
+        for i, row in enumerate(rows):
+            for j, fraction in enumerate(fractions):
+                mean, half = _at(means, row, fraction), _at(halves, row, fraction)
+                text = "–" if np.isnan(mean) else f"{mean:.0f}" + ("" if np.isnan(half) else f" ± {half:.0f}")
+                dark = np.isnan(values[i, j]) or float(image.norm(float(values[i, j]))) > 0.55  # type: ignore[arg-type]
+                axes.text(j, i, text, ha="center", va="center", color="black" if dark else "white", fontsize=8)
+        axes.set_xticks(range(len(fractions)), [f"{100 * fraction:g}%" for fraction in fractions])
+        axes.set_yticks(range(len(rows)), [f"{policy}  {tier}" for policy, tier in rows])
+        for i in range(1, len(rows)):
+            if rows[i][0] != rows[i - 1][0]:
+                axes.axhline(i - 0.5, color="white", lw=3)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("share of the budget of gradient steps")
+        axes.set_title(f"{title}\n{ylabel.lower()}, mean ± half of the 95% interval", fontsize=10)
+        figure.colorbar(image, ax=axes, label="normalized score" if normalized else ylabel, shrink=0.9)
+    return figure
+
+
+def _at(table: pd.DataFrame, row: tuple[str, str], fraction: float) -> float:
+    return float(table[fraction].get(row, float("nan")))
+
+
+def _return_label(metric: str) -> str:
+    return "Episode return" if metric == "return" else f"Estimated return ({metric})"
+
+
+def _reference_lines(axes: Axes, reference: Reference | None) -> None:
+    if reference is None:
+        return
+    for value, name in ((reference.expert, "expert"), (reference.random, "random")):
+        axes.axhline(value, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)
+        axes.annotate(
+            name,
+            (0, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 2),
+            textcoords="offset points",
+            ha="left",
+            va="bottom",
+            color="0.35",
+            fontsize=7,
+        )
+
+
+def _step_axis(axes: Axes, steps: pd.Series) -> None:
+    """Logarithmic, with a tick at each evaluation: the first per cent of the budget is what the method is about."""
+    ticks = sorted(set(steps))
+    positive = [tick for tick in ticks if tick > 0]
+    if len(positive) > 1:
+        if ticks[0] <= 0:
+            axes.set_xscale("symlog", linthresh=positive[0])
+        else:
+            axes.set_xscale("log")
+    labels = [_thousands(tick) for tick in ticks]
+    axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 4 else 0)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("gradient steps")
+
+
+def _time_unit(longest: float) -> tuple[int, str]:
+    """Seconds in the unit that suits a time of `longest` seconds, and its name."""
+    return next(((size, name) for size, name in ((3600, "h"), (60, "min")) if longest >= 3 * size), (1, "s"))
+
+
+def _thousands(value: float) -> str:
+    for size, suffix in ((1_000_000, "M"), (1_000, "k")):
+        if value >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"

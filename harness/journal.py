@@ -1,0 +1,74 @@
+"""What could not be sent to the tracking store, in order, as JSON lines that say all that sending them needs.
+
+The first line is a header (``tracking_uri``, ``experiment``, ``version``); each other line is one operation as
+`harness.mlflow_store.MlflowStore.apply` takes it, keyed by the run's own key, which is also its tag in MLflow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+Operation = dict[str, Any]
+
+
+class Journal:
+    """One invocation's journal file; it exists only while something waits to be sent."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self._header = {"version": VERSION, **header}
+
+    @property
+    def staging(self) -> Path:
+        """Folder for files that were made only to be sent."""
+        return self.path.with_suffix(".files")
+
+    def discard(self) -> None:
+        """Remove the file, the staged files, and the folder they were in if nothing else is there."""
+        self.path.unlink(missing_ok=True)
+        shutil.rmtree(self.staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
+
+    def write(self, operations: Iterable[Operation]) -> None:
+        """Make the file hold exactly `operations`; without any, remove it. Never leaves it half-written."""
+        lines = [json.dumps(operation) for operation in operations]
+        if not lines:
+            self.path.unlink(missing_ok=True)
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".partial")
+        beside.write_text("\n".join([json.dumps(self._header), *lines]) + "\n")
+        os.replace(beside, self.path)
+
+    def append(self, operation: Operation) -> None:
+        """Add one operation at the end."""
+        if not self.path.exists():
+            self.write([operation])
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps(operation) + "\n")
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], list[Operation]]:
+    """The header and the operations of a journal, in order.
+
+    Raises:
+        ValueError: naming the file, when it is not a journal or of a newer version.
+    """
+    lines = path.read_text().splitlines()
+    try:
+        header, *operations = [json.loads(line) for line in lines]
+        version = header["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a journal of unsent results: {error}") from error
+    if version > VERSION:
+        raise ValueError(f"{path} is of version {version}; this program knows up to {VERSION}")
+    return header, operations

@@ -1,0 +1,218 @@
+"""What an experiment leaves behind: one row for every evaluation episode, and nothing derived from it.
+
+Every table and figure is a pure function of these rows and of the reference returns in `ReportMeta`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pandas as pd
+
+CELL_COLUMNS = ("task", "bins", "tier", "policy", "algorithm", "seed")
+_DTYPES = {
+    "task": str,
+    "bins": "int64",
+    "tier": str,
+    "policy": str,
+    "algorithm": str,
+    "seed": "int64",
+    "gradient_step": "int64",
+    "fraction": "float64",
+    "episode": "int64",
+    "return": "float64",
+    "asm_seconds": "float64",
+    "train_seconds": "float64",
+    "evaluation_seconds": "float64",
+    "preset": str,
+    "metric": str,
+}
+COLUMNS = tuple(_DTYPES)
+IDENTITY = ("preset", "metric", *CELL_COLUMNS)  # what makes two row sets the same cell's
+
+
+@attrs.frozen(kw_only=True)
+class CellKey:
+    """One cell of the grid.
+
+    Attributes:
+        task: as in `spinrl.tasks`, e.g. ``humanoid-stand``.
+        bins: choices of each sub-action.
+        tier: of the dataset, e.g. ``medium-expert``.
+        policy: short name, e.g. ``spin``.
+        algorithm: short name, e.g. ``iql``.
+        seed: of the cell.
+    """
+
+    task: str
+    bins: int
+    tier: str
+    policy: str
+    algorithm: str
+    seed: int
+
+    def label(self) -> str:
+        """Short text for progress lines and run names."""
+        return f"{self.task}/{self.bins} {self.tier} {self.policy}-{self.algorithm} s{self.seed}"
+
+
+def _floats(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """The returns of one evaluation, and what had been spent when it began to be made.
+
+    Attributes:
+        gradient_step: policy updates so far.
+        fraction: of the budget of gradient steps, 0 to 1.
+        returns: one per episode.
+        asm_seconds: ASM pre-training; 0 for a policy that uses none, the original cost for a cached one.
+        train_seconds: of training so far, evaluations not counted.
+        evaluation_seconds: of all evaluations so far, this one included.
+    """
+
+    gradient_step: int
+    fraction: float
+    returns: tuple[float, ...] = attrs.field(converter=_floats)
+    asm_seconds: float
+    train_seconds: float
+    evaluation_seconds: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return attrs.asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Evaluation:
+        """The inverse of `to_plain`."""
+        return cls(**plain)
+
+
+@attrs.frozen
+class Reference:
+    """Returns that scores of one task and bin count are normalised by."""
+
+    random: float
+    expert: float
+
+
+@attrs.frozen(kw_only=True)
+class ReportMeta:
+    """What the rows alone do not say.
+
+    Attributes:
+        experiment: its MLflow name.
+        references: random and expert return by (task, bins); a task without one is reported unnormalised.
+    """
+
+    experiment: str
+    references: Mapping[tuple[str, int], Reference] = attrs.field(factory=dict)
+
+    def to_json(self) -> str:
+        """Text for the artifact that lies beside the returns."""
+        references = [
+            {"task": task, "bins": bins, **attrs.asdict(reference)}
+            for (task, bins), reference in sorted(self.references.items())
+        ]
+        return json.dumps({"experiment": self.experiment, "references": references}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> ReportMeta:
+        """The inverse of `to_json`."""
+        plain = json.loads(text)
+        references = {
+            (row["task"], int(row["bins"])): Reference(row["random"], row["expert"]) for row in plain["references"]
+        }
+        return cls(experiment=plain["experiment"], references=references)
+
+
+def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str, metric: str = "return") -> pd.DataFrame:
+    """One row an episode.
+
+    Args:
+        results: evaluations with the cell that they belong to, in any order.
+        preset: scale that the results were made at (``laptop``, ``paper``); every result names it.
+        metric: what ``return`` holds: a simulator's ``return``, or the name of an off-policy estimate.
+    """
+    rows = [
+        {
+            **attrs.asdict(key),
+            **{name: value for name, value in evaluation.to_plain().items() if name != "returns"},
+            "episode": episode,
+            "return": value,
+            "preset": preset,
+            "metric": metric,
+        }
+        for key, evaluation in results
+        for episode, value in enumerate(evaluation.returns)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES)
+
+
+def from_frame(frame: pd.DataFrame) -> list[tuple[CellKey, Evaluation]]:
+    """The inverse of `to_frame` (preset and metric are left behind), in order of cell and gradient step."""
+    results = []
+    for values, rows in frame.groupby([*CELL_COLUMNS, "gradient_step"], sort=True):
+        first = rows.iloc[0]
+        key = CellKey(**{name: _plain(value) for name, value in zip(CELL_COLUMNS, values, strict=False)})
+        evaluation = Evaluation(
+            gradient_step=int(first["gradient_step"]),
+            fraction=float(first["fraction"]),
+            returns=tuple(rows.sort_values("episode")["return"]),
+            asm_seconds=float(first["asm_seconds"]),
+            train_seconds=float(first["train_seconds"]),
+            evaluation_seconds=float(first["evaluation_seconds"]),
+        )
+        results.append((key, evaluation))
+    return results
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """CSV text that `read_csv` gives back exactly."""
+    return frame[list(COLUMNS)].to_csv(index=False)
+
+
+def read_csv(source: str | Path) -> pd.DataFrame:
+    """A table from a CSV file (a `Path`) or from CSV text (a `str`).
+
+    Raises:
+        ValueError: naming the columns that are missing, or the value that is not of its column's type.
+    """
+    name = str(source) if isinstance(source, Path) else "the table"
+    # Everything as text at first: a tier may be called "null", and floats are then read exactly.
+    raw = pd.read_csv(source if isinstance(source, Path) else StringIO(source), dtype=str, keep_default_na=False)
+    missing = [column for column in COLUMNS if column not in raw.columns]
+    if missing:
+        raise ValueError(f"{name} has no column {', '.join(missing)}")
+    try:
+        return raw[list(COLUMNS)].replace({"return": {"": "nan"}}).astype(_DTYPES)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} holds a value of the wrong type: {error}") from error
+
+
+def merge(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One table from the tables of several invocations, oldest first.
+
+    Of a cell that is in several, one row set is kept whole: the one that went furthest through its budget, and
+    of equals the latest. So a re-run replaces what was there, and one stopped half-way does not.
+    """
+    best: dict[tuple, pd.DataFrame] = {}
+    for frame in frames:
+        for identity, rows in frame.groupby(list(IDENTITY), sort=False):
+            kept = best.get(identity)
+            if kept is None or rows["fraction"].max() >= kept["fraction"].max():
+                best[identity] = rows
+    if not best:
+        return to_frame([], preset="")
+    return pd.concat(best.values(), ignore_index=True)

@@ -1,0 +1,196 @@
+"""MLflow runs that are being written: the parent of an invocation, and its cells."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pandas as pd
+
+from harness.mlflow_store import MlflowStore
+from harness.outbox import Outbox
+from harness.records import CellKey, Evaluation, ReportMeta, to_csv
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROLE_TAG = "spinrl.role"  # "experiment" on parent runs, "cell" on their children
+RETURNS_FILE = "returns.csv"
+META_FILE = "report_meta.json"
+STATUSES = ("FINISHED", "KILLED", "FAILED")
+
+
+@attrs.define(kw_only=True, eq=False)
+class TrackedRun:
+    """A run that is being written. Every method returns at once; a background thread does the sending."""
+
+    store: MlflowStore
+    outbox: Outbox
+    key: str
+    name: str
+    finished: bool = False
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id, None while the store has not answered yet."""
+        return self.store.run_ids.get(self.key)
+
+    def create(self, tags: Mapping[str, Any], params: Mapping[str, Any], parent: str | None) -> None:
+        """Queue the creation of the run itself."""
+        all_tags = {
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.name": "harness.run",
+            "mlflow.source.type": "LOCAL",
+        }
+        if "git_commit" in tags:
+            all_tags["mlflow.source.git.commit"] = str(tags["git_commit"])
+        all_tags.update({name: str(value) for name, value in tags.items()})
+        self._put("create", name=self.name, start_time=_now(), tags=all_tags, parent=parent)
+        self._put("batch", params={name: str(value) for name, value in params.items()})
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log metrics at a gradient step. NaN stays NaN; an infinite value, which MLflow has not, becomes a tag."""
+        time_, numbers = _now(), {name: float(value) for name, value in values.items()}
+        self.outbox.put_metrics(
+            self.key,
+            # JSON has no NaN: it travels as text.
+            [(name, "nan" if math.isnan(x) else x, time_, step) for name, x in numbers.items() if not math.isinf(x)],
+        )
+        infinite = {f"nonfinite.{name}": f"{x} at step {step}" for name, x in numbers.items() if math.isinf(x)}
+        if infinite:
+            self.tags(infinite)
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Set tags, e.g. ``{"stopped": "Ctrl-C"}``."""
+        self._put("batch", tags={name: str(value) for name, value in values.items()})
+
+    def text(self, artifact_file: str, text: str) -> None:
+        """Log text as an artifact."""
+        self._put("text", text=text, artifact_file=artifact_file)
+
+    def json(self, artifact_file: str, value: Any) -> None:
+        """Log a JSON-able value as an artifact."""
+        self.text(artifact_file, json.dumps(value, indent=1))
+
+    def artifact(self, path: Path, artifact_directory: str | None = None) -> None:
+        """Log a file or folder; it is read when it is sent, so leave it where it is."""
+        self._put("artifact", path=str(path.resolve()), artifact_directory=artifact_directory, staged=False)
+
+    def figure(self, artifact_stem: str, figure: Figure) -> None:
+        """Log a matplotlib figure as ``<stem>.png`` and ``<stem>.svg``. Drawn now, so it may change afterwards."""
+        stem = Path(artifact_stem)
+        staging = self.outbox.journal.staging / uuid.uuid4().hex
+        staging.mkdir(parents=True)
+        for suffix in (".png", ".svg"):
+            path = staging / f"{stem.name}{suffix}"
+            figure.savefig(path)
+            folder = None if stem.parent == Path() else str(stem.parent)
+            self._put("artifact", path=str(path.resolve()), artifact_directory=folder, staged=True)
+
+    def dataset(
+        self,
+        name: str,
+        fingerprint: str,
+        *,
+        source: str,
+        rows: int,
+        schema: Mapping[str, str],
+        context: str = "training",
+    ) -> None:
+        """Log a dataset as an input, by description only.
+
+        Args:
+            name: e.g. ``humanoid-stand-3-expert``.
+            fingerprint: of its contents.
+            source: where it lies.
+            rows: number of transitions.
+            schema: type of each field, e.g. ``{"observation": "float32 (67,)"}``.
+            context: what it was used for.
+        """
+        columns = [{"name": field, "type": kind, "required": True} for field, kind in schema.items()]
+        fields = {
+            "name": name,
+            "digest": fingerprint[:36],  # as much as MLflow takes
+            "source_type": "local",
+            "source": json.dumps({"uri": source}),
+            "schema": json.dumps({"mlflow_colspec": columns}),
+            "profile": json.dumps({"num_rows": rows}),
+        }
+        self._put("dataset", fields=fields, context=context)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """End the run as FINISHED, KILLED (stopped by the user) or FAILED. A second call does nothing.
+
+        Raises:
+            ValueError: for any other status.
+        """
+        if status not in STATUSES:
+            raise ValueError(f"status wants one of {', '.join(STATUSES)}, got {status!r}")
+        if not self.finished:
+            self.finished = True
+            self._put("finish", status=status, end_time=_now())
+
+    def _put(self, op: str, **fields: Any) -> None:
+        self.outbox.put({"op": op, "run": self.key, **fields})
+
+
+@attrs.define(kw_only=True, eq=False)
+class CellRun(TrackedRun):
+    """The run of one cell."""
+
+    cell: CellKey
+
+    def evaluation(self, evaluation: Evaluation, normalized_score: float | None = None) -> None:
+        """Log one evaluation at its gradient step; the score is left out where there is no reference return."""
+        returns = evaluation.returns
+        mean = math.fsum(returns) / len(returns)
+        values = {
+            "eval/return_mean": mean,
+            "eval/return_std": math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns)),
+            "eval/budget_fraction": evaluation.fraction,
+            "time/asm_seconds": evaluation.asm_seconds,
+            "time/train_seconds": evaluation.train_seconds,
+            "time/evaluation_seconds": evaluation.evaluation_seconds,
+        }
+        if normalized_score is not None:
+            values["eval/normalized_score"] = normalized_score
+        self.metrics(values, evaluation.gradient_step)
+
+
+@attrs.define(kw_only=True, eq=False)
+class ParentRun(TrackedRun):
+    """The run of one invocation."""
+
+    cells: list[CellRun] = attrs.field(factory=list)
+
+    def start_cell(self, cell: CellKey, *, params: Mapping[str, Any], tags: Mapping[str, Any]) -> CellRun:
+        """Start the child run of a cell; the cell's own fields become params and tags."""
+        fields = attrs.asdict(cell)
+        run = CellRun(store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=cell.label(), cell=cell)
+        run.create({ROLE_TAG: "cell", **fields, **tags}, {**fields, **params}, parent=self.key)
+        self.cells.append(run)
+        return run
+
+    def results(self, table: pd.DataFrame, meta: ReportMeta) -> None:
+        """Log the raw returns so far, from which `harness.report` rebuilds everything; call it after every cell."""
+        self.text(RETURNS_FILE, to_csv(table))
+        self.text(META_FILE, meta.to_json())
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """End this run, and with the same status those of its cells that have not ended."""
+        for cell in self.cells:
+            cell.finish(status)
+        if not self.finished:
+            self.metrics({"time/logging_seconds": self.outbox.busy_seconds}, 0)
+        TrackedRun.finish(self, status)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

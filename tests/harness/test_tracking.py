@@ -1,0 +1,264 @@
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import matplotlib.pyplot as plt
+import pytest
+
+from harness.connection import ask, default_uri, redacted
+from harness.journal import Operation, read_journal
+from harness.mlflow_store import MlflowClient, MlflowStore
+from harness.records import CellKey, Evaluation, Reference, ReportMeta, read_csv, to_frame
+from harness.tracking import ParentRun, Tracker, TrackingError
+
+KEY = CellKey(task="humanoid-stand", bins=3, tier="expert", policy="spin", algorithm="iql", seed=0)
+EVALUATION = Evaluation(
+    gradient_step=60, fraction=0.01, returns=(100.0, 200.0), asm_seconds=30, train_seconds=4, evaluation_seconds=2
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("working directory")  # with a space, as users' folders have
+
+
+@pytest.fixture
+def tracker(directory: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker.open(None, request.node.name, directory=directory, period=0.05)
+    yield tracker
+    tracker.close(5)
+
+
+def parent_run(tracker: Tracker) -> ParentRun:
+    return tracker.start_parent(
+        "main", params={"IQL.expectile": 0.8}, tags={"preset": "laptop"}, given_text="given", resolved_text="resolved"
+    )
+
+
+def history(client: MlflowClient, run_id: str | None, name: str) -> list[tuple[int, float]]:
+    assert run_id is not None
+    return sorted((metric.step, metric.value) for metric in client.get_metric_history(run_id, name))
+
+
+def test_a_parent_and_its_cell_as_the_store_has_them(tracker: Tracker, directory: Path) -> None:
+    parent = parent_run(tracker)
+    cell = parent.start_cell(KEY, params={"SPIN.dropout": 0.1}, tags={"dataset_fingerprint": "abc"})
+    cell.evaluation(EVALUATION, normalized_score=20.5)
+    cell.dataset("humanoid", "f" * 64, source="/data", rows=7, schema={"observation": "float32 (67,)"})
+    figure, axes = plt.subplots()
+    axes.plot([0, 1])
+    parent.figure("figures/returns", figure)
+    plt.close(figure)
+    table = to_frame([(KEY, EVALUATION)], preset="laptop")
+    parent.results(table, ReportMeta(experiment="x", references={("humanoid-stand", 3): Reference(4.5, 711.9)}))
+    parent.finish("KILLED")
+    assert tracker.outbox.flush(30)
+
+    client = tracker.store.client
+    assert cell.run_id is not None and parent.run_id is not None
+    stored = client.get_run(cell.run_id)
+    assert stored.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert stored.info.status == "KILLED"  # an unfinished cell ends as its parent does
+    assert stored.data.metrics == {
+        "eval/return_mean": 150.0,
+        "eval/return_std": 50.0,
+        "eval/normalized_score": 20.5,
+        "eval/budget_fraction": 0.01,
+        "time/asm_seconds": 30.0,
+        "time/train_seconds": 4.0,
+        "time/evaluation_seconds": 2.0,
+    }
+    assert history(client, cell.run_id, "eval/return_mean") == [(60, 150.0)]
+    for name, value in {"task": "humanoid-stand", "bins": "3", "tier": "expert", "policy": "spin", "seed": "0"}.items():
+        assert stored.data.tags[name] == value == stored.data.params[name]
+    assert stored.data.params["SPIN.dropout"] == "0.1" and stored.data.tags["dataset_fingerprint"] == "abc"
+    assert stored.inputs is not None and stored.inputs.dataset_inputs[0].dataset.digest == "f" * 36
+    artifacts = directory / "mlruns" / parent.run_id / "artifacts"
+    assert (artifacts / "config" / "given.gin").read_text() == "given"
+    assert {path.name for path in (artifacts / "figures").iterdir()} == {"returns.png", "returns.svg"}
+    assert read_csv(artifacts / "returns.csv").equals(table)
+    assert tracker.close(5) is None
+    assert not (directory / "spinrl-journal").exists()
+
+
+def test_metrics_arrive_once_in_batches_and_non_finite_ones_are_not_lost(tracker: Tracker) -> None:
+    cell = parent_run(tracker).start_cell(KEY, params={}, tags={})
+    for step in range(1, 1201):
+        cell.metrics({"train/loss_policy": step / 2}, step)
+    cell.metrics({"train/loss_value": math.nan, "train/loss_qvalue": math.inf}, 7)
+    assert tracker.outbox.flush(30)
+    client = tracker.store.client
+    assert history(client, cell.run_id, "train/loss_policy") == [(step, step / 2) for step in range(1, 1201)]
+    ((step, value),) = history(client, cell.run_id, "train/loss_value")
+    assert step == 7 and math.isnan(value)
+    assert cell.run_id is not None
+    tags = client.get_run(cell.run_id).data.tags
+    assert tags["nonfinite.train/loss_qvalue"] == "inf at step 7"
+
+
+def test_what_is_refused_is_kept_and_does_not_stop_the_rest(tracker: Tracker, directory: Path) -> None:
+    parent = parent_run(tracker)
+    parent.artifact(directory / "never-written.pt")
+    parent.tags({"after": "yes"})
+    line = tracker.close(5)
+    assert parent.run_id is not None
+    assert tracker.store.client.get_run(parent.run_id).data.tags["after"] == "yes"
+    assert line is not None and line.startswith("1 tracking operations did not reach")
+    _header, (operation,) = read_journal(tracker.outbox.journal.path)
+    assert operation["op"] == "artifact" and "never-written.pt is gone" in operation["refused"]
+
+
+def test_every_operation_can_be_applied_twice(tracker: Tracker) -> None:
+    parent = parent_run(tracker)
+    metrics = [["loss", 0.5, 1000, 1], ["loss", "nan", 1000, 2]]
+    operations: list[Operation] = [
+        {"op": "create", "run": "key", "name": "n", "start_time": 1, "tags": {"a": "b"}, "parent": parent.key},
+        {"op": "batch", "run": "key", "metrics": metrics, "params": {"p": "1"}},
+        {"op": "text", "run": "key", "text": "t", "artifact_file": "t.txt"},
+        {"op": "finish", "run": "key", "status": "FINISHED", "end_time": 5},
+    ]
+    client = tracker.store.client
+    for store in (MlflowStore(client, tracker.store.experiment_id), MlflowStore(client, tracker.store.experiment_id)):
+        for operation in operations:
+            store.apply(operation)
+    runs = client.search_runs([tracker.store.experiment_id], filter_string="tags.a = 'b'")
+    assert len(runs) == 1
+    assert [step for step, _ in history(client, runs[0].info.run_id, "loss")] == [1, 2]
+
+
+def test_the_store_is_by_argument_or_environment_or_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_uri() == "sqlite:///mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert default_uri() == "http://somewhere:5000"
+    assert redacted("http://me:secret@host:1/x") == "http://me:***@host:1/x"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:{port}", "sqlite:///a-file/mlflow.db", "./plain-folder"])
+def test_an_unusable_store_is_one_line(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
+    (tmp_path / "a-file").touch()
+    uri = uri.format(port=free_port())
+    with pytest.raises(TrackingError) as raised:
+        Tracker.open(uri, "x", directory=tmp_path, probe_seconds=3)
+    assert uri in str(raised.value) and "\n" not in str(raised.value)
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "6"  # a user's setting is left as it was
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(TrackingError, match=r"no answer|timed out|timeout"):
+            ask(
+                f"http://127.0.0.1:{silent.getsockname()[1]}",
+                MlflowClient.search_experiments,
+                tmp_path,
+                probe_seconds=1,
+            )
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """Address, start and stop of a real server on the loopback interface."""
+    port = free_port()
+    processes: list[subprocess.Popen] = []
+
+    def start() -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--workers", "1", "--backend-store-uri", "sqlite:///server.db"]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (tmp_path / "server.log").open("a") as log:
+            processes.append(
+                subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment, start_new_session=True)
+            )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError((tmp_path / "server.log").read_text())
+
+    def stop() -> None:
+        while processes:
+            process = processes.pop()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    start()
+    yield f"http://127.0.0.1:{port}", start, stop
+    stop()
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_loses_and_doubles_nothing(
+    server: tuple[str, Callable[[], None], Callable[[], None]], tmp_path: Path
+) -> None:
+    uri, start, stop = server
+    said: list[str] = []
+    tracker = Tracker.open(uri, "away", directory=tmp_path, period=0.05, warn=said.append)
+    parent = parent_run(tracker)
+    first = parent.start_cell(KEY, params={}, tags={})
+    steps = iter(range(10_000))
+
+    def train(cell: object, count: int) -> None:
+        for _, step in zip(range(count), steps, strict=False):
+            cell.metrics({"train/loss_policy": float(step)}, step)  # type: ignore[attr-defined]
+
+    train(first, 100)
+    assert tracker.outbox.flush(30)
+    stop()
+    train(first, 100)
+    first.text("note.txt", "written while nobody listened")
+    first.finish()
+    second = parent.start_cell(KEY, params={}, tags={})  # even a run that starts while the server is away
+    train(second, 50)
+    assert not tracker.outbox.flush(30)
+    header, kept = read_journal(tracker.outbox.journal.path)
+    assert header["tracking_uri"] == uri and [operation["op"] for operation in kept][-1] == "batch"
+
+    start()
+    deadline = time.monotonic() + 60
+    while not tracker.outbox.flush(5) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    train(second, 50)
+    assert tracker.outbox.flush(30)
+    client = tracker.store.client
+    assert history(client, first.run_id, "train/loss_policy") == [(step, step) for step in range(200)]
+    assert history(client, second.run_id, "train/loss_policy") == [(step, step) for step in range(200, 300)]
+    assert len(client.search_runs([tracker.store.experiment_id])) == 3
+    assert first.run_id is not None
+    assert [file.path for file in client.list_artifacts(first.run_id)] == ["note.txt"]
+    assert len(said) == 2 and "away" in said[0] and "back" in said[1]
+    assert not tracker.outbox.journal.path.exists()
+
+    stop()
+    train(second, 50)
+    parent.finish()
+    line = tracker.close(1)
+    assert line is not None and str(tracker.outbox.journal.path) in line
+    # The journal alone is enough to send the rest, here to the server's own store, and twice does no harm.
+    _header, kept = read_journal(tracker.outbox.journal.path)
+    direct = MlflowClient(f"sqlite:///{tmp_path / 'server.db'}")
+    for store in (MlflowStore(direct, tracker.store.experiment_id), MlflowStore(direct, tracker.store.experiment_id)):
+        for operation in kept:
+            store.apply(operation)
+    assert history(direct, second.run_id, "train/loss_policy") == [(step, step) for step in range(200, 350)]
+    assert parent.run_id is not None and direct.get_run(parent.run_id).info.status == "FINISHED"
