@@ -99,20 +99,23 @@ class Outbox:
             return not self._queue
 
     def close(self, timeout: float) -> int:
-        """Try for `timeout` seconds to send the rest, then stop.
+        """Send the rest, and stop when for `timeout` seconds nothing could be sent (ten times that while the store
+        answers: it may be taking in a large file).
 
         Returns:
             How many operations were not sent (or were refused); the journal holds them.
         """
         self._closing = True
-        deadline = time.monotonic() + timeout
         with self._idle:
             for run in list(self._buffers):
                 self._seal(run)
+            waiting, since = len(self._queue), time.monotonic()
             try:
-                while self._queue and (left := deadline - time.monotonic()) > 0:
+                while self._queue and time.monotonic() - since < (timeout if self.away else 10 * timeout):
                     self._wake.set()  # no long pauses now
-                    self._idle.wait(min(left, 0.5))
+                    self._idle.wait(0.2)
+                    if len(self._queue) < waiting:
+                        waiting, since = len(self._queue), time.monotonic()
             finally:  # a second Ctrl-C loses nothing either
                 self._closed = True
                 left_over = [*self.rejected, *self._queue]

@@ -26,29 +26,48 @@ class Stage:
         self.begin = begin
         self.done = begin
         self.metrics: dict[str, float] = {}
-        self.started = progress.clock()
         self._progress = progress
-        self._first: tuple[float, float] | None = None  # time and units at the first update
+        self._started = progress.clock()
+        self._paused_at: float | None = None
+        self._idle = 0.0  # seconds paused
+        self._last: float | None = None  # time of the last update, None when the next one only sets the baseline
+        self._measured = (0.0, 0.0)  # units and seconds between updates
 
     def update(self, done: float, **metrics: float) -> None:
         """Say how many units are done in all, and what is worth showing (a loss, a return)."""
-        self.done = done
-        self.metrics = {**self.metrics, **metrics}
-        if self._first is None:
-            self._first = (self._progress.clock(), done)
+        now = self._progress.clock()
+        if self._last is not None and self._paused_at is None:
+            units, seconds = self._measured
+            self._measured = (units + done - self.done, seconds + now - self._last)
+        self._last, self.done, self.metrics = now, done, {**self.metrics, **metrics}
         self._progress.show(self)
 
     def finish(self) -> None:
         """The stage has ended, for now or for good. A second call does nothing."""
         self._progress.end(self)
 
+    def pause(self) -> None:
+        """Another stage of the same cell goes first; the time until the next update or `resume` does not count."""
+        if self._paused_at is None:
+            self._paused_at, self._last = self._progress.clock(), None
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        if self._paused_at is not None:
+            self._idle += self._progress.clock() - self._paused_at
+            self._paused_at = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds at work."""
+        now = self._progress.clock() if self._paused_at is None else self._paused_at
+        return now - self._started - self._idle
+
     @property
     def rate(self) -> float | None:
         """Units a second since the first update, so that start-up and compilation do not count."""
-        if self._first is None or self.done <= self._first[1]:
-            return None
-        seconds = self._progress.clock() - self._first[0]
-        return (self.done - self._first[1]) / seconds if seconds > 0 else None
+        units, seconds = self._measured
+        return units / seconds if units > 0 and seconds > 0 else None
 
     @property
     def left(self) -> float:
@@ -57,7 +76,7 @@ class Stage:
         if rate is not None:
             return max(self.total - self.done, 0.0) / rate
         planned = self._progress.estimate.part(self.cell, self.name) * (1 - self.share(self.begin))
-        return max(planned - (self._progress.clock() - self.started), 0.0)
+        return max(planned - self.elapsed, 0.0)
 
     def share(self, units: float) -> float:
         """`units` as a share of the total, 0 to 1."""
@@ -144,8 +163,12 @@ class Progress:
             self.estimate.settle(cell_label, stage_name)
 
     def show(self, stage: Stage) -> None:
-        """Make `stage` the one that is shown."""
+        """Make `stage` the one that is shown, and the one of its cell that is being worked on."""
         with self._lock:
+            for other in self._running:
+                if other is not stage and other.cell == stage.cell:
+                    other.pause()
+            stage.resume()
             self._current = stage
             if self._live is None and self.clock() - self._last_plain >= PLAIN_PERIOD:
                 self._last_plain = self.clock()
@@ -158,7 +181,7 @@ class Progress:
                 return
             self._running.remove(stage)
             begin, end = stage.share(stage.begin), stage.share(stage.done)
-            self.estimate.record(stage.cell, stage.name, begin, end, self.clock() - stage.started)
+            self.estimate.record(stage.cell, stage.name, begin, end, stage.elapsed)
             if stage.done < stage.total:
                 self._paused[stage.cell, stage.name] = stage.done
             if self._current is stage:

@@ -98,7 +98,7 @@ class Tracker:
         return f"mlflow ui --backend-store-uri '{redacted(self.uri)}'"
 
     def close(self, timeout: float = 15.0) -> str | None:
-        """Send what is left, for at most `timeout` seconds.
+        """Send what is left; give up when nothing could be sent for `timeout` seconds.
 
         Returns:
             None when all was sent, else one line that says how much was not and where it is kept.

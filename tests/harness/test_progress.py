@@ -78,6 +78,26 @@ def test_training_goes_on_where_an_evaluation_interrupted_it() -> None:
     assert progress.left() == 0
 
 
+def test_a_stage_is_not_slowed_down_by_another_of_its_cell() -> None:
+    progress, clock, _text = progress_to_text(plan=PLAN)
+    training = progress.stage("a", "training", 1000, "steps")
+    training.update(0)
+    clock.now = 10
+    training.update(100)
+    evaluating = progress.stage("a", "evaluating", 4, "episodes")
+    clock.now = 500
+    evaluating.update(4)
+    progress.show(training)
+    clock.now = 505
+    training.update(150)
+    clock.now = 510
+    training.update(200)
+    assert training.rate == 10
+    training.update(1000)
+    training.finish()
+    assert training.elapsed == 20
+
+
 def test_steps_of_an_earlier_run_are_done_but_say_nothing_about_speed() -> None:
     progress, clock, _text = progress_to_text(plan=PLAN)
     stage = progress.stage("a", "training", 1000, "steps", begin=900)
