@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import shutil
 import time
 import uuid
 from collections.abc import Mapping
@@ -82,6 +83,13 @@ class TrackedRun:
     def artifact(self, path: Path, artifact_directory: str | None = None) -> None:
         """Log a file or folder; it is read when it is sent, so leave it where it is."""
         self._put("artifact", path=str(path.resolve()), artifact_directory=artifact_directory, staged=False)
+
+    def hand_over(self, path: Path, artifact_directory: str | None = None) -> None:
+        """Log a file and take it: moved now, and deleted once it has been sent."""
+        staging = self.outbox.journal.staging / uuid.uuid4().hex
+        staging.mkdir(parents=True)
+        moved = shutil.move(path, staging / path.name)
+        self._put("artifact", path=str(Path(moved).resolve()), artifact_directory=artifact_directory, staged=True)
 
     def figure(self, artifact_stem: str, figure: Figure) -> None:
         """Log a matplotlib figure as ``<stem>.png`` and ``<stem>.svg``. Drawn now, so it may change afterwards."""

@@ -1,0 +1,322 @@
+"""One cell of the grid, from dataset to returns at every budget fraction.
+
+A cell knows neither MLflow nor the terminal: what happens is told to a `report` function as plain events, in the
+order in which it happens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from harness.experiment import Cell, Experiment
+from harness.records import Evaluation
+from spinrl import checkpoint
+from spinrl.algorithms import Algorithm
+from spinrl.asm import FrozenASM, pretrained_asm
+from spinrl.config import fingerprint, to_plain
+from spinrl.data import ReplayLoader, Store, home, tier_store
+from spinrl.evaluation import episode_seeds, evaluate
+from spinrl.machine import ResolvedMachine
+from spinrl.seeding import child_seed
+from spinrl.tasks import Environment, ParallelEnvironment, get_task
+from spinrl.train import train
+
+
+class CellError(Exception):
+    """A cell that cannot go on; the message says why."""
+
+
+@attrs.frozen
+class StageStarted:
+    """A stage begins: collecting, pre-training, training or evaluating."""
+
+    stage: str
+    total: int
+    unit: str
+
+
+@attrs.frozen
+class StageProgress:
+    """`done` units of the current stage are done."""
+
+    done: int
+
+
+@attrs.frozen
+class Waiting:
+    """Another run is making the same entry of the cache; this one waits for it."""
+
+    path: Path
+
+
+@attrs.frozen
+class DatasetReady:
+    """The cell's dataset, verified."""
+
+    store: Store
+
+
+@attrs.frozen
+class ASMReady:
+    """The cell's frozen ASM, pre-trained now or found in the cache."""
+
+    asm: FrozenASM
+
+
+@attrs.frozen
+class Resumed:
+    """Training goes on from a checkpoint of an interrupted run, with the evaluations made before."""
+
+    gradient_step: int
+    evaluations: tuple[Evaluation, ...]
+
+
+@attrs.frozen
+class Metrics:
+    """Values by metric name at a step (of the policy, or of ASM pre-training)."""
+
+    step: int
+    values: dict[str, float]
+
+
+@attrs.frozen
+class Evaluated:
+    """An evaluation is done."""
+
+    evaluation: Evaluation
+
+
+@attrs.frozen
+class Trained:
+    """The cell is finished; its final checkpoint lies at `path` until the next cell starts."""
+
+    path: Path
+
+
+Event = StageStarted | StageProgress | Waiting | DatasetReady | ASMReady | Resumed | Metrics | Evaluated | Trained
+Report = Callable[[Event], None]
+
+
+def prepare_dataset(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report) -> Store:
+    """The cell's dataset: from the cache where it is, else collected; verified in either case.
+
+    Raises:
+        BehaviorError, CollectionError, StoreError: in one line each.
+    """
+    started = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal started
+        if started != total:  # a tier may collect several sources, one after another
+            report(StageStarted("collecting", total, "transitions"))
+            started = total
+        report(StageProgress(done))
+
+    store = tier_store(
+        cell.key.tier,
+        cell.tier,
+        cell.key.task,
+        cell.key.bins,
+        experiment.transitions,
+        experiment.data_seed,
+        processes=experiment.collection_processes or machine.threads,
+        progress=progress,
+        on_wait=lambda path: report(Waiting(path)),
+    )
+    report(DatasetReady(store))
+    return store
+
+
+def prepare_asm(experiment: Experiment, cell: Cell, store: Store, machine: ResolvedMachine, report: Report) -> FrozenASM:
+    """The cell's frozen ASM: from the cache where it is, else pre-trained on the cell's dataset."""
+    total = experiment.pretraining.total_steps(len(store))
+    started = False
+
+    def progress(step: int, values: dict[str, float]) -> None:
+        nonlocal started
+        if not started:
+            report(StageStarted("pre-training", total, "steps"))
+            started = True
+        report(StageProgress(step))
+        report(Metrics(step, values))
+
+    asm = pretrained_asm(experiment.pretraining, store, seed=cell.key.seed, machine=machine, progress=progress)
+    report(ASMReady(asm))
+    return asm
+
+
+def run_cell(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report) -> list[Evaluation]:
+    """Dataset, ASM where the policy wants one, training, and an evaluation at every mark.
+
+    An interrupted training goes on from its last checkpoint when the same cell runs again.
+
+    Returns:
+        Every evaluation, in order of gradient step.
+
+    Raises:
+        CellError: when a loss is no longer finite.
+    """
+    machine.apply()
+    task = get_task(cell.key.task)
+    store = prepare_dataset(experiment, cell, machine, report)
+    asm = prepare_asm(experiment, cell, store, machine, report) if cell.policy.needs_asm else None
+    identity = _identity(experiment, cell, store, asm, machine)
+    training = _Training(experiment, cell, store, asm, machine, home() / "cells" / identity / "checkpoint.pt")
+    training.resume(report)
+    environment = ParallelEnvironment(task, cell.key.bins, experiment.evaluation.episodes, machine.threads)
+    try:
+        for mark, fraction in experiment.evaluation.marks(experiment.training.gradient_steps).items():
+            if mark > training.step:
+                training.advance(mark, report)
+            if not any(each.gradient_step == mark for each in training.evaluations):
+                training.evaluate(mark, fraction, environment, report)
+    finally:
+        environment.close()
+    training.save()
+    report(Trained(training.path))
+    training.path.unlink(missing_ok=True)
+    return training.evaluations
+
+
+class _Training:
+    """What changes while a cell trains, and what a checkpoint of it holds."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        cell: Cell,
+        store: Store,
+        asm: FrozenASM | None,
+        machine: ResolvedMachine,
+        path: Path,
+    ) -> None:
+        seed = cell.key.seed
+        self.experiment = experiment
+        self.cell = cell
+        self.path = path
+        self.loader = ReplayLoader(
+            store,
+            experiment.training.batch_size,
+            seed,
+            device=machine.device,
+        )
+        policy = cell.policy.build(store.observation_size, store.action_spec, asm=asm, seed=seed)
+        self.algorithm: Algorithm = cell.algorithm.build(
+            policy, store.observation_size, store.action_spec, seed=seed, machine=machine
+        )
+        torch.manual_seed(child_seed(seed, "dropout"))
+        self.asm = asm
+        self.machine = machine
+        self.step = 0
+        self.train_seconds = 0.0
+        self.evaluation_seconds = 0.0
+        self.evaluations: list[Evaluation] = []
+
+    def resume(self, report: Report) -> None:
+        """Go on from the checkpoint of an interrupted run, if there is one."""
+        if not self.path.exists():
+            return
+        state = checkpoint.load(self.path)
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.loader.load_state_dict(state["loader"])
+        torch.set_rng_state(state["torch_rng"])
+        self.step = state["step"]
+        self.train_seconds = state["train_seconds"]
+        self.evaluation_seconds = state["evaluation_seconds"]
+        self.evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
+        report(Resumed(self.step, tuple(self.evaluations)))
+
+    def save(self) -> None:
+        """Everything that resuming, and exporting the policy, needs."""
+        checkpoint.save(
+            {
+                "algorithm": self.algorithm.state_dict(),
+                "loader": self.loader.state_dict(),
+                "torch_rng": torch.get_rng_state(),
+                "step": self.step,
+                "train_seconds": self.train_seconds,
+                "evaluation_seconds": self.evaluation_seconds,
+                "evaluations": [each.to_plain() for each in self.evaluations],
+                "cell": {
+                    **attrs.asdict(self.cell.key),
+                    "policy_config": to_plain(self.cell.policy),
+                    "algorithm_config": to_plain(self.cell.algorithm),
+                    "encoder_config": to_plain(self.experiment.pretraining.encoder),
+                },
+            },
+            self.path,
+        )
+
+    def advance(self, mark: int, report: Report) -> None:
+        """Train up to gradient step `mark`; seconds of checkpoints and logging are not training time."""
+        report(StageStarted("training", self.experiment.training.gradient_steps, "steps"))
+        config = self.experiment.training
+        loop = train(self.algorithm, self.loader.sample, mark, start=self.step, report_every=config.report_every)
+        saved = time.monotonic()
+        while True:
+            began = time.perf_counter()
+            item = next(loop, None)
+            if item is None:
+                return
+            self.step, losses = item
+            values = {f"train/{name}": float(loss) for name, loss in losses.items()}  # waits for the device
+            self.train_seconds += time.perf_counter() - began
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise CellError(f"{name} is {value} at gradient step {self.step}; a smaller learning_rate may help")
+            report(StageProgress(self.step))
+            report(Metrics(self.step, {**values, "time/train_seconds": self.train_seconds}))
+            if time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
+
+    def evaluate(self, mark: int, fraction: float, environment: Environment, report: Report) -> None:
+        """Evaluate in the simulator, on the same episode starts at every mark, and checkpoint."""
+        config = self.experiment.evaluation
+        marks = config.marks(self.experiment.training.gradient_steps)
+        report(StageStarted("evaluating", config.episodes * len(marks), "episodes"))
+        began = time.perf_counter()
+        returns = evaluate(
+            self.algorithm.acting_policy(),
+            environment,
+            episode_seeds(self.cell.key.seed, config.episodes),
+            action=config.action,
+            steps=config.episode_steps,
+        )
+        self.evaluation_seconds += time.perf_counter() - began
+        evaluation = Evaluation(
+            gradient_step=mark,
+            fraction=fraction,
+            returns=tuple(returns),
+            asm_seconds=self.asm.seconds if self.asm else 0.0,
+            train_seconds=self.train_seconds,
+            evaluation_seconds=self.evaluation_seconds,
+        )
+        self.evaluations.append(evaluation)
+        report(StageProgress(config.episodes * len(self.evaluations)))
+        report(Evaluated(evaluation))
+        self.save()
+
+
+def _identity(
+    experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM | None, machine: ResolvedMachine
+) -> str:
+    """Fingerprint of everything that a cell's numbers depend on: only the very same cell may resume."""
+    parts: dict[str, Any] = {
+        "key": attrs.asdict(cell.key),
+        "policy": to_plain(cell.policy),
+        "algorithm": to_plain(cell.algorithm),
+        "training": to_plain(attrs.evolve(experiment.training, report_every=1, checkpoint_minutes=1.0)),
+        "evaluation": to_plain(experiment.evaluation),
+        "dataset": store.fingerprint,
+        "asm": asm.fingerprint if asm else None,
+        "machine": [machine.device, machine.precision, machine.compile, machine.threads],
+    }
+    return fingerprint(parts)

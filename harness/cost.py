@@ -1,0 +1,199 @@
+"""How long a grid will take, and how much memory and disk: from a few seconds of timing on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import attrs
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from harness.experiment import Cell, Experiment
+from harness.preflight import disk_needed
+from spinrl.asm import FrozenASM, asm_folder, masked_prediction
+from spinrl.data import Rollout, cached_tier, collected, rollouts
+from spinrl.machine import ResolvedMachine
+from spinrl.specs import (
+    ACTION,
+    NEXT_OBSERVATION,
+    NEXT_REWARD,
+    NEXT_TERMINATED,
+    NEXT_TRUNCATED,
+    OBSERVATION,
+    ActionSpec,
+)
+from spinrl.tasks import BatchedEnvironment, get_task
+
+BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
+CELL_DISK = 40e6  # final checkpoint, returns and figures of a cell
+
+
+@attrs.frozen
+class StageCost:
+    """Expected seconds of one stage of one cell; 0 where the cache already holds the result."""
+
+    cell: str
+    stage: str
+    seconds: float
+
+
+@attrs.frozen
+class Cost:
+    """What a grid is expected to cost.
+
+    Attributes:
+        stages: in the order in which they run.
+        memory_bytes: at the peak.
+        disk_bytes: new data in the cache and the tracking store.
+    """
+
+    stages: tuple[StageCost, ...]
+    memory_bytes: float
+    disk_bytes: float
+
+    @property
+    def seconds(self) -> float:
+        """All stages together."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+class _Rates:
+    """Seconds of one step of everything that cells do, each timed once."""
+
+    def __init__(self, experiment: Experiment, machine: ResolvedMachine) -> None:
+        self._experiment = experiment
+        self._machine = machine
+        self._known: dict[tuple, tuple[float, ...]] = {}
+
+    def environment(self, cell: Cell) -> float:
+        """Of one environment step."""
+        key = (cell.key.task, cell.key.bins)
+        return self._once(("environment", *key), lambda: (_environment_seconds(*key),))[0]
+
+    def pretraining(self, cell: Cell) -> float:
+        """Of one step of ASM pre-training."""
+        key = (cell.key.task, cell.key.bins)
+        return self._once(("asm", *key), lambda: (_asm_seconds(self._experiment, *key, self._machine),))[0]
+
+    def training(self, cell: Cell) -> tuple[float, float]:
+        """Of one update, and of choosing one action for every episode of an evaluation."""
+        key = (cell.key.task, cell.key.bins, cell.key.policy, cell.key.algorithm)
+        return self._once(("update", *key), lambda: _update_seconds(self._experiment, cell, self._machine))  # type: ignore[return-value]
+
+    def _once(self, key: tuple, measure: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
+        if key not in self._known:
+            self._known[key] = measure()
+        return self._known[key]
+
+
+def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> Cost:
+    """Time a few steps of everything the cells will do, and multiply."""
+    rates = _Rates(experiment, machine)
+    stages: list[StageCost] = []
+    memory = 0
+    have: dict[Rollout, int] = {}
+    pretrained: set[tuple] = set()
+    processes = experiment.collection_processes or machine.threads
+    evaluation = experiment.evaluation
+    marks = evaluation.marks(experiment.training.gradient_steps)
+    for cell in cells:
+        key, label = cell.key, cell.key.label()
+        parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
+        transitions = sum(count for _, count in parts)
+        memory = max(memory, transitions * 4 * get_task(key.task).observation_size)
+        missing = 0
+        for rollout, count in parts:
+            held = have.setdefault(rollout, collected(rollout))
+            missing += max(0, count - held)
+            have[rollout] = max(count, held)
+        environment_step = rates.environment(cell)
+        # Evaluation steps environments in as many processes as collection does.
+        stages.append(StageCost(label, "collecting", missing * environment_step / processes))
+        asm = (key.task, key.bins, key.tier, key.seed)
+        if cell.policy.needs_asm and asm not in pretrained:
+            pretrained.add(asm)
+            cached = _asm_is_cached(experiment, cell)
+            steps = 0 if cached else experiment.pretraining.total_steps(transitions)
+            stages.append(StageCost(label, "pre-training", rates.pretraining(cell) * steps))
+        update, acting = rates.training(cell)
+        stages.append(StageCost(label, "training", update * experiment.training.gradient_steps))
+        once = evaluation.episode_steps * (evaluation.episodes * environment_step / processes + acting)
+        stages.append(StageCost(label, "evaluating", once * len(marks)))
+    disk = disk_needed(experiment, cells) + CELL_DISK * len(cells)
+    return Cost(tuple(stages), BASE_MEMORY + 1.5 * memory, disk)
+
+
+def _asm_is_cached(experiment: Experiment, cell: Cell) -> bool:
+    key = cell.key
+    store = cached_tier(key.tier, cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
+    return store is not None and asm_folder(experiment.pretraining.fingerprint(store.fingerprint, key.seed)).exists()
+
+
+def _timed(step: Callable[[], object], repeats: int = 3) -> float:
+    step()
+    took = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        step()
+        took.append(time.perf_counter() - began)
+    return float(np.median(took))
+
+
+def _environment_seconds(task: str, bins: int, steps: int = 60) -> float:
+    environment = BatchedEnvironment(get_task(task), bins, 1)
+    environment.reset(0, 0)
+    actions = np.random.default_rng(0).integers(0, bins, (steps, 1, get_task(task).num_sub_actions))
+    began = time.perf_counter()
+    for action in actions:
+        environment.step(action)
+    seconds = (time.perf_counter() - began) / steps
+    environment.close()
+    return seconds
+
+
+def random_batch(batch: int, observation_size: int, spec: ActionSpec) -> TensorDict:
+    """A valid batch of transitions with the keys of `spinrl.specs`, for timing."""
+    flag = torch.zeros(batch, 1, dtype=torch.bool)
+    values = {
+        OBSERVATION: torch.randn(batch, observation_size),
+        ACTION: torch.stack([torch.randint(0, choices, (batch,)) for choices in spec.nvec], -1),
+        NEXT_OBSERVATION: torch.randn(batch, observation_size),
+        NEXT_REWARD: torch.rand(batch, 1),
+        NEXT_TERMINATED: flag,
+        NEXT_TRUNCATED: flag,
+    }
+    return TensorDict(values, batch_size=[batch])
+
+
+def _asm_seconds(experiment: Experiment, task: str, bins: int, machine: ResolvedMachine) -> float:
+    config, size, spec = experiment.pretraining, get_task(task).observation_size, get_task(task).action_spec(bins)
+    model = config.encoder.build(size, spec, seed=0).to(machine.device)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    batch = random_batch(config.batch_size, size, spec).to(machine.device)
+    generator = torch.Generator(device=machine.device).manual_seed(0)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with machine.autocast():
+            loss, _ = masked_prediction(model, config.masking, batch[OBSERVATION], batch[ACTION], generator)
+        loss.backward()
+        optimizer.step()
+        float(loss.detach())
+
+    return _timed(step)
+
+
+def _update_seconds(experiment: Experiment, cell: Cell, machine: ResolvedMachine) -> tuple[float, float]:
+    task = get_task(cell.key.task)
+    size, spec = task.observation_size, task.action_spec(cell.key.bins)
+    asm = FrozenASM.untrained(experiment.pretraining.encoder, size, spec) if cell.policy.needs_asm else None
+    policy = cell.policy.build(size, spec, asm=asm, seed=0)
+    algorithm = cell.algorithm.build(policy, size, spec, seed=0, machine=machine)
+    batch = random_batch(experiment.training.batch_size, size, spec).to(machine.device)
+    update = _timed(lambda: float(algorithm.update(batch)["loss_policy"]))
+    acting = algorithm.acting_policy().eval()
+    observation = torch.randn(experiment.evaluation.episodes, size, device=machine.device)
+    with torch.inference_mode():
+        return update, _timed(lambda: acting.mode(observation))

@@ -1,0 +1,213 @@
+"""The experiment as data: the grid of cells, what one cell does, and a smoke grid derived from it."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import attrs
+from attrs.validators import ge, gt, in_, le, min_len, optional
+
+from harness.records import CellKey
+from spinrl.algorithms import AlgorithmConfig
+from spinrl.asm import Pretraining
+from spinrl.data import Tier
+from spinrl.machine import Machine
+from spinrl.policies import PolicyConfig
+from spinrl.registry import Component, register
+from spinrl.tasks import EPISODE_STEPS, get_task
+
+
+class TrainingConfig(Component):
+    """Base of kind "training"."""
+
+    kind: ClassVar[str] = "training"
+
+
+@register
+@attrs.frozen(kw_only=True)
+class Training(TrainingConfig):
+    """How long and on how much a cell's policy is trained.
+
+    Attributes:
+        gradient_steps: the budget: updates of policy, critics and value.
+        batch_size: transitions per update.
+        report_every: gradient steps between two logged losses.
+        checkpoint_minutes: minutes between two checkpoints of a cell.
+    """
+
+    gradient_steps: int = attrs.field(default=1_000_000, validator=ge(1))
+    batch_size: int = attrs.field(default=256, validator=ge(1))
+    report_every: int = attrs.field(default=100, validator=ge(1))
+    checkpoint_minutes: float = attrs.field(default=10.0, validator=gt(0))
+
+
+class EvaluationConfig(Component):
+    """Base of kind "evaluation"."""
+
+    kind: ClassVar[str] = "evaluation"
+
+
+def _check_fractions(_instance: Any, _attribute: attrs.Attribute, value: tuple[float, ...]) -> None:
+    if not value or any(not 0 < fraction <= 1 for fraction in value) or list(value) != sorted(set(value)):
+        raise ValueError(f"fractions wants rising numbers over 0 up to 1, got {list(value)}")
+    if value[-1] != 1:
+        raise ValueError(f"fractions wants to end with 1.0, the whole budget, got {list(value)}")
+
+
+@register
+@attrs.frozen(kw_only=True)
+class Evaluating(EvaluationConfig):
+    """When and how a policy is evaluated in the simulator.
+
+    Attributes:
+        fractions: shares of the budget of gradient steps after which to evaluate, ending with 1.
+        every_steps: evaluate also after every so many gradient steps; none for the fractions alone.
+        episodes: episodes per evaluation.
+        action: sample from the policy, or take each sub-action's most likely choice (mode).
+        episode_steps: control steps per episode; the benchmark's is 1000.
+    """
+
+    fractions: tuple[float, ...] = attrs.field(
+        default=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0), converter=tuple, validator=_check_fractions
+    )
+    every_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    episodes: int = attrs.field(default=10, validator=ge(1))
+    action: Literal["sample", "mode"] = attrs.field(default="sample", validator=in_(("sample", "mode")))
+    episode_steps: int = attrs.field(default=EPISODE_STEPS, validator=[ge(1), le(EPISODE_STEPS)])
+
+    def marks(self, gradient_steps: int) -> dict[int, float]:
+        """Gradient step → fraction of the budget of every evaluation, rising."""
+        steps = {max(1, round(fraction * gradient_steps)): fraction for fraction in self.fractions}
+        if self.every_steps:
+            for step in range(self.every_steps, gradient_steps, self.every_steps):
+                steps.setdefault(step, step / gradient_steps)
+        return dict(sorted(steps.items()))
+
+
+class ExperimentConfig(Component):
+    """Base of kind "experiment"."""
+
+    kind: ClassVar[str] = "experiment"
+
+
+@attrs.frozen
+class Cell:
+    """One training of the grid: its key, and the components that the key's names stand for."""
+
+    key: CellKey
+    policy: PolicyConfig
+    algorithm: AlgorithmConfig
+    tier: Tier
+
+
+@register
+@attrs.frozen(kw_only=True)
+class Experiment(ExperimentConfig):
+    """A grid of trainings and everything that they share.
+
+    Attributes:
+        name: of the experiment in MLflow.
+        preset: of the scale that the sizes are at; every result carries it.
+        tasks: names of tasks.
+        bins: numbers of choices per sub-action.
+        tiers: names of recipes.
+        policies: the policies to compare.
+        algorithms: the algorithms to train them with.
+        seeds: one training each.
+        recipes: how the dataset of each tier is made.
+        transitions: size of the datasets whose recipe does not say its own.
+        data_seed: seed of the datasets, which all cells of a tier share.
+        pretraining: of the ASM, for policies that want one.
+        training: budget and batches.
+        evaluation: when and how to evaluate.
+        machine: device, precision, compilation, threads.
+        collection_processes: processes that roll out behaviours; 0 for as many as there are cores.
+    """
+
+    name: str = "spinrl"
+    preset: str = "paper"
+    tasks: tuple[str, ...] = attrs.field(converter=tuple, validator=min_len(1))
+    bins: tuple[int, ...] = attrs.field(default=(3,), converter=tuple, validator=min_len(1))
+    tiers: tuple[str, ...] = attrs.field(converter=tuple, validator=min_len(1))
+    policies: tuple[PolicyConfig, ...] = attrs.field(converter=tuple, validator=min_len(1))
+    algorithms: tuple[AlgorithmConfig, ...] = attrs.field(converter=tuple, validator=min_len(1))
+    seeds: tuple[int, ...] = attrs.field(default=(0,), converter=tuple, validator=min_len(1))
+    recipes: Mapping[str, Tier] = attrs.field()
+    transitions: int = attrs.field(default=1_000_000, validator=ge(1))
+    data_seed: int = 0
+    pretraining: Pretraining = attrs.field(factory=Pretraining)
+    training: Training = attrs.field(factory=Training)
+    evaluation: Evaluating = attrs.field(factory=Evaluating)
+    machine: Machine = attrs.field(factory=Machine)
+    collection_processes: int = attrs.field(default=0, validator=ge(0))
+
+    @tasks.validator
+    def _check_tasks(self, _attribute: attrs.Attribute, value: tuple[str, ...]) -> None:
+        for name in value:
+            try:
+                get_task(name)
+            except KeyError as error:
+                raise ValueError(error.args[0]) from error
+
+    @bins.validator
+    def _check_bins(self, _attribute: attrs.Attribute, value: tuple[int, ...]) -> None:
+        for bins in value:
+            get_task("finger-spin").action_spec(bins)
+
+    @recipes.validator
+    def _check_recipes(self, _attribute: attrs.Attribute, value: Mapping[str, Tier]) -> None:
+        for name in self.tiers:
+            if name not in value:
+                near = difflib.get_close_matches(name, value, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"no tier is called {name!r} (recipes: {', '.join(value)}){hint}")
+
+    def __attrs_post_init__(self) -> None:
+        for field in ("policies", "algorithms"):
+            names = [_short_name(component) for component in getattr(self, field)]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{field} wants components of different classes, got {names}")
+        for field in ("tasks", "bins", "tiers", "seeds"):
+            values = getattr(self, field)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{field} wants each value once, got {list(values)}")
+
+    def cells(self) -> list[Cell]:
+        """Every cell, cells that share data and ASM next to each other."""
+        grid = itertools.product(self.tasks, self.bins, self.tiers, self.seeds, self.policies, self.algorithms)
+        return [
+            Cell(
+                CellKey(
+                    task=task,
+                    bins=bins,
+                    tier=tier,
+                    policy=_short_name(policy),
+                    algorithm=_short_name(algorithm),
+                    seed=seed,
+                ),
+                policy,
+                algorithm,
+                self.recipes[tier],
+            )
+            for task, bins, tier, seed, policy, algorithm in grid
+        ]
+
+    def smoke(self) -> Experiment:
+        """The same grid at sizes that run in seconds a cell: every stage for real, nothing worth reading."""
+        encoder = attrs.evolve(self.pretraining.encoder, d_model=16, num_heads=2, num_blocks=1, head_width=16)
+        return attrs.evolve(
+            self,
+            name=f"{self.name}-smoke",
+            preset="smoke",
+            recipes={name: attrs.evolve(tier, transitions=400) for name, tier in self.recipes.items()},
+            pretraining=attrs.evolve(self.pretraining, encoder=encoder, batch_size=64, steps=5, epochs=None),
+            training=attrs.evolve(self.training, gradient_steps=20, batch_size=32, report_every=5),
+            evaluation=attrs.evolve(self.evaluation, fractions=(0.5, 1.0), episodes=2, episode_steps=50),
+        )
+
+
+def _short_name(component: Component) -> str:
+    return type(component).__name__.lower()

@@ -1,0 +1,62 @@
+"""Running the cells of a grid, here, one after another; a cell that fails does not take the others along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from harness.cell import CellError, Event, run_cell
+from harness.experiment import Cell, Experiment
+from harness.records import Evaluation
+from spinrl.asm import ASMError
+from spinrl.behaviors import BehaviorError
+from spinrl.checkpoint import CheckpointError
+from spinrl.data import CollectionError, StoreError
+from spinrl.machine import ResolvedMachine
+
+# What a cell may fail with for a reason that its message explains; anything else is a defect and is raised.
+EXPECTED = (CellError, StoreError, CollectionError, BehaviorError, ASMError, CheckpointError, MemoryError, OSError)
+
+
+@attrs.frozen
+class CellOutcome:
+    """How a cell ended: its evaluations, or the reason that it failed for."""
+
+    cell: Cell
+    evaluations: tuple[Evaluation, ...]
+    failure: str | None
+
+
+class Observer:
+    """Is told what happens to the cells; the default does nothing."""
+
+    def cell_started(self, number: int, cell: Cell) -> None:
+        """Cell `number`, from 0, begins."""
+
+    def event(self, cell: Cell, event: Event) -> None:
+        """Something happened in it."""
+
+    def cell_ended(self, outcome: CellOutcome) -> None:
+        """It has finished or failed."""
+
+
+def run_grid(
+    experiment: Experiment, cells: Iterable[Cell], machine: ResolvedMachine, observer: Observer
+) -> list[CellOutcome]:
+    """Run `cells` in this process, in order.
+
+    Raises:
+        KeyboardInterrupt: when the user stops; what was observed until then stands.
+    """
+    outcomes = []
+    for number, cell in enumerate(cells):
+        observer.cell_started(number, cell)
+        try:
+            evaluations = run_cell(experiment, cell, machine, lambda event, cell=cell: observer.event(cell, event))
+            outcome = CellOutcome(cell, tuple(evaluations), None)
+        except EXPECTED as error:
+            outcome = CellOutcome(cell, (), str(error) or type(error).__name__)
+        observer.cell_ended(outcome)
+        outcomes.append(outcome)
+    return outcomes

@@ -1,0 +1,175 @@
+"""Turns what happens in the cells into progress on the terminal and runs in MLflow."""
+
+from __future__ import annotations
+
+import attrs
+from rich.console import Console
+
+from harness.cell import (
+    ASMReady,
+    DatasetReady,
+    Evaluated,
+    Event,
+    Metrics,
+    Resumed,
+    StageProgress,
+    StageStarted,
+    Trained,
+    Waiting,
+)
+from harness.experiment import Cell, Experiment
+from harness.launch import CellOutcome, Observer
+from harness.progress import Progress, Stage
+from harness.provenance import git_commit
+from harness.records import CellKey, Evaluation, ReportMeta, to_frame
+from harness.runs import CellRun, ParentRun
+from harness.statistics import normalized_score
+from spinrl.config import flatten
+from spinrl.data import Store
+from spinrl.machine import ResolvedMachine
+
+
+class RunObserver(Observer):
+    """Logs a grid as it runs.
+
+    Args:
+        experiment: the grid.
+        machine: what was taken of the machine; params of every cell.
+        parent: the open run of this invocation.
+        progress: the live line.
+        console: for lines that stay.
+        meta: reference returns, for normalised scores.
+
+    Attributes:
+        results: every evaluation so far.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        machine: ResolvedMachine,
+        parent: ParentRun,
+        progress: Progress,
+        console: Console,
+        meta: ReportMeta,
+    ) -> None:
+        self.results: list[tuple[CellKey, Evaluation]] = []
+        self._experiment = experiment
+        self._machine = machine
+        self._parent = parent
+        self._progress = progress
+        self._console = console
+        self._meta = meta
+        self._commit = git_commit()
+        self._stages: dict[str, Stage] = {}
+        self._stage: Stage | None = None
+        self._run: CellRun | None = None
+
+    def cell_started(self, number: int, cell: Cell) -> None:
+        experiment = self._experiment
+        parts = {
+            "policy": cell.policy,
+            "algorithm": cell.algorithm,
+            "training": experiment.training,
+            "evaluation": experiment.evaluation,
+            "tier": cell.tier,
+        }
+        if cell.policy.needs_asm:
+            parts["pretraining"] = experiment.pretraining
+        params = {
+            f"{part}.{name}": value for part, component in parts.items() for name, value in flatten(component).items()
+        }
+        params.update({f"machine.{name}": value for name, value in attrs.asdict(self._machine).items()})
+        tags = {"preset": experiment.preset, "git_commit": self._commit}
+        self._run = self._parent.start_cell(cell.key, params=params, tags=tags)
+        self._stages, self._stage = {}, None
+
+    def event(self, cell: Cell, event: Event) -> None:
+        run, label = self._run, cell.key.label()
+        assert run is not None
+        match event:
+            case StageStarted(stage, total, unit):
+                if stage not in self._stages:
+                    self._stages[stage] = self._progress.stage(label, stage, total, unit)
+                self._stage = self._stages[stage]
+                self._progress.show(self._stage)
+            case StageProgress(done) if self._stage is not None:
+                self._stage.update(done)
+            case Waiting(path):
+                self._console.print(f"{label}: another run is making {path.name}; waiting for it", style="dim")
+            case DatasetReady(store):
+                self._finish("collecting", label)
+                run.tags({"dataset_fingerprint": store.fingerprint})
+                log_dataset(run, store, cell)
+            case ASMReady(asm):
+                self._finish("pre-training", label)
+                run.tags({"asm_fingerprint": asm.fingerprint})
+                run.metrics({"time/asm_seconds": asm.seconds}, 0)
+            case Resumed(step, evaluations):
+                self._console.print(f"{label}: goes on from gradient step {step:,}", markup=False, highlight=False)
+                run.tags({"resumed_from_step": step})
+                for evaluation in evaluations:
+                    self._log_evaluation(cell.key, evaluation)
+            case Metrics(step, values):
+                run.metrics(values, step)
+                if self._stage is not None:
+                    self._stage.metrics = {
+                        name.removeprefix("train/"): value
+                        for name, value in values.items()
+                        if name in ("train/loss_policy", "train/loss_asm")
+                    }
+            case Evaluated(evaluation):
+                self._log_evaluation(cell.key, evaluation)
+                self._parent.results(to_frame(self.results, preset=self._experiment.preset), self._meta)
+                mean = sum(evaluation.returns) / len(evaluation.returns)
+                self._console.print(
+                    f"{label}: return {mean:.1f} at {evaluation.fraction:.0%} of the budget "
+                    f"({evaluation.gradient_step:,} steps, {evaluation.asm_seconds + evaluation.train_seconds:.0f} s)",
+                    markup=False,
+                    highlight=False,
+                )
+            case Trained(path):
+                run.hand_over(path, "checkpoint")
+
+    def cell_ended(self, outcome: CellOutcome) -> None:
+        run, label = self._run, outcome.cell.key.label()
+        assert run is not None
+        for stage in list(self._stages):
+            self._finish(stage, label)
+        if outcome.failure:
+            run.tags({"failed": outcome.failure})
+            self._console.print(f"{label}: failed: {outcome.failure}", style="red", markup=False)
+        run.finish("FAILED" if outcome.failure else "FINISHED")
+
+    def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
+        assert self._run is not None
+        self.results.append((key, evaluation))
+        reference = self._meta.references.get((key.task, key.bins))
+        mean = sum(evaluation.returns) / len(evaluation.returns)
+        self._run.evaluation(
+            evaluation, normalized_score(mean, reference.random, reference.expert) if reference else None
+        )
+
+    def _finish(self, stage: str, label: str) -> None:
+        """A stage has ended, or was never begun because the cache had its result."""
+        if stage in self._stages:
+            self._stages.pop(stage).finish()
+        else:
+            self._progress.stage(label, stage, 0, "").finish(skipped=True)
+        self._stage = None
+
+
+def log_dataset(run: CellRun, store: Store, cell: Cell) -> None:
+    """The store as an input of the run, by description."""
+    spec = store.action_spec
+    run.dataset(
+        f"{cell.key.task}-{cell.key.bins}bins-{cell.key.tier}",
+        store.fingerprint,
+        source=str(store.path),
+        rows=len(store),
+        schema={
+            "observation": f"float32 ({store.observation_size},)",
+            "action": f"int ({spec.num_sub_actions},) of {spec.max_choices} choices",
+            "reward": "float32",
+        },
+    )

@@ -1,0 +1,203 @@
+"""Run an experiment: data, pre-training, training, evaluation, all of it logged to MLflow.
+
+Examples:
+  python -m harness.run --gin gin/spin_humanoid.gin
+  python -m harness.run --gin gin/spin_humanoid.gin --gin gin/policies/saint.gin
+  python -m harness.run --gin gin/spin_humanoid.gin --set 'IQL.expectile=0.7' --set "Experiment.tiers=['expert']"
+  python -m harness.run --gin gin/spin_humanoid.gin --gin gin/scale/paper.gin --dry-run
+  python -m harness.run --list
+
+Later --gin files and --set override earlier ones. Exit code: 0 when every cell finished, 1 when one failed,
+2 when something given was wrong (nothing has been trained then), 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+from rich.console import Console
+
+from harness.cost import Cost, estimate_cost
+from harness.experiment import Experiment
+from harness.launch import CellOutcome, run_grid
+from harness.observer import RunObserver
+from harness.paths import use_packaged_configs
+from harness.preflight import PreflightError, check
+from harness.progress import Progress, duration
+from harness.provenance import git_commit, versions
+from harness.records import Reference, ReportMeta, to_frame
+from harness.report import console_report, write_report
+from harness.tracking import Tracker, TrackingError
+from spinrl.config import ConfigError, Resolved, flatten, format_registry, load
+from spinrl.machine import ResolvedMachine
+from spinrl.tasks import get_task
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m harness.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--gin", "--gin_file", action="append", default=[], metavar="FILE", help="a gin file; repeat to add or override"
+    )
+    made.add_argument(
+        "--set",
+        "--gin_bindings",
+        action="append",
+        default=[],
+        dest="bindings",
+        metavar="BINDING",
+        help="a binding such as 'IQL.expectile=0.7'; repeatable",
+    )
+    made.add_argument("--dry-run", action="store_true", help="check everything, print configuration, cells and costs")
+    made.add_argument("--list", action="store_true", help="print every component with its fields")
+    made.add_argument("--smoke", action="store_true", help="the same grid at sizes that take seconds a cell")
+    made.add_argument(
+        "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder)"
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    use_packaged_configs()
+    if options.list:
+        print(format_registry())
+        return 0
+    if not options.gin:
+        print("nothing to run: give --gin FILE, for example --gin gin/spin_humanoid.gin", file=sys.stderr)
+        return 2
+    try:
+        resolved = load(Experiment, options.gin, options.bindings)
+        experiment = resolved.value.smoke() if options.smoke else resolved.value
+        machine = experiment.machine.resolve()
+        cells = experiment.cells()
+        check(experiment, cells)
+    except (ConfigError, PreflightError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    console = Console()
+    machine.apply()
+    console.print(f"[dim]timing a few steps of {len(cells)} cells on this machine …[/dim]")
+    cost = estimate_cost(experiment, cells, machine)
+    if options.dry_run:
+        print_dry_run(console, resolved, experiment, machine, cost)
+        return 0
+    try:
+        tracker = Tracker.open(options.tracking_uri, experiment.name, warn=lambda line: console.print(line, style="yellow"))
+    except TrackingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return run(experiment, resolved, machine, cost, tracker, console)
+
+
+def run(
+    experiment: Experiment,
+    resolved: Resolved[Experiment],
+    machine: ResolvedMachine,
+    cost: Cost,
+    tracker: Tracker,
+    console: Console,
+) -> int:
+    """Run the grid under an open tracker; returns the exit code."""
+    cells = experiment.cells()
+    started = time.monotonic()
+    meta = ReportMeta(
+        experiment=experiment.name,
+        references={
+            (task, bins): Reference(get_task(task).random_return(bins), get_task(task).expert_return(bins))
+            for task in experiment.tasks
+            for bins in experiment.bins
+        },
+    )
+    plan = [(stage.cell, stage.stage, stage.seconds) for stage in cost.stages]
+    console.print(
+        f"{len(cells)} cells, about {duration(cost.seconds)} on {machine.threads} threads of {machine.device} "
+        f"({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
+    )
+    parent = tracker.start_parent(
+        f"{experiment.name} {', '.join(type(policy).__name__ for policy in experiment.policies)}",
+        params=flatten(experiment),
+        tags={**common_tags(experiment), **{f"machine.{name}": value for name, value in attrs.asdict(machine).items()}},
+        given_text=resolved.given,
+        resolved_text=resolved.resolved,
+    )
+    outcomes: list[CellOutcome] = []
+    status, code = "FINISHED", 0
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    progress = Progress(len(cells), console, plan=plan)
+    observer = RunObserver(experiment, machine, parent, progress, console, meta)
+    try:
+        with progress:
+            outcomes = run_grid(experiment, cells, machine, observer)
+        if any(outcome.failure for outcome in outcomes):
+            status, code = "FAILED", 1
+    except KeyboardInterrupt:
+        status, code = "KILLED", 130
+        parent.tags({"stopped": "by the user"})
+        console.print("\nstopped; what is done is kept, and the same command goes on with the interrupted cell")
+    except BaseException as error:
+        parent.tags({"failed": str(error)[:200]})
+        parent.finish("FAILED")
+        tracker.close()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    table = to_frame(observer.results, preset=experiment.preset)
+    parent.results(table, meta)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in write_report(table, meta, Path(folder)):
+            parent.hand_over(path, "report")
+    parent.metrics({"time/total_seconds": time.monotonic() - started}, 0)
+    parent.finish(status)
+    console.print(console_report(table, meta))
+    for outcome in outcomes:
+        if outcome.failure:
+            console.print(f"failed: {outcome.cell.key.label()}: {outcome.failure}", style="red", markup=False)
+    unsent = tracker.close()
+    if unsent:
+        console.print(unsent, style="yellow", markup=False)
+    console.print(f"took {duration(time.monotonic() - started)}; to compare runs: [bold]{tracker.ui_line()}[/bold]")
+    return code
+
+
+def print_dry_run(
+    console: Console,
+    resolved: Resolved[Experiment],
+    experiment: Experiment,
+    machine: ResolvedMachine,
+    cost: Cost,
+) -> None:
+    """Everything that a run would do, without doing it."""
+    console.print(resolved.resolved, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"# machine: {attrs.asdict(machine)}\n", markup=False, highlight=False, soft_wrap=True)
+    seconds: dict[str, list[str]] = {}
+    for stage in cost.stages:
+        seconds.setdefault(stage.cell, []).append(f"{stage.stage} {duration(stage.seconds)}")
+    for number, cell in enumerate(experiment.cells(), 1):
+        label = cell.key.label()
+        console.print(f"cell {number}: {label}: {', '.join(seconds[label])}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"\nestimated: {duration(cost.seconds)} (0:00 is in the cache already), "
+        f"{cost.memory_bytes / 2**30:.1f} GiB of memory, {cost.disk_bytes / 2**20:.0f} MiB of disk; nothing was trained",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def common_tags(experiment: Experiment) -> dict[str, str]:
+    """Tags that the parent and every cell carry."""
+    return {"preset": experiment.preset, "git_commit": git_commit(), **versions()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""A pre-trained ASM as policies use it: frozen, and known by the fingerprint of what it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from spinrl.asm.model import ASM, ASMEncoder
+from spinrl.config import ConfigError, from_plain, to_plain
+from spinrl.specs import ActionSpec
+
+FORMAT_VERSION = 1
+WEIGHTS, CARD = "asm.safetensors", "card.json"
+
+
+class ASMError(Exception):
+    """An ASM that cannot be used; the message names its folder and what is wrong."""
+
+
+@attrs.frozen(eq=False)
+class FrozenASM:
+    """An ASM whose parameters want no gradient.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        fingerprint: of the data, configuration and seed that it came from.
+        seconds: that its pre-training took, whether it was made now or found in the cache.
+        card: everything else that is known of it.
+    """
+
+    model: ASM
+    fingerprint: str
+    seconds: float
+    card: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: ASM, fingerprint: str, seconds: float, card: dict[str, Any]) -> FrozenASM:
+        """Freeze a model."""
+        return cls(model.eval().requires_grad_(False), fingerprint, seconds, card)
+
+    @classmethod
+    def untrained(cls, encoder: ASMEncoder, observation_size: int, action_spec: ActionSpec) -> FrozenASM:
+        """Random weights, for timing and for probes of what pre-training adds."""
+        return cls.of(encoder.build(observation_size, action_spec, seed=0), "untrained", 0.0, {})
+
+    def save(self, folder: Path) -> None:
+        """Write weights and card beside `folder` and rename, so that a kill leaves nothing half-written."""
+        content = save_safetensors({name: value.cpu().contiguous() for name, value in self.model.state_dict().items()})
+        card = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "seconds": self.seconds,
+            "encoder": to_plain(self.model.config),
+            "observation_size": self.model.observation_size,
+            "nvec": list(self.model.action_spec.nvec),
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            **self.card,
+        }
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        (beside / WEIGHTS).write_bytes(content)
+        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        os.replace(beside, folder)
+
+    @classmethod
+    def load(cls, folder: Path, *, fingerprint: str | None = None) -> FrozenASM:
+        """Read what `save` wrote, strictly.
+
+        Args:
+            folder: an ASM's folder.
+            fingerprint: that it must have.
+
+        Raises:
+            ASMError: when it is missing, damaged, of a newer format, of other sizes or of another fingerprint.
+        """
+        try:
+            card = json.loads((folder / CARD).read_text())
+            content = (folder / WEIGHTS).read_bytes()
+        except FileNotFoundError as error:
+            raise ASMError(f"no ASM at {folder}: {Path(error.filename).name} is missing") from error
+        except (OSError, ValueError) as error:
+            raise ASMError(f"the ASM at {folder} is damaged: {CARD}: {error}; delete the folder to make it anew") from error
+        try:
+            version = card.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise ASMError(f"the ASM at {folder} has format {version}, this spinrl reads {FORMAT_VERSION}; update spinrl")
+            if hashlib.sha256(content).hexdigest() != card.pop("weights_sha256"):
+                raise ASMError(f"the ASM at {folder} is damaged: {WEIGHTS} does not match its card; delete the folder")
+            found, seconds = card.pop("fingerprint"), float(card.pop("seconds"))
+            if fingerprint is not None and found != fingerprint:
+                raise ASMError(f"the ASM at {folder} has fingerprint {found}, {fingerprint} is wanted")
+            encoder = from_plain(card.pop("encoder"))
+            if not isinstance(encoder, ASMEncoder):
+                raise ASMError(f"the ASM at {folder} has a {type(encoder).__name__} for its encoder")
+            model = encoder.build(int(card.pop("observation_size")), ActionSpec(card.pop("nvec")), seed=0)
+            model.load_state_dict(load_safetensors(content))
+        except (KeyError, TypeError, ValueError, ConfigError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise ASMError(f"the ASM at {folder} does not fit its card: {reason}; delete the folder to make it anew") from error
+        return cls.of(model, found, seconds, card)

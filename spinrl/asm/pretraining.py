@@ -1,0 +1,210 @@
+"""Masked pre-training of the ASM on a dataset, cached under the fingerprint of all that it depends on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import attrs
+import torch
+from attrs.validators import ge, gt, in_, optional
+
+from spinrl import checkpoint
+from spinrl.asm.frozen import FrozenASM
+from spinrl.asm.masking import Masking, masked_prediction
+from spinrl.asm.model import ASM, ASMEncoder
+from spinrl.config import fingerprint, to_plain
+from spinrl.data import ReplayLoader, Store, home, locked
+from spinrl.data.build import OnWait
+from spinrl.machine import ResolvedMachine
+from spinrl.registry import Component, register
+from spinrl.seeding import child_seed, torch_generator
+
+# Called with the steps done and, by name, the loss and the share of masked entries predicted right.
+PretrainingProgress = Callable[[int, dict[str, float]], None]
+
+
+@register
+@attrs.frozen(kw_only=True)
+class Pretraining(Component):
+    """Masked pre-training of the action structure model; no reward is used (PAPER, stage 1).
+
+    Exactly one of epochs and steps is set.
+
+    Attributes:
+        encoder: sizes of the ASM.
+        masking: what has to be predicted.
+        batch_size: samples per step, drawn with replacement.
+        epochs: of ceil(dataset / batch_size) steps each.
+        steps: gradient steps, whatever the size of the dataset.
+        learning_rate: Adam's, at the start.
+        schedule: constant, or cosine down to zero.
+        max_gradient_norm: gradients are clipped to this norm.
+        report_every: steps between two reported losses.
+        checkpoint_minutes: minutes between two checkpoints, from which an interrupted pre-training goes on.
+    """
+
+    kind: ClassVar[str] = "pretraining"
+
+    encoder: ASMEncoder = attrs.field(factory=ASMEncoder)
+    masking: Masking = attrs.field(factory=Masking)
+    batch_size: int = attrs.field(default=1024, validator=ge(1))
+    epochs: int | None = attrs.field(default=100, validator=optional(ge(1)))
+    steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    learning_rate: float = attrs.field(default=4e-4, validator=gt(0))
+    schedule: Literal["constant", "cosine"] = attrs.field(default="constant", validator=in_(("constant", "cosine")))
+    max_gradient_norm: float = attrs.field(default=1.0, validator=gt(0))
+    report_every: int = attrs.field(default=20, validator=ge(1))
+    checkpoint_minutes: float = attrs.field(default=5.0, validator=gt(0))
+
+    def __attrs_post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"exactly one of epochs and steps wants to be set, got {self.epochs} and {self.steps}")
+
+    def total_steps(self, transitions: int) -> int:
+        """Gradient steps on a dataset of so many transitions."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return self.epochs * math.ceil(transitions / self.batch_size)
+
+    def fingerprint(self, dataset: str, seed: int) -> str:
+        """Of everything that the pre-trained weights depend on; `dataset` is the store's fingerprint."""
+        unreported = attrs.evolve(self, report_every=1, checkpoint_minutes=1.0)
+        return fingerprint({"pretraining": to_plain(unreported), "dataset": dataset, "seed": seed})
+
+
+def asm_folder(fingerprint: str) -> Path:
+    """Where the ASM of a fingerprint is cached."""
+    return home() / "asms" / fingerprint
+
+
+def pretrained_asm(
+    config: Pretraining,
+    store: Store,
+    *,
+    seed: int,
+    machine: ResolvedMachine,
+    progress: PretrainingProgress | None = None,
+    on_wait: OnWait | None = None,
+) -> FrozenASM:
+    """The ASM of a configuration, dataset and seed: from the cache, else pre-trained and put there.
+
+    Args:
+        config: how.
+        store: on what.
+        seed: of weights, batches, masks and dropout.
+        machine: device and precision.
+        progress: told every `report_every` steps; never called when the cache has it.
+        on_wait: called when another run is making the same one.
+
+    Raises:
+        ASMError: when the cached one is damaged.
+        CheckpointError: when the checkpoint of an interrupted pre-training is damaged.
+    """
+    identity = config.fingerprint(store.fingerprint, seed)
+    folder = asm_folder(identity)
+    if not folder.exists():
+        with locked(folder, on_wait):
+            if not folder.exists():
+                _Pretrainer(config, store, seed, machine, folder, identity).run(progress).save(folder)
+                _checkpoint_path(folder).unlink(missing_ok=True)
+    asm = FrozenASM.load(folder, fingerprint=identity)
+    asm.model.to(machine.device)
+    return asm
+
+
+class _Pretrainer:
+    """A pre-training under way, and what a checkpoint of it holds."""
+
+    def __init__(
+        self, config: Pretraining, store: Store, seed: int, machine: ResolvedMachine, folder: Path, identity: str
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.seed = seed
+        self.machine = machine
+        self.identity = identity
+        self.path = _checkpoint_path(folder)
+        self.total = config.total_steps(len(store))
+        self.model: ASM = config.encoder.build(store.observation_size, store.action_spec, seed=seed).to(machine.device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        decay = (lambda step: 0.5 * (1 + math.cos(math.pi * step / self.total))) if config.schedule == "cosine" else None
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, decay or (lambda step: 1.0))
+        self.loader = ReplayLoader(store, config.batch_size, child_seed(seed, "asm"), machine.device)
+        self.generator = torch_generator(seed, "asm", "masks", device=machine.device)
+        self.step = 0
+        self.seconds = 0.0
+
+    def run(self, progress: PretrainingProgress | None) -> FrozenASM:
+        """Pre-train to the end, from the checkpoint of an interrupted run if there is one."""
+        torch.manual_seed(child_seed(self.seed, "asm", "dropout"))
+        if self.path.exists():
+            self._load(checkpoint.load(self.path))
+        self.model.train()
+        began = saved = time.monotonic()
+        values: dict[str, float] = {}
+        while self.step < self.total:
+            loss, accuracy = self._update()
+            self.step += 1
+            if self.step % self.config.report_every == 0 or self.step == self.total:
+                values = {"train/loss_asm": float(loss), "train/accuracy_asm": float(accuracy)}
+                if not math.isfinite(values["train/loss_asm"]):
+                    raise FloatingPointError(f"loss_asm is {values['train/loss_asm']} at step {self.step}")
+                now = time.monotonic()
+                self.seconds, began = self.seconds + now - began, now
+                if progress is not None:
+                    progress(self.step, values)
+                if now - saved > 60 * self.config.checkpoint_minutes:
+                    self._save()
+                    saved = time.monotonic()
+        card = {
+            "dataset_fingerprint": self.store.fingerprint,
+            "pretraining": to_plain(self.config),
+            "seed": self.seed,
+            "steps": self.step,
+            "final": values,
+            "machine": attrs.asdict(self.machine),
+        }
+        return FrozenASM.of(self.model, self.identity, self.seconds, card)
+
+    def _update(self) -> tuple[torch.Tensor, torch.Tensor]:
+        observation, action = self.loader.sample_actions()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.machine.autocast():
+            loss, accuracy = masked_prediction(self.model, self.config.masking, observation, action, self.generator)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        return loss.detach(), accuracy
+
+    def _save(self) -> None:
+        checkpoint.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "loader": self.loader.state_dict(),
+                "generator": self.generator.get_state(),
+                "torch_rng": torch.get_rng_state(),
+                "step": self.step,
+                "seconds": self.seconds,
+            },
+            self.path,
+        )
+
+    def _load(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loader.load_state_dict(state["loader"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.scheduler.last_epoch = self.step
+
+
+def _checkpoint_path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.pretraining.pt")
