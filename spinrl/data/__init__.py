@@ -1,7 +1,40 @@
 """Datasets: the on-disk store, tier recipes, collection by rolling out behaviour policies, and the replay loader."""
 
+from spinrl.data.build import cached_tier, collected, combine, needed, rollouts, source_store, tier_store
+from spinrl.data.cache import get_or_build, home, locked
+from spinrl.data.collection import CollectionError, Progress, collect_episodes
+from spinrl.data.loader import ReplayLoader, StoreStorage
 from spinrl.data.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
+from spinrl.data.rollout import Rollout, roll_out
 from spinrl.data.store import Episode, Store
+from spinrl.data.tiers import Source, Tier
 from spinrl.data.writer import StoreWriter
 
-__all__ = ["Episode", "SourceRecord", "Store", "StoreError", "StoreMetadata", "StoreWriter", "store_bytes"]
+__all__ = [
+    "CollectionError",
+    "Episode",
+    "Progress",
+    "ReplayLoader",
+    "Rollout",
+    "Source",
+    "SourceRecord",
+    "Store",
+    "StoreError",
+    "StoreMetadata",
+    "StoreStorage",
+    "StoreWriter",
+    "Tier",
+    "cached_tier",
+    "collect_episodes",
+    "collected",
+    "combine",
+    "get_or_build",
+    "home",
+    "locked",
+    "needed",
+    "roll_out",
+    "rollouts",
+    "source_store",
+    "store_bytes",
+    "tier_store",
+]

@@ -263,7 +263,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
     class Full(writer_module.ArrayFile):
         def __init__(self, path: Path) -> None:
             super().__init__(path)
-            self._file = Path("/dev/full").open("wb")
+            self._file = Path("/dev/full").open("wb")  # noqa: SIM115
 
     monkeypatch.setattr(writer_module, "ArrayFile", Full)
     with pytest.raises(StoreError, match=f"the disk of {tmp_path} is full"):

@@ -1,0 +1,190 @@
+"""Datasets from recipes: every source is collected once, and tiers are put together from what was collected."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import attrs
+
+from spinrl.behaviors import load_behavior
+from spinrl.data.cache import get_or_build, home, locked
+from spinrl.data.collection import Progress, collect_episodes
+from spinrl.data.metadata import FORMAT_VERSION
+from spinrl.data.rollout import Rollout
+from spinrl.data.store import Store
+from spinrl.data.tiers import Tier
+from spinrl.data.writer import StoreWriter
+from spinrl.plain import fingerprint
+from spinrl.tasks import EPISODE_STEPS, get_task
+
+OnWait = Callable[[Path], None]
+
+
+def rollouts(tier: Tier, task: str, bins: int, transitions: int, seed: int) -> list[tuple[Rollout, int]]:
+    """What a tier takes: how many transitions from the start of which sequence of episodes.
+
+    Raises:
+        BehaviorError: when a behaviour is not shipped, saying how to train it.
+        ValueError: when the transitions are too few for the tier's shares.
+    """
+    parts = tier.split(transitions)
+    return [(Rollout.of(source, load_behavior(task, bins, source.behavior), seed), n) for source, n in parts]
+
+
+def needed(tiers: Iterable[Tier], task: str, bins: int, transitions: int, seed: int) -> dict[Rollout, int]:
+    """The transitions of each sequence that all these tiers together need, as none is collected twice."""
+    most: dict[Rollout, int] = {}
+    for tier in tiers:
+        for rollout, count in rollouts(tier, task, bins, transitions, seed):
+            most[rollout] = max(count, most.get(rollout, 0))
+    return most
+
+
+def collected(rollout: Rollout) -> int:
+    """How many transitions of a sequence the cache holds."""
+    return max((count for count, _ in _source_stores(rollout)), default=0)
+
+
+def source_store(
+    rollout: Rollout,
+    transitions: int,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
+    on_wait: OnWait | None = None,
+) -> Store:
+    """A cached store of at least `transitions` steps from the start of a sequence of episodes.
+
+    What is there already is extended, not collected again.
+
+    Args:
+        rollout: what decides the episodes.
+        transitions: steps wanted.
+        processes: worker processes.
+        progress: called with (transitions done, in all) while collecting.
+        on_wait: called with a path when another run is collecting the same.
+
+    Raises:
+        BehaviorError, CollectionError, StoreError: in one line each.
+    """
+    folder = _source_folder(rollout)
+    with locked(folder, on_wait):
+        existing = sorted(_source_stores(rollout))
+        if existing and existing[-1][0] >= transitions:
+            return Store.open(existing[-1][1], rollout.task, rollout.bins)
+        path = folder / str(transitions)
+        for left in folder.glob(".*.partial"):  # of runs that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        old = Store.open(existing[-1][1]) if existing else None
+        first = len(old) // EPISODE_STEPS if old else 0
+        task = get_task(rollout.task)
+        with StoreWriter(
+            path,
+            task=rollout.task,
+            bins=rollout.bins,
+            action_spec=task.action_spec(rollout.bins),
+            observation_size=task.observation_size,
+            tier=f"{rollout.behavior} source",
+            sources=[rollout.record()],
+            expected=(transitions, -(-transitions // EPISODE_STEPS)),
+        ) as writer:
+            for index in range(first):
+                assert old is not None
+                writer.append(old.episode(index))
+            for episode in collect_episodes(rollout, transitions, first=first, processes=processes, progress=progress):
+                writer.append(episode)
+        for _, smaller in existing:
+            shutil.rmtree(smaller, ignore_errors=True)
+        return Store.open(path)
+
+
+def tier_store(
+    name: str,
+    tier: Tier,
+    task: str,
+    bins: int,
+    transitions: int,
+    seed: int,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
+    on_wait: OnWait | None = None,
+) -> Store:
+    """The cached store of a tier, checked against its checksums; made from its sources where missing.
+
+    Args:
+        name: of the recipe, e.g. "medium-expert".
+        tier: the recipe.
+        task: name of the task.
+        bins: choices per sub-action.
+        transitions: size, for a tier without its own.
+        seed: of the episodes.
+        processes: worker processes.
+        progress: called with (transitions done, in all) of each source that is being collected.
+        on_wait: called with a path when another run is making the same.
+
+    Raises:
+        BehaviorError, CollectionError, StoreError: in one line each.
+        ValueError: when the transitions are too few for the tier's shares.
+    """
+    parts = rollouts(tier, task, bins, transitions, seed)
+
+    def build(path: Path) -> None:
+        sources = [source_store(each, n, processes=processes, progress=progress, on_wait=on_wait) for each, n in parts]
+        combine(path, name, [(store, each, n) for store, (each, n) in zip(sources, parts, strict=True)])
+
+    path = get_or_build("stores", _tier_entry(name, task, bins, parts), build, on_wait)
+    store = Store.open(path, task, bins)
+    store.verify()
+    return store
+
+
+def cached_tier(name: str, tier: Tier, task: str, bins: int, transitions: int, seed: int) -> Store | None:
+    """The store that `tier_store` would give, if the cache holds it; not verified.
+
+    Raises:
+        BehaviorError, StoreError, ValueError: as `tier_store`.
+    """
+    path = home() / "stores" / _tier_entry(name, task, bins, rollouts(tier, task, bins, transitions, seed))
+    return Store.open(path, task, bins) if path.exists() else None
+
+
+def _tier_entry(name: str, task: str, bins: int, parts: list[tuple[Rollout, int]]) -> str:
+    plan = {"format_version": FORMAT_VERSION, "tier": name, "parts": [[attrs.asdict(each), n] for each, n in parts]}
+    return f"{task}-{bins}bins-{name}-{fingerprint(plan)}"
+
+
+def combine(path: Path, name: str, parts: Iterable[tuple[Store, Rollout, int]]) -> None:
+    """Write a store of the first so many transitions of each of several stores."""
+    parts = list(parts)
+    store, rollout, _ = parts[0]
+    total = sum(count for *_, count in parts)
+    with StoreWriter(
+        path,
+        task=rollout.task,
+        bins=rollout.bins,
+        action_spec=store.action_spec,
+        observation_size=store.observation_size,
+        tier=name,
+        sources=[rollout.record() for _, rollout, _ in parts],
+        expected=(total, sum(-(-count // EPISODE_STEPS) for *_, count in parts)),
+    ) as writer:
+        for index, (store, _, count) in enumerate(parts):
+            for episode in store.episodes():
+                if count <= 0:
+                    break
+                episode = episode.first(count)
+                writer.append(attrs.evolve(episode, source=index))
+                count -= len(episode)
+
+
+def _source_folder(rollout: Rollout) -> Path:
+    return home() / "sources" / f"{rollout.task}-{rollout.bins}bins-{rollout.behavior}-{rollout.fingerprint}"
+
+
+def _source_stores(rollout: Rollout) -> list[tuple[int, Path]]:
+    """Transitions and path of each store there is; normally one."""
+    folder = _source_folder(rollout)
+    return [(int(path.name), path) for path in folder.glob("[0-9]*")] if folder.is_dir() else []

@@ -1,0 +1,141 @@
+"""Batches of transitions from a store: TorchRL's replay buffer over memory-mapped arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torchrl.data import ReplayBuffer
+from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, Storage
+
+from spinrl.data.store import Store
+from spinrl.seeding import torch_generator
+from spinrl.specs import ACTION, OBSERVATION
+
+
+class StoreStorage(Storage):
+    """A store as TorchRL's storage: what is asked for is gathered, nothing can be written.
+
+    Args:
+        store: the dataset.
+        device: where to gather. The arrays are copied to a device that is not the CPU.
+        in_memory: copy the arrays into memory on the CPU too, instead of leaving them to the page cache.
+    """
+
+    def __init__(self, store: Store, device: torch.device | str = "cpu", in_memory: bool = False) -> None:
+        super().__init__(max_size=len(store))
+        self._gather_on = torch.device(device)
+        copied = in_memory or self._gather_on.type != "cpu"
+
+        def place(array: torch.Tensor) -> torch.Tensor:
+            return array.to(self._gather_on, copy=True) if copied else array
+
+        transitions = store.data["transitions"]
+        observation = place(store.data["observations", "observation"])  # (R, S)
+        rows, size = observation.shape
+        # Every observation together with the row after it: one gather gives a transition's both ends.
+        self._ends = observation.as_strided((rows - 1, 2, size), (size, size, 1))  # (R-1, 2, S)
+        self._row = place(transitions["row"])  # (T,)
+        self._action = place(transitions["action"])  # (T, N)
+        self._reward = place(transitions["reward"])  # (T,)
+        self._terminated = place(transitions["terminated"])  # (T,)
+        self._truncated = place(transitions["truncated"])  # (T,)
+
+    def get(self, index: Any) -> TensorDict:
+        """Transitions at the indices (B,), with the keys of `spinrl.specs`."""
+        index = torch.as_tensor(index, device=self._gather_on)
+        observation, following = self._ends.index_select(0, self._row.index_select(0, index)).unbind(1)
+        return TensorDict(
+            {
+                OBSERVATION: observation,
+                ACTION: self._action.index_select(0, index).long(),
+                "next": {
+                    "observation": following,
+                    "reward": self._reward.index_select(0, index).unsqueeze(-1),
+                    "terminated": self._terminated.index_select(0, index).unsqueeze(-1),
+                    "truncated": self._truncated.index_select(0, index).unsqueeze(-1),
+                },
+            },
+            batch_size=index.shape,
+        )
+
+    def actions(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Observations (B, S) and actions (B, N) alone."""
+        index = index.to(self._gather_on)
+        observation = self._ends[:, 0].index_select(0, self._row.index_select(0, index))
+        return observation, self._action.index_select(0, index).long()
+
+    def set(self, cursor: int, data: Any, *, set_cursor: bool = True) -> None:
+        raise RuntimeError("a store is never written to; write a new one with StoreWriter")
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # the data is on the disk
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+    def _empty(self) -> None:
+        raise RuntimeError("a store cannot be emptied; delete its folder")
+
+
+class ReplayLoader:
+    """Uniform batches with replacement from a store, in an order that the seed alone decides.
+
+    Args:
+        store: the dataset.
+        batch_size: B.
+        seed: the experiment's; the loader draws from a child seed of its own.
+        device: where batches are wanted.
+        in_memory: hold the arrays in memory instead of mapping them, which spares slow disks; a GPU always
+            holds them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        *,
+        in_memory: bool = False,
+    ) -> None:
+        self.batch_size = batch_size
+        self._generator = torch_generator(seed, "replay")
+        self._storage = StoreStorage(store, device, in_memory)
+        self.buffer = ReplayBuffer(
+            storage=self._storage,
+            sampler=RandomSampler(),
+            writer=ImmutableDatasetWriter(),
+            collate_fn=_as_it_is,
+            batch_size=batch_size,
+            generator=self._generator,
+        )
+
+    def __len__(self) -> int:
+        return len(self._storage)
+
+    def sample(self) -> TensorDict:
+        """The next batch: observation (B, S), action (B, N) and, under "next", observation, reward (B, 1), ..."""
+        return self.buffer.sample()
+
+    def sample_actions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The observations (B, S) and actions (B, N) of the next batch alone, at half the cost."""
+        index = torch.randint(len(self), (self.batch_size,), generator=self._generator)
+        return self._storage.actions(index)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The random state, from which batches go on exactly."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a random state."""
+        self._generator.set_state(state["generator"].cpu())
+
+
+def _as_it_is(batch: TensorDict) -> TensorDict:
+    """The storage gathers whole batches: there is nothing to collate."""
+    return batch
