@@ -72,7 +72,9 @@ def autoregressive(weights: Weights) -> dict[str, torch.Tensor]:
         "state_embedding.bias": read("state_embed.0.bias"),
         "action_embedding": read("action_embed.weight"),
     }
-    out |= {name: read(name) for name in weights if name.startswith("lstm.")}
+    for layer in sorted({name.rsplit("_l", 1)[1] for name in weights if name.startswith("lstm.")}):
+        for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            out[f"lstm.{layer}.{part}"] = read(f"lstm.{part}_l{layer}")
     out |= _linear_heads(read)
     return read.finish(out)
 

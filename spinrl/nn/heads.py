@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from spinrl.nn.dropout import Dropout
 from spinrl.nn.initialization import uniform_fan_in
 from spinrl.specs import ActionSpec
 
@@ -38,7 +39,7 @@ class StackedHeads(nn.Module):
         else:
             self.hidden_weight = None
             self.hidden_bias = None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         invalid = ~spec.valid()
         self.weight = nn.Parameter(uniform_fan_in(num, d_out, choices, fan_in=d_out).masked_fill(invalid[:, None], 0))
         self.bias = nn.Parameter(uniform_fan_in(num, 1, choices, fan_in=d_out).masked_fill(invalid[:, None], 0))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from spinrl.nn.dropout import Dropout
+
 
 class MLP(nn.Sequential):
     """Linear layers with ReLU, and dropout after each ReLU.
@@ -24,7 +26,7 @@ class MLP(nn.Sequential):
             if layer < len(sizes) - 1 or activate_last:
                 layers.append(nn.ReLU())
                 if dropout > 0:
-                    layers.append(nn.Dropout(dropout))
+                    layers.append(Dropout(dropout))
         super().__init__(*layers)
 
     def linears(self) -> list[nn.Linear]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional
+
+from spinrl.nn.dropout import Dropout
 
 
 class TransformerBlock(nn.Module):
@@ -38,7 +38,7 @@ class TransformerBlock(nn.Module):
         self.norm_ffn = nn.LayerNorm(d_model)
         self.ffn_in = nn.Linear(d_model, 2 * d_model)
         self.ffn_out = nn.Linear(2 * d_model, d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, tail: int | None = None) -> torch.Tensor:
         """(B, T, d) → (B, T, d), or only the last `tail` tokens of it, (B, tail, d)."""
@@ -48,13 +48,14 @@ class TransformerBlock(nn.Module):
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values of tokens, side by side: (..., d) → (..., 3d)."""
         # Both norms share their statistics, so their scales and shifts move into one fused projection:
-        # W(γ⊙x̂ + β) + b = (Wγ)x̂ + (Wβ + b).
-        scale_q, scale_kv = self.norm_query.weight, self.norm_key_value.weight
+        # W(γ⊙x̂ + β) + b = (Wγ)x̂ + (Wβ + b); the 1/√(d/H) of the scores moves into the queries.
+        temper = (self.num_heads / x.shape[-1]) ** 0.5
+        scale_q, scale_kv = self.norm_query.weight * temper, self.norm_key_value.weight
         shift_q, shift_kv = self.norm_query.bias, self.norm_key_value.bias
         weight = torch.cat([self.query.weight * scale_q, self.key.weight * scale_kv, self.value.weight * scale_kv])
         bias = torch.cat(
             [
-                functional.linear(shift_q, self.query.weight, self.query.bias),
+                functional.linear(shift_q, self.query.weight, self.query.bias) * temper,
                 functional.linear(shift_kv, self.key.weight, self.key.bias),
                 functional.linear(shift_kv, self.value.weight, self.value.bias),
             ]
@@ -72,7 +73,7 @@ class TransformerBlock(nn.Module):
             query = query[:, :, -tail:]
         # Not scaled_dot_product_attention: with dropout it has no fast path on a CPU, its bfloat16 backward there is
         # far slower than this, and the sequences are short.
-        scores = (query * (1 / math.sqrt(per_head))) @ key.transpose(-1, -2)  # (B, H, Q, T)
+        scores = query @ key.transpose(-1, -2)  # (B, H, Q, T)
         weights = self.dropout(scores.softmax(-1))
         return (weights.to(value.dtype) @ value).transpose(1, 2).flatten(2)  # (B, Q, d)
 

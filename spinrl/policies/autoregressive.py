@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import attrs
 import torch
 from attrs.validators import gt
 from torch import nn
 from torch.nn import functional
 
-from spinrl.nn import StackedHeads, seeded_initialization
+from spinrl.nn import LSTMLayer, StackedHeads, seeded_initialization
+from spinrl.nn.lstm import Memory
 from spinrl.policies.base import Policy, PolicyConfig, PretrainedASM
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
@@ -49,31 +52,50 @@ class AutoregressivePolicy(Policy):
         super().__init__(observation_size, action_spec)
         self.state_embedding = nn.Linear(observation_size, config.state_width)
         self.action_embedding = nn.Parameter(torch.randn(action_spec.max_choices + 1, config.action_width))  # (K+1, e)
-        self.lstm = nn.LSTM(config.state_width + config.action_width, config.lstm_width, config.lstm_layers)
+        inputs = [config.state_width + config.action_width, *[config.lstm_width] * (config.lstm_layers - 1)]
+        self.lstm = nn.ModuleList(LSTMLayer(d_in, config.lstm_width) for d_in in inputs)
         self.heads = StackedHeads(action_spec, config.lstm_width)
 
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
         if action is None:
             return self.decide(observation, None)[1]
-        state = functional.relu(self.state_embedding(observation))  # (B, s)
         start = torch.full_like(action[:, :1], self.action_spec.max_choices)
         previous = torch.cat([start, action[:, :-1]], dim=1).t()  # (N, B)
-        inputs = torch.cat([state.expand(len(previous), -1, -1), self.action_embedding[previous]], dim=-1)
-        hidden, _ = self.lstm(inputs)  # (N, B, h)
+        of_state, of_action = self._first_gates(observation)
+        first, *rest = self._layers()
+        hidden = first(of_state + functional.embedding(previous, of_action))  # (N, B, h)
+        for layer in rest:
+            hidden = layer(layer.input_gates(hidden))
         return self.heads.slot_major(hidden).transpose(0, 1)
 
     def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         batch, spec = observation.shape[0], self.action_spec
-        state = functional.relu(self.state_embedding(observation))  # (B, s)
-        zeros = state.new_zeros(self.lstm.num_layers, batch, self.lstm.hidden_size)
-        memory = (zeros, zeros)
+        of_state, of_action = self._first_gates(observation)
+        layers = self._layers()
+        memories: list[Memory | None] = [None] * len(layers)
         previous = torch.full((batch,), spec.max_choices, device=observation.device)
         actions, logits = [], []
         for sub_action in range(spec.num_sub_actions):
-            step = torch.cat([state, self.action_embedding[previous]], dim=-1)  # (B, s+e)
-            hidden, memory = self.lstm(step[None], memory)
-            logits.append(self.heads.one(sub_action, hidden[0]))
+            memories[0] = memory = layers[0].step(of_state + of_action[previous], memories[0])
+            for depth, layer in enumerate(layers[1:], start=1):
+                memories[depth] = memory = layer.step(layer.input_gates(memory[0]), memories[depth])
+            hidden = memory[0]  # (B, h)
+            logits.append(self.heads.one(sub_action, hidden))
             scores = logits[-1] if noise is None else logits[-1] + noise[:, sub_action]
             previous = scores.argmax(-1)
             actions.append(previous)
         return torch.stack(actions, dim=1), torch.stack(logits, dim=1)
+
+    def _first_gates(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first layer's input gates as a sum: of the state (B, 4h), and of each previous choice (K+1, 4h).
+
+        The state is the same at every step, and there are K+1 different previous choices.
+        """
+        first = self._layers()[0]
+        state = functional.relu(self.state_embedding(observation))  # (B, s)
+        width = state.shape[-1]
+        of_state = functional.linear(state, first.weight_ih[:, :width], first.bias)
+        return of_state, functional.linear(self.action_embedding, first.weight_ih[:, width:])
+
+    def _layers(self) -> list[LSTMLayer]:
+        return cast(list[LSTMLayer], list(self.lstm))

@@ -1,0 +1,196 @@
+"""What every policy and every algorithm must do. A new one's test is one line: ``contracts.check_policy(New())``."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import attrs
+import torch
+from tensordict import TensorDict
+from tensordict.nn import InteractionType, TensorDictModuleBase, set_interaction_type
+
+from spinrl.algorithms import Algorithm, AlgorithmConfig
+from spinrl.asm import ASM, ASMEncoder
+from spinrl.machine import ResolvedMachine
+from spinrl.policies import Policy, PolicyConfig, gumbel_noise
+from spinrl.specs import (
+    ACTION,
+    LOGITS,
+    NEXT_OBSERVATION,
+    NEXT_REWARD,
+    NEXT_TERMINATED,
+    OBSERVATION,
+    SAMPLE_LOG_PROB,
+    ActionSpec,
+)
+
+SIZE = 6  # S
+SPECS = (ActionSpec([3, 3, 3]), ActionSpec([2, 5, 3]), ActionSpec([4]))
+SMALL = ASMEncoder(d_model=16, num_heads=2, num_blocks=2, num_state_tokens=2, head_width=8, dropout=0.1)
+
+
+@attrs.frozen
+class FakeFrozenASM:
+    """An untrained ASM as a policy sees a pre-trained one."""
+
+    model: ASM
+    fingerprint: str = "0123456789abcdef"
+
+
+def frozen_asm(spec: ActionSpec, *, size: int = SIZE, encoder: ASMEncoder = SMALL, **fields: Any) -> FakeFrozenASM:
+    return FakeFrozenASM(encoder.build(size, spec, seed=1), **fields)
+
+
+def build_policy(config: PolicyConfig, spec: ActionSpec, *, seed: int = 0) -> Policy:
+    return config.build(SIZE, spec, asm=frozen_asm(spec), seed=seed)
+
+
+def random_batch(spec: ActionSpec, batch: int = 8, *, seed: int = 0) -> TensorDict:
+    """A valid batch of transitions."""
+    generator = torch.Generator().manual_seed(seed)
+    data = TensorDict(batch_size=[batch])
+    data[OBSERVATION] = torch.randn(batch, SIZE, generator=generator)
+    data[NEXT_OBSERVATION] = torch.randn(batch, SIZE, generator=generator)
+    data[ACTION] = torch.stack([torch.randint(m, (batch,), generator=generator) for m in spec.nvec], dim=1)
+    data[NEXT_REWARD] = torch.rand(batch, 1, generator=generator)
+    data[NEXT_TERMINATED] = torch.rand(batch, 1, generator=generator) < 0.2
+    return data
+
+
+def check_policy(config: PolicyConfig) -> None:
+    """Everything a policy promises, over equal, mixed and single sub-actions."""
+    for spec in SPECS:
+        policy = build_policy(config, spec).eval()
+        _check_distribution(policy, spec)
+        _check_sampling(policy, spec)
+        _check_tensordict_module(policy, spec)
+        _check_gradients_are_finite(build_policy(config, spec), spec)
+    _check_seeds(config)
+
+
+def _check_distribution(policy: Policy, spec: ActionSpec) -> None:
+    batch = random_batch(spec)
+    observation, action = batch[OBSERVATION], batch[ACTION]
+    log_probs = policy.log_probs(observation, action)
+    assert log_probs.shape == (len(batch), spec.num_sub_actions, spec.max_choices)
+    invalid = ~spec.valid()
+    assert (log_probs[:, invalid] == -torch.inf).all()
+    assert log_probs[:, ~invalid].isfinite().all()
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(len(batch), spec.num_sub_actions))
+    joint = log_probs.gather(-1, action[..., None]).sum((-1, -2))
+    torch.testing.assert_close(policy.log_prob(observation, action), joint)
+    # A distribution of one sample does not depend on the others of its batch.
+    torch.testing.assert_close(policy.log_prob(observation[:1], action[:1]), joint[:1], rtol=1e-4, atol=1e-5)
+
+
+def _check_sampling(policy: Policy, spec: ActionSpec) -> None:
+    observation = random_batch(spec, 4)[OBSERVATION]
+    shape = (4, spec.num_sub_actions, spec.max_choices)
+    noise = gumbel_noise(shape, generator=torch.Generator().manual_seed(3))
+    action = policy.sample(observation, noise)
+    assert action.dtype == torch.int64
+    assert torch.equal(action, policy.sample(observation, noise))
+    assert torch.equal(policy.mode(observation), policy.sample(observation, torch.zeros(shape)))
+    # What is drawn often is what the log-probabilities say: of the first sub-action, which depends on no other.
+    many = 4000
+    one = observation[:1].expand(many, -1)
+    noise = gumbel_noise((many, *shape[1:]), generator=torch.Generator().manual_seed(4))
+    counts = policy.sample(one, noise)[:, 0].bincount(minlength=spec.max_choices)
+    expected = policy.log_probs(observation[:1], action[:1])[0, 0].exp()
+    assert (counts / many - expected).abs().max() < 5 * (0.25 / many) ** 0.5
+    for actions in (action, policy.sample(one, noise)):
+        assert (actions >= 0).all() and (actions < torch.tensor(spec.nvec)).all()
+
+
+def _check_tensordict_module(policy: Policy, spec: ActionSpec) -> None:
+    assert isinstance(policy, TensorDictModuleBase)
+    assert (policy.in_keys, policy.out_keys) == ([OBSERVATION], [LOGITS, ACTION, SAMPLE_LOG_PROB])
+    observation = random_batch(spec)[OBSERVATION]
+    with set_interaction_type(InteractionType.DETERMINISTIC):
+        out = policy(TensorDict({OBSERVATION: observation}, batch_size=[len(observation)]))
+    assert torch.equal(out[ACTION], policy.mode(observation))
+    torch.testing.assert_close(out[SAMPLE_LOG_PROB], policy.log_prob(observation, out[ACTION]))
+    torch.testing.assert_close(out[LOGITS], policy.logits(observation, out[ACTION]))
+    torch.manual_seed(0)
+    first = policy(TensorDict({OBSERVATION: observation}, batch_size=[len(observation)]))
+    torch.manual_seed(0)
+    second = policy(TensorDict({OBSERVATION: observation}, batch_size=[len(observation)]))
+    assert torch.equal(first[ACTION], second[ACTION])
+    assert first[SAMPLE_LOG_PROB].isfinite().all()
+
+
+def _check_gradients_are_finite(policy: Policy, spec: ActionSpec) -> None:
+    batch = random_batch(spec)
+    policy.train().log_prob(batch[OBSERVATION], batch[ACTION]).sum().backward()
+    trained = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    assert trained
+    for name, parameter in trained.items():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert spec.num_sub_actions == 1 or parameter.grad.any() or "key" in name, f"{name} gets no gradient"
+    for parameter in policy.parameters():
+        assert parameter.requires_grad or parameter.grad is None
+
+
+def _check_seeds(config: PolicyConfig) -> None:
+    spec = SPECS[0]
+    state = torch.random.get_rng_state()
+    same, other = build_policy(config, spec).state_dict(), build_policy(config, spec, seed=1).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state), "building a policy moved the global random state"
+    for name, value in build_policy(config, spec).state_dict().items():
+        assert torch.equal(value, same[name]) if isinstance(value, torch.Tensor) else value == same[name]
+    trained = [name for name, p in build_policy(config, spec).named_parameters() if p.requires_grad]
+    assert any(not torch.equal(same[name], other[name]) for name in trained)
+
+
+def check_algorithm(config: AlgorithmConfig, policy: PolicyConfig) -> None:
+    """Everything an algorithm promises with one kind of policy, over equal, mixed and single sub-actions."""
+    for spec in SPECS:
+        algorithm = build_algorithm(config, policy, spec)
+        _check_update(algorithm, spec)
+        _check_resuming(config, policy, spec)
+
+
+def build_algorithm(
+    config: AlgorithmConfig, policy: PolicyConfig, spec: ActionSpec, *, machine: ResolvedMachine | None = None
+) -> Algorithm:
+    return config.build(build_policy(policy, spec), SIZE, spec, seed=0, machine=machine or ResolvedMachine())
+
+
+def _check_update(algorithm: Algorithm, spec: ActionSpec) -> None:
+    batch = random_batch(spec)
+    untouched = batch.clone()
+    before = {name: parameter.detach().clone() for name, parameter in algorithm.policy.named_parameters()}
+    for _ in range(3):
+        losses = algorithm.update(batch)
+    assert any(name.startswith("loss_") for name in losses.keys())  # noqa: SIM118 (iterating goes over the batch)
+    for name, loss in losses.items():
+        assert loss.shape == () and not loss.requires_grad and loss.isfinite(), name
+    assert (batch == untouched).all(), "update changed its batch"
+    for name, parameter in algorithm.policy.named_parameters():
+        if parameter.requires_grad:
+            # A single sub-action leaves nothing to relate, and a shift of all keys is never seen.
+            moot = spec.num_sub_actions == 1 or "key.bias" in name
+            assert moot or not torch.equal(parameter, before[name]), f"{name} is never trained"
+        else:
+            assert torch.equal(parameter, before[name]), f"frozen {name} changed"
+    assert isinstance(algorithm.acting_policy(), Policy)
+
+
+def _check_resuming(config: AlgorithmConfig, policy: PolicyConfig, spec: ActionSpec) -> None:
+    """A training that is saved and loaded goes on bit for bit, given torch's random state."""
+    first = build_algorithm(config, policy, spec)
+    first.update(random_batch(spec, seed=1))
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = build_algorithm(config, policy, spec)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    for algorithm in (first, second):
+        torch.manual_seed(7)
+        algorithm.update(random_batch(spec, seed=2))
+    expected = copy.deepcopy(first.state_dict())
+    for name, value in second.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, expected[name]), f"{name} differs after resuming"

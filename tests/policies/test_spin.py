@@ -1,0 +1,93 @@
+"""What only SPIN promises: frozen parts, its starts, and where its ASM came from."""
+
+import contracts
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spinrl.algorithms import IQL
+from spinrl.asm import ASMEncoder
+from spinrl.policies import SPIN
+from spinrl.specs import ActionSpec
+
+SPEC = ActionSpec([2, 5, 3])
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    nvec=st.lists(st.integers(2, 6), min_size=1, max_size=5),
+    blocks=st.integers(1, 3),
+    state_tokens=st.integers(1, 3),
+)
+def test_a_warm_start_is_the_asms_prediction_on_the_masked_input(nvec, blocks, state_tokens):
+    spec = ActionSpec(nvec)
+    encoder = ASMEncoder(d_model=16, num_heads=2, num_blocks=blocks, num_state_tokens=state_tokens, head_width=8)
+    asm = contracts.frozen_asm(spec, encoder=encoder)
+    config = SPIN(slot_queries="mask_tokens", heads="asm")
+    policy = config.build(contracts.SIZE, spec, asm=asm, seed=0).eval()
+    observation = torch.randn(4, contracts.SIZE)
+    masked = torch.tensor(nvec).expand(4, -1)
+    expected = asm.model.eval()(observation, masked).log_softmax(-1)
+    torch.testing.assert_close(policy.log_probs(observation), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("train_slot_queries", [True, False])
+def test_frozen_parts_never_change_and_the_asm_is_not_touched(train_slot_queries):
+    asm = contracts.frozen_asm(SPEC)
+    before = {name: value.clone() for name, value in asm.model.state_dict().items()}
+    policy = SPIN(slot_queries="mask_tokens", heads="asm", train_slot_queries=train_slot_queries).build(
+        contracts.SIZE, SPEC, asm=asm, seed=0
+    )
+    encoder = {name: value.clone() for name, value in policy.encoder.state_dict().items()}
+    queries, heads = policy.slot_queries.detach().clone(), policy.heads.weight.detach().clone()
+    algorithm = IQL(learning_rate=0.01).build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine())
+    for step in range(3):
+        algorithm.update(contracts.random_batch(SPEC, seed=step))
+    for name, value in policy.encoder.state_dict().items():
+        assert torch.equal(value, encoder[name]), name
+    for name, value in asm.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert torch.equal(policy.slot_queries, queries) is not train_slot_queries
+    assert not torch.equal(policy.heads.weight, heads)
+
+
+def test_dropout_in_frozen_blocks_is_an_option():
+    observation = torch.randn(4, contracts.SIZE)
+    slots = {}
+    for on in (True, False):
+        policy = SPIN(frozen_dropout=on).build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC), seed=0).train()
+        first, second = (policy.encoder(observation, policy.slot_queries) for _ in range(2))
+        slots[on] = not torch.equal(first, second)
+        assert policy.heads.training
+    assert slots == {True: True, False: False}
+
+
+def test_a_missing_asm_is_an_error():
+    with pytest.raises(ValueError, match="wants a pre-trained ASM, got none"):
+        SPIN().build(contracts.SIZE, SPEC, seed=0)
+
+
+def test_an_asm_of_other_sizes_is_an_error():
+    with pytest.raises(ValueError, match="observations of size 6, got one for 7"):
+        SPIN().build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC, size=7), seed=0)
+    with pytest.raises(ValueError, match=r"nvec \(2, 5, 3\), got one for \(2, 5, 4\)"):
+        SPIN().build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(ActionSpec([2, 5, 4])), seed=0)
+
+
+def test_weights_from_another_asm_are_refused():
+    ours = SPIN().build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC, fingerprint="ours"), seed=0)
+    theirs = SPIN().build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC, fingerprint="theirs"), seed=0)
+    with pytest.raises(ValueError, match="came from ASM 'theirs', this policy is built on 'ours'"):
+        ours.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(ours.state_dict())
+
+
+def test_an_asm_without_state_conditioning_gets_a_trained_state_encoder():
+    encoder = ASMEncoder(d_model=16, num_heads=2, num_blocks=1, head_width=8, state_conditioning=False)
+    policy = SPIN().build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC, encoder=encoder), seed=0).eval()
+    assert all(p.requires_grad for p in policy.encoder.state_encoder.parameters())
+    assert not any(p.requires_grad for p in policy.encoder.blocks.parameters())
+    observation = torch.randn(2, contracts.SIZE)
+    log_probs = policy.log_probs(observation)
+    assert not torch.allclose(log_probs[0], log_probs[1])
