@@ -7,6 +7,7 @@ order in which it happens.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,7 @@ class Evaluated:
 
 @attrs.frozen
 class Trained:
-    """The cell is finished; its final checkpoint lies at `path` until the next cell starts."""
+    """The cell is finished; its final checkpoint lies at `path`, which is deleted unless it is taken."""
 
     path: Path
 
@@ -181,7 +182,7 @@ def run_cell(experiment: Experiment, cell: Cell, machine: ResolvedMachine, repor
         environment.close()
     training.save()
     report(Trained(training.path))
-    training.path.unlink(missing_ok=True)
+    shutil.rmtree(training.path.parent, ignore_errors=True)
     return training.evaluations
 
 

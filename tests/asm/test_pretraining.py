@@ -1,0 +1,152 @@
+"""Pre-training learns structure, is cached under what it depends on, resumes exactly, and loads strictly."""
+
+import json
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from spinrl.asm import ASMEncoder, ASMError, FrozenASM, Masking, Pretraining, asm_folder, pretrained_asm
+from spinrl.data import Episode, SourceRecord, Store, StoreWriter
+from spinrl.machine import ResolvedMachine
+from spinrl.specs import ActionSpec
+
+SPEC = ActionSpec((3, 4, 2))
+MACHINE = ResolvedMachine(threads=1)
+CONFIG = Pretraining(
+    encoder=ASMEncoder(d_model=16, num_heads=2, num_blocks=1, head_width=16, dropout=0.1),
+    masking=Masking(share="per_sample"),
+    batch_size=64,
+    epochs=None,
+    steps=12,
+    learning_rate=3e-3,
+    report_every=1,
+)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    """Sub-actions that the observation's sign and one another decide."""
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(401, 5)).astype(np.float32)
+    first = (observations[:400, 0] > 0).astype(np.int64) * 2
+    actions = np.stack([first, first + 1, first // 2], 1)
+    last = np.arange(400) == 399
+    with StoreWriter(
+        tmp_path / "store",
+        task="humanoid-stand",
+        bins=None,
+        action_spec=SPEC,
+        observation_size=5,
+        tier="own",
+        sources=(SourceRecord(behavior="own"),),
+    ) as writer:
+        writer.append(
+            Episode(
+                observations=observations,
+                actions=actions,
+                rewards=np.zeros(400),
+                terminated=np.zeros(400, bool),
+                truncated=last,
+                source=0,
+            )
+        )
+    return Store.open(tmp_path / "store")
+
+
+def test_it_learns_what_decides_the_actions(store):
+    asm = pretrained_asm(attrs.evolve(CONFIG, steps=400), store, seed=0, machine=MACHINE)
+    observation = torch.tensor([[2.0, 0, 0, 0, 0], [-2.0, 0, 0, 0, 0]])
+    masked = torch.tensor(SPEC.nvec).expand(2, -1)
+    assert asm.model(observation, masked).argmax(-1).tolist() == [[2, 3, 1], [0, 1, 0]]
+    assert not any(parameter.requires_grad for parameter in asm.model.parameters())
+
+
+def test_the_cache_is_used_and_keeps_the_original_cost(store):
+    seen = []
+    first = pretrained_asm(CONFIG, store, seed=0, machine=MACHINE, progress=lambda step, values: seen.append(step))
+    again = pretrained_asm(CONFIG, store, seed=0, machine=MACHINE, progress=lambda *_: pytest.fail("trained again"))
+    assert seen == list(range(1, 13))
+    assert again.seconds == first.seconds > 0
+    assert again.fingerprint == first.fingerprint
+    for a, b in zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_the_fingerprint_depends_on():
+    base = CONFIG.fingerprint("data", 0)
+    assert base == attrs.evolve(CONFIG, report_every=5, checkpoint_minutes=1.0).fingerprint("data", 0)
+    others = [
+        CONFIG.fingerprint("other", 0),
+        CONFIG.fingerprint("data", 1),
+        attrs.evolve(CONFIG, learning_rate=1e-3).fingerprint("data", 0),
+        attrs.evolve(CONFIG, masking=Masking(probability=0.2)).fingerprint("data", 0),
+    ]
+    assert len({base, *others}) == 5
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_an_interrupted_pretraining_goes_on_exactly(store, monkeypatch, tmp_path, schedule):
+    config = attrs.evolve(CONFIG, checkpoint_minutes=1e-9, schedule=schedule)
+    whole = pretrained_asm(config, store, seed=3, machine=MACHINE)
+
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "other"))
+
+    def stop(step, _values):
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrained_asm(config, store, seed=3, machine=MACHINE, progress=stop)
+    steps = []
+    resumed = pretrained_asm(config, store, seed=3, machine=MACHINE, progress=lambda step, _: steps.append(step))
+    assert steps[0] in (7, 8) and steps[-1] == 12
+    for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("weights", "does not match its card"),
+        ("card", r"is damaged: card\.json"),
+        ("missing", r"asm\.safetensors is missing"),
+        ("newer", "has format 99"),
+        ("sizes", "does not fit its card"),
+        ("fingerprint", "has fingerprint"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(store, damage, message):
+    made = pretrained_asm(CONFIG, store, seed=0, machine=MACHINE)
+    folder = asm_folder(made.fingerprint)
+    weights, card = folder / "asm.safetensors", folder / "card.json"
+    content = json.loads(card.read_text())
+    match damage:
+        case "weights":
+            weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+        case "card":
+            card.write_text("{")
+        case "missing":
+            weights.unlink()
+        case "newer":
+            card.write_text(json.dumps({**content, "format_version": 99}))
+        case "sizes":
+            card.write_text(json.dumps({**content, "observation_size": 6}))
+        case "fingerprint":
+            card.write_text(json.dumps({**content, "fingerprint": "0" * 16}))
+    with pytest.raises(ASMError, match=message) as caught:
+        pretrained_asm(CONFIG, store, seed=0, machine=MACHINE)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_exactly_one_of_epochs_and_steps():
+    with pytest.raises(ValueError, match="exactly one"):
+        Pretraining(epochs=1, steps=1)
+    assert Pretraining(epochs=2, batch_size=100).total_steps(250) == 6
+
+
+def test_an_untrained_asm_is_frozen_too():
+    asm = FrozenASM.untrained(CONFIG.encoder, 5, SPEC)
+    assert asm.seconds == 0 and not any(parameter.requires_grad for parameter in asm.model.parameters())

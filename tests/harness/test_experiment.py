@@ -1,0 +1,107 @@
+"""The grid as data: its cells, when they are evaluated, and what is refused before anything runs."""
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.experiment import Evaluating, Experiment
+from harness.paths import config_root
+from spinrl.config import ConfigError, from_plain, load, to_plain
+
+MAIN = config_root() / "gin" / "spin_humanoid.gin"
+
+
+def experiment(*bindings, files=()):
+    return load(Experiment, [MAIN, *files], bindings).value
+
+
+def test_the_main_experiment_is_four_tiers_of_spin():
+    cells = experiment().cells()
+    assert [cell.key.tier for cell in cells] == ["medium", "medium-expert", "random-medium-expert", "expert"]
+    assert {(cell.key.task, cell.key.bins, cell.key.policy, cell.key.algorithm) for cell in cells} == {
+        ("humanoid-stand", 3, "spin", "iql")
+    }
+
+
+def test_all_policies_on_two_tasks_is_the_whole_product():
+    grid = experiment(
+        "Experiment.tasks=['humanoid-stand', 'cheetah-run']",
+        "Experiment.seeds=[0, 1, 2]",
+        files=[config_root() / "gin" / "policies" / "all.gin"],
+    )
+    cells = grid.cells()
+    assert len(cells) == 2 * 4 * 4 * 3 == len({cell.key for cell in cells})
+
+
+def test_the_paper_preset_is_the_published_method():
+    paper = experiment(files=[config_root() / "gin" / "scale" / "paper.gin"])
+    assert paper.preset == "paper" and paper.seeds == (0, 1, 2, 3, 4)
+    assert paper.training.gradient_steps == 1_000_000 and paper.training.batch_size == 256
+    assert paper.evaluation.every_steps == 5000 and paper.evaluation.episodes == 10
+    encoder, pretraining, spin = paper.pretraining.encoder, paper.pretraining, paper.policies[0]
+    assert (encoder.d_model, encoder.num_heads, encoder.num_blocks, encoder.num_state_tokens) == (256, 4, 3, 1)
+    assert (encoder.dropout, encoder.head_width) == (0.1, 128)
+    assert (pretraining.batch_size, pretraining.epochs, pretraining.learning_rate) == (1024, 100, 4e-4)
+    assert (pretraining.masking.share, pretraining.masking.probability) == ("fixed", 0.15)
+    assert (spin.slot_queries, spin.heads, spin.train_slot_queries, spin.frozen_dropout) == ("random", "random", True, True)
+    algorithm = paper.algorithms[0]
+    assert (algorithm.expectile, algorithm.inverse_temperature, algorithm.weight_clip) == (0.8, 3.0, 100.0)
+    sizes = {name: sum(n for _, n in tier.split(1)) for name, tier in paper.recipes.items()}
+    assert sizes == {
+        "medium": 1_000_000,
+        "expert": 1_000_000,
+        "medium-expert": 2_000_000,
+        "random-medium-expert": 200_000,
+    }
+
+
+def test_a_preset_changes_sizes_budgets_and_starts_only():
+    laptop, paper = experiment(), experiment(files=[config_root() / "gin" / "scale" / "paper.gin"])
+    assert laptop.algorithms == paper.algorithms
+    assert laptop.evaluation.fractions == paper.evaluation.fractions
+    for name, tier in laptop.recipes.items():
+        assert tier.sources == paper.recipes[name].sources
+
+
+def test_the_configuration_travels_as_plain_data():
+    assert from_plain(to_plain(experiment())) == experiment()
+
+
+@given(st.integers(1, 100_000), st.integers(1, 5000))
+def test_every_fraction_is_evaluated_once_and_the_last_is_the_budget(steps, every):
+    marks = Evaluating(every_steps=every).marks(steps)
+    assert list(marks) == sorted(marks)
+    assert max(marks) == steps and marks[steps] == 1.0
+    assert all(1 <= step <= steps and 0 < fraction <= 1 for step, fraction in marks.items())
+    assert set(range(every, steps, every)) <= set(marks)
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("Experiment.tasks=['humanoid-stnad']", "did you mean 'humanoid-stand'"),
+        ("Experiment.bins=[1]", "from 2 to 100"),
+        ("Experiment.bins=[101]", "from 2 to 100"),
+        ("Experiment.tiers=['exprt']", "did you mean 'expert'"),
+        ("Experiment.tiers=['expert', 'expert']", "each value once"),
+        ("Experiment.policies=[@SPIN(), @SPIN()]", "different classes"),
+        ("Evaluating.fractions=[0.5]", "end with 1.0"),
+        ("Evaluating.fractions=[0.5, 0.1, 1.0]", "rising numbers"),
+        ("Training.gradient_steps=0", "at least 1"),
+        ("Experiment.algorithms=[@SPIN()]", "wants"),
+    ],
+)
+def test_faults_name_the_binding(binding, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        experiment(binding)
+    (problem,) = caught.value.problems
+    assert "\n" not in problem and binding.split("=")[0].split(".")[1] in problem
+
+
+def test_the_smoke_grid_is_the_same_grid_at_tiny_sizes():
+    whole = experiment()
+    smoke = whole.smoke()
+    assert smoke.preset == "smoke" and [c.key for c in smoke.cells()] == [c.key for c in whole.cells()]
+    assert smoke.training.gradient_steps < 100
+    assert attrs.asdict(smoke.policies[0]) == attrs.asdict(whole.policies[0])

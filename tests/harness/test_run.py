@@ -1,0 +1,210 @@
+"""The command line on the real chain: a smoke run, a resumed one, a stopped one, and every fault with exit code 2."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from harness import run as command
+from harness.results import load_results
+from spinrl.data import Store
+
+ROOT = Path(command.__file__).resolve().parent.parent
+ARGUMENTS = ["--gin", "gin/spin_humanoid.gin", "--smoke"]
+ONE_TIER = ["--set", "Experiment.tiers=['expert']"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def smoke_home(tmp_path_factory):
+    """A cache that the smoke runs share, so that each dataset is collected once."""
+    return tmp_path_factory.mktemp("smoke-home")
+
+
+@pytest.fixture
+def shared_cache(smoke_home, monkeypatch):
+    monkeypatch.setenv("SPINRL_HOME", str(smoke_home))
+    return smoke_home
+
+
+@pytest.mark.slow
+def test_the_real_chain_on_every_policy(shared_cache, capsys):
+    assert command.main([*ARGUMENTS, *ONE_TIER, "--gin", "gin/policies/all.gin"]) == 0
+    output = capsys.readouterr().out
+    assert "mlflow ui --backend-store-uri" in output and "took" in output
+
+    table, meta = load_results(None, "spin_humanoid-smoke")
+    assert set(table["policy"]) == {"factored", "autoregressive", "saint", "spin"}
+    assert len(table) == 4 * 2 * 2  # policies × fractions × episodes
+    assert table["return"].between(0, 50).all()  # 50 steps of at most 1
+    assert set(table["preset"]) == {"smoke"}
+    assert (table[table["policy"] == "spin"]["asm_seconds"] > 0).all()
+    assert (table[table["policy"] != "spin"]["asm_seconds"] == 0).all()
+    assert meta.references["humanoid-stand", 3].expert == 711.9
+
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    experiment = client.get_experiment_by_name("spin_humanoid-smoke")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {each.info.status for each in runs} == {"FINISHED"}
+    (parent,) = [each for each in runs if each.data.tags["spinrl.role"] == "experiment"]
+    cells = [each for each in runs if each.data.tags["spinrl.role"] == "cell"]
+    assert {each.data.tags["mlflow.parentRunId"] for each in cells} == {parent.info.run_id}
+    spin = next(each for each in cells if each.data.tags["policy"] == "spin")
+    assert {"task", "tier", "bins", "algorithm", "seed", "dataset_fingerprint", "asm_fingerprint", "git_commit"} <= set(
+        spin.data.tags
+    )
+    assert {"eval/return_mean", "eval/normalized_score", "eval/budget_fraction", "time/asm_seconds"} <= set(
+        spin.data.metrics
+    )
+    assert [m.step for m in client.get_metric_history(spin.info.run_id, "eval/return_mean")] == [10, 20]
+    assert spin.inputs.dataset_inputs[0].dataset.digest == spin.data.tags["dataset_fingerprint"]
+    assert [file.path for file in client.list_artifacts(spin.info.run_id, "checkpoint")] == ["checkpoint/checkpoint.pt"]
+    assert {"config", "report", "returns.csv"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
+    report = {Path(file.path).suffix for file in client.list_artifacts(parent.info.run_id, "report")}
+    assert {".md", ".png", ".svg"} <= report
+    assert not list((shared_cache / "cells").glob("*/checkpoint.pt"))
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_returns(shared_cache):
+    returns = []
+    for _ in range(2):
+        assert command.main([*ARGUMENTS, *ONE_TIER]) == 0
+        table, _ = load_results(None, "spin_humanoid-smoke")
+        returns.append(table["return"].tolist())
+    assert returns[0] == returns[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_readable_run_marked_as_stopped_that_goes_on(shared_cache):
+    long = ["--gin", "gin/spin_humanoid.gin", "--gin", str(_smoke_sizes()), *ONE_TIER]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "harness.run", *long], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "of the budget" in line:
+                break
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    assert "stopped" in rest
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("long").experiment_id])
+    assert {each.info.status for each in runs} == {"KILLED"}
+    table, _ = load_results(None, "long")
+    assert len(table) == 1
+
+    again = subprocess.run(
+        [sys.executable, "-m", "harness.run", *long, "--set", "Training.report_every=200"],
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "goes on from gradient step" in again.stdout
+
+
+def _smoke_sizes() -> Path:
+    """A gin file of small sizes whose training takes long enough to be stopped in."""
+    path = Path("small.gin")
+    path.write_text(
+        "Experiment.name = 'long'\nexpert/Tier.transitions = 400\nPretraining.steps = 2\nPretraining.batch_size = 16\n"
+        "ASMEncoder.d_model = 16\nASMEncoder.num_blocks = 1\nTraining.gradient_steps = 1500\nTraining.batch_size = 16\n"
+        "Evaluating.fractions = [0.01, 1.0]\nEvaluating.episodes = 1\nEvaluating.episode_steps = 5\n"
+    )
+    return path
+
+
+def fails(arguments, capsys):
+    """Exit code 2, one line on stderr, and nothing left behind."""
+    before = set(Path().rglob("*"))
+    assert command.main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error and "\n" not in error and "Traceback" not in error
+    assert set(Path().rglob("*")) == before
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "IQL.expektile=0.7"], "did you mean expectile"),
+        (["--set", "IQL.expectile=1.7"], "IQL.expectile wants"),
+        (["--set", "IQL.expectile='high'"], "IQL.expectile wants a float"),
+        (["--gin", "gin/polices/saint.gin"], "no such file"),
+        (["--set", "Experiment.tasks=['humanoid-stnad']"], "did you mean 'humanoid-stand'"),
+        (["--set", "Experiment.tiers=['exprt']"], "did you mean 'expert'"),
+        (["--set", "Experiment.bins=[1]"], "from 2 to 100"),
+        (["--set", "Experiment.bins=[7]"], r"tools\.train_behavior --task humanoid-stand --bins 7"),
+        (["--set", "Experiment.policies=[@IQL()]"], "which is a"),
+        (["--set", "Machine.device='cuda'"], "CUDA"),
+    ],
+)
+def test_a_wrong_configuration_is_named_before_anything_runs(arguments, message, capsys):
+    if "cuda" in arguments[-1] and shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU")
+    assert re.search(message, fails(["--gin", "gin/spin_humanoid.gin", *arguments], capsys))
+
+
+def test_no_gin_file_says_what_to_give(capsys):
+    assert "--gin gin/spin_humanoid.gin" in fails([], capsys)
+
+
+def test_a_server_that_is_not_there_is_named_at_the_start(shared_cache, capsys):
+    error = fails([*ARGUMENTS, *ONE_TIER, "--tracking-uri", "http://127.0.0.1:9"], capsys)
+    assert "127.0.0.1:9" in error
+
+
+def test_a_full_disk_is_named_before_anything_runs(monkeypatch, capsys):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    assert "SPINRL_HOME" in fails(["--gin", "gin/spin_humanoid.gin"], capsys)
+
+
+@pytest.mark.slow
+def test_a_damaged_store_fails_its_cells_by_name(shared_cache, tmp_path, monkeypatch, capsys):
+    assert command.main([*ARGUMENTS, *ONE_TIER]) == 0
+    home = tmp_path / "damaged"
+    shutil.copytree(shared_cache, home)
+    monkeypatch.setenv("SPINRL_HOME", str(home))
+    (folder,) = (home / "stores").glob("*-expert-*")
+    largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    os.chmod(largest, 0o644)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 255
+    largest.write_bytes(content)
+    Store.open(folder)  # sizes alone do not tell
+    capsys.readouterr()
+    assert command.main([*ARGUMENTS, *ONE_TIER]) == 1
+    output = " ".join(capsys.readouterr().out.split())
+    assert "failed" in output and folder.name in output.replace(" ", "")
+
+
+def test_a_dry_run_prints_everything_and_trains_nothing(shared_cache, capsys):
+    assert command.main([*ARGUMENTS, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    for text in ("IQL.expectile = 0.8", "cell 4: humanoid-stand/3 expert spin-iql", "GiB of memory", "trained"):
+        assert text in output
+    assert not Path("mlflow.db").exists()
+
+
+def test_the_list_names_every_component_and_field(capsys):
+    assert command.main(["--list"]) == 0
+    output = capsys.readouterr().out
+    for text in ("SPIN", "slot_queries", "IQL", "expectile", "Pretraining", "Masking", "Experiment"):
+        assert text in output
