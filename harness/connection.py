@@ -98,8 +98,15 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
     if isinstance(answer, TrackingError):
         raise answer
     if isinstance(answer, Exception):
-        raise TrackingError(f"cannot use the MLflow store at {redacted(uri)}: {one_line(answer)}") from answer
+        raise TrackingError(f"cannot use the MLflow store at {redacted(uri)}: {one_line(_root(answer))}") from answer
     return answer
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an exception goes back to: "connection refused" rather than what four layers above made of it."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
 
 
 def _check_sqlite(uri: str) -> None:

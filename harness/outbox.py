@@ -191,7 +191,7 @@ class Outbox:
                 self.journal.write([*self.rejected, *self._queue])
 
 
-def one_line(error: Exception, limit: int = 200) -> str:
+def one_line(error: BaseException, limit: int = 200) -> str:
     """An exception as one short line."""
     lines = str(error).strip().splitlines() or [""]
     text = f"{type(error).__name__}: {lines[0]}"
