@@ -47,6 +47,14 @@ def test_cached_and_failed_work_is_not_left() -> None:
     assert estimate.left() == 100
 
 
+def test_a_stage_that_a_cache_had_is_not_left_and_no_measure_of_speed() -> None:
+    progress, clock, _text = progress_to_text(plan=PLAN)
+    stage = progress.stage("a", "training", 0, "")
+    clock.now = 3
+    stage.finish(skipped=True)
+    assert progress.left() == 120
+
+
 def test_a_stage_under_way_counts_by_its_own_rate() -> None:
     progress, clock, _text = progress_to_text(plan=PLAN)
     stage = progress.stage("a", "training", 1000, "steps")
