@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from harness.mlflow_store import MlflowStore
 from harness.outbox import Outbox
-from harness.records import CellKey, Evaluation, ReportMeta, to_csv
+from harness.records import CELL_COLUMNS, CellKey, Evaluation, ReportMeta, to_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,6 +154,7 @@ class CellRun(TrackedRun):
     """The run of one cell."""
 
     cell: CellKey
+    parent: ParentRun
 
     def evaluation(self, evaluation: Evaluation, normalized_score: float | None = None) -> None:
         """Log one evaluation at its gradient step; the score is left out where there is no reference return."""
@@ -170,18 +171,42 @@ class CellRun(TrackedRun):
         if normalized_score is not None:
             values["eval/normalized_score"] = normalized_score
         self.metrics(values, evaluation.gradient_step)
+        # The UI folds children away and charts parents alone: without this its first page would compare nothing.
+        overview = self.parent.overview_name(self.cell)
+        if overview is not None:
+            self.parent.metrics({overview: mean}, evaluation.gradient_step)
 
 
 @attrs.define(kw_only=True, eq=False)
 class ParentRun(TrackedRun):
-    """The run of one invocation."""
+    """The run of one invocation.
 
+    Attributes:
+        planned: all cells of the invocation.
+        cells: the runs of those that have started.
+    """
+
+    planned: Sequence[CellKey] = ()
     cells: list[CellRun] = attrs.field(factory=list)
+
+    def overview_name(self, cell: CellKey) -> str | None:
+        """Metric of this run that shows a cell's return: ``return/`` with the tier and whatever else varies.
+
+        So invocations that differ in the policy share their charts, one a tier. None for a cell not planned.
+        """
+        if cell not in self.planned:
+            return None
+        varying = [
+            name for name in CELL_COLUMNS if name == "tier" or len({getattr(key, name) for key in self.planned}) > 1
+        ]
+        return "return/" + " ".join(str(getattr(cell, name)) for name in varying)
 
     def start_cell(self, cell: CellKey, *, params: Mapping[str, Any], tags: Mapping[str, Any]) -> CellRun:
         """Start the child run of a cell; the cell's own fields become params and tags."""
         fields = attrs.asdict(cell)
-        run = CellRun(store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=cell.label(), cell=cell)
+        run = CellRun(
+            store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=cell.label(), cell=cell, parent=self
+        )
         run.create({ROLE_TAG: "cell", **fields, **tags}, {**fields, **params}, parent=self.key)
         self.cells.append(run)
         return run

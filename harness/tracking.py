@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from harness.connection import TrackingError, connect, default_uri, redacted
 from harness.journal import Journal
 from harness.mlflow_store import MlflowStore
 from harness.outbox import Outbox
+from harness.records import CellKey
 from harness.runs import ROLE_TAG, CellRun, ParentRun
 
 __all__ = ["CellRun", "ParentRun", "Tracker", "TrackingError"]
@@ -74,6 +75,7 @@ class Tracker:
         tags: Mapping[str, Any],
         given_text: str,
         resolved_text: str,
+        cells: Sequence[CellKey] = (),
     ) -> ParentRun:
         """Start the run of one invocation and log its configuration.
 
@@ -83,8 +85,9 @@ class Tracker:
             tags: preset, git_commit and the like.
             given_text: the gin files and bindings as given, logged as ``config/given.gin``.
             resolved_text: every value, logged as ``config/resolved.gin``.
+            cells: all that the invocation will run; their returns are shown on the parent too.
         """
-        run = ParentRun(store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=name)
+        run = ParentRun(store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=name, planned=tuple(cells))
         run.create({ROLE_TAG: "experiment", **tags}, params, parent=None)
         run.text("config/given.gin", given_text)
         run.text("config/resolved.gin", resolved_text)

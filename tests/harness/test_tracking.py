@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import attrs
 import matplotlib.pyplot as plt
 import pytest
 
@@ -87,6 +88,21 @@ def test_a_parent_and_its_cell_as_the_store_has_them(tracker: Tracker, directory
     assert read_csv(artifacts / "returns.csv").equals(table)
     assert tracker.close(5) is None
     assert not (directory / "spinrl-journal").exists()
+
+
+def test_the_parent_shows_returns_under_what_varies(tracker: Tracker) -> None:
+    medium, other = attrs.evolve(KEY, tier="medium"), attrs.evolve(KEY, policy="saint")
+    texts = {"params": {}, "tags": {}, "given_text": "", "resolved_text": ""}
+    tiers = tracker.start_parent("tiers", cells=[KEY, medium], **texts)  # type: ignore[arg-type]
+    policies = tracker.start_parent("policies", cells=[KEY, other], **texts)  # type: ignore[arg-type]
+    for parent, cell in ((tiers, KEY), (tiers, medium), (policies, KEY), (policies, other)):
+        parent.start_cell(cell, params={}, tags={}).evaluation(EVALUATION)
+    tiers.start_cell(other, params={}, tags={}).evaluation(EVALUATION)  # not planned: only on its own run
+    assert tracker.outbox.flush(60)
+    client = tracker.store.client
+    assert tiers.run_id is not None and policies.run_id is not None
+    assert client.get_run(tiers.run_id).data.metrics == {"return/expert": 150, "return/medium": 150}
+    assert set(client.get_run(policies.run_id).data.metrics) == {"return/expert spin", "return/expert saint"}
 
 
 def test_metrics_arrive_once_in_batches_and_non_finite_ones_are_not_lost(tracker: Tracker) -> None:
