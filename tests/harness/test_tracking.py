@@ -218,9 +218,11 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    start()
-    yield f"http://127.0.0.1:{port}", start, stop
-    stop()
+    try:
+        start()
+        yield f"http://127.0.0.1:{port}", start, stop
+    finally:
+        stop()
 
 
 @pytest.mark.slow
