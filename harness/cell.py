@@ -22,7 +22,7 @@ from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import ReplayLoader, Store, home, tier_store
+from spinrl.data import ReplayLoader, Standardizer, Store, home, tier_store
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
@@ -148,9 +148,22 @@ def prepare_asm(experiment: Experiment, cell: Cell, store: Store, machine: Resol
         report(StageProgress(step))
         report(Metrics(step, values))
 
-    asm = pretrained_asm(experiment.pretraining, store, seed=cell.key.seed, machine=machine, progress=progress)
+    asm = pretrained_asm(
+        experiment.pretraining,
+        store,
+        seed=cell.key.seed,
+        machine=machine,
+        standardizer=standardizer(experiment, store),
+        progress=progress,
+        on_wait=lambda path: report(Waiting(path)),
+    )
     report(ASMReady(asm))
     return asm
+
+
+def standardizer(experiment: Experiment, store: Store) -> Standardizer | None:
+    """Of the dataset's observations, if the experiment wants them standardised."""
+    return Standardizer.of(store) if experiment.standardize_observations else None
 
 
 def run_cell(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report) -> list[Evaluation]:
@@ -202,11 +215,13 @@ class _Training:
         self.experiment = experiment
         self.cell = cell
         self.path = path
+        self.standardizer = standardizer(experiment, store)
         self.loader = ReplayLoader(
             store,
             experiment.training.batch_size,
             seed,
             device=machine.device,
+            standardizer=self.standardizer,
         )
         policy = cell.policy.build(store.observation_size, store.action_spec, asm=asm, seed=seed)
         self.algorithm: Algorithm = cell.algorithm.build(
@@ -240,6 +255,9 @@ class _Training:
             {
                 "algorithm": self.algorithm.state_dict(),
                 "loader": self.loader.state_dict(),
+                "standardizer": None
+                if self.standardizer is None
+                else {"mean": self.standardizer.mean, "scale": self.standardizer.scale},
                 "torch_rng": torch.get_rng_state(),
                 "step": self.step,
                 "train_seconds": self.train_seconds,
@@ -290,6 +308,7 @@ class _Training:
             episode_seeds(self.cell.key.seed, config.episodes),
             action=config.action,
             steps=config.episode_steps,
+            standardizer=self.standardizer,
         )
         self.evaluation_seconds += time.perf_counter() - began
         evaluation = Evaluation(
@@ -317,6 +336,7 @@ def _identity(
         "training": to_plain(attrs.evolve(experiment.training, report_every=1, checkpoint_minutes=1.0)),
         "evaluation": to_plain(experiment.evaluation),
         "dataset": store.fingerprint,
+        "standardized": experiment.standardize_observations,
         "asm": asm.fingerprint if asm else None,
         "machine": [machine.device, machine.precision, machine.compile, machine.threads],
     }

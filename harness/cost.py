@@ -128,7 +128,10 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
 def _asm_is_cached(experiment: Experiment, cell: Cell) -> bool:
     key = cell.key
     store = cached_tier(key.tier, cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
-    return store is not None and asm_folder(experiment.pretraining.fingerprint(store.fingerprint, key.seed)).exists()
+    if store is None:
+        return False
+    standardized = experiment.standardize_observations
+    return asm_folder(experiment.pretraining.fingerprint(store.fingerprint, key.seed, standardized=standardized)).exists()
 
 
 def _timed(step: Callable[[], object], repeats: int = 3) -> float:

@@ -119,6 +119,8 @@ class Experiment(ExperimentConfig):
         seeds: one training each.
         recipes: how the dataset of each tier is made.
         transitions: size of the datasets whose recipe does not say its own.
+        standardize_observations: give networks observations in the dataset's standard units; the published method
+            uses raw ones, which a short training learns little from.
         data_seed: seed of the datasets, which all cells of a tier share.
         pretraining: of the ASM, for policies that want one.
         training: budget and batches.
@@ -137,6 +139,7 @@ class Experiment(ExperimentConfig):
     seeds: tuple[int, ...] = attrs.field(default=(0,), converter=tuple, validator=min_len(1))
     recipes: Mapping[str, Tier] = attrs.field()
     transitions: int = attrs.field(default=1_000_000, validator=ge(1))
+    standardize_observations: bool = False
     data_seed: int = 0
     pretraining: Pretraining = attrs.field(factory=Pretraining)
     training: Training = attrs.field(factory=Training)

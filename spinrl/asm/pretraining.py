@@ -13,11 +13,11 @@ import torch
 from attrs.validators import ge, gt, in_, optional
 
 from spinrl import checkpoint
-from spinrl.asm.frozen import FrozenASM
+from spinrl.asm.frozen import ASMError, FrozenASM
 from spinrl.asm.masking import Masking, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import ReplayLoader, Store, home, locked
+from spinrl.data import ReplayLoader, Standardizer, Store, home, locked
 from spinrl.data.build import OnWait
 from spinrl.machine import ResolvedMachine
 from spinrl.registry import Component, register
@@ -71,10 +71,18 @@ class Pretraining(Component):
         assert self.epochs is not None
         return self.epochs * math.ceil(transitions / self.batch_size)
 
-    def fingerprint(self, dataset: str, seed: int) -> str:
-        """Of everything that the pre-trained weights depend on; `dataset` is the store's fingerprint."""
+    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
+        """Of everything that the pre-trained weights depend on.
+
+        Args:
+            dataset: the store's fingerprint.
+            seed: of the pre-training.
+            standardized: whether observations are in the dataset's standard units.
+        """
         unreported = attrs.evolve(self, report_every=1, checkpoint_minutes=1.0)
-        return fingerprint({"pretraining": to_plain(unreported), "dataset": dataset, "seed": seed})
+        return fingerprint(
+            {"pretraining": to_plain(unreported), "dataset": dataset, "seed": seed, "standardized": standardized}
+        )
 
 
 def asm_folder(fingerprint: str) -> Path:
@@ -88,6 +96,7 @@ def pretrained_asm(
     *,
     seed: int,
     machine: ResolvedMachine,
+    standardizer: Standardizer | None = None,
     progress: PretrainingProgress | None = None,
     on_wait: OnWait | None = None,
 ) -> FrozenASM:
@@ -98,19 +107,21 @@ def pretrained_asm(
         store: on what.
         seed: of weights, batches, masks and dropout.
         machine: device and precision.
+        standardizer: of the store's observations, or None for raw ones.
         progress: told every `report_every` steps; never called when the cache has it.
         on_wait: called when another run is making the same one.
 
     Raises:
-        ASMError: when the cached one is damaged.
+        ASMError: when the cached one is damaged, or the loss is no longer finite.
         CheckpointError: when the checkpoint of an interrupted pre-training is damaged.
     """
-    identity = config.fingerprint(store.fingerprint, seed)
+    identity = config.fingerprint(store.fingerprint, seed, standardized=standardizer is not None)
     folder = asm_folder(identity)
     if not folder.exists():
         with locked(folder, on_wait):
             if not folder.exists():
-                _Pretrainer(config, store, seed, machine, folder, identity).run(progress).save(folder)
+                pretrainer = _Pretrainer(config, store, seed, machine, folder, identity, standardizer)
+                pretrainer.run(progress).save(folder)
                 _checkpoint_path(folder).unlink(missing_ok=True)
     asm = FrozenASM.load(folder, fingerprint=identity)
     asm.model.to(machine.device)
@@ -121,7 +132,14 @@ class _Pretrainer:
     """A pre-training under way, and what a checkpoint of it holds."""
 
     def __init__(
-        self, config: Pretraining, store: Store, seed: int, machine: ResolvedMachine, folder: Path, identity: str
+        self,
+        config: Pretraining,
+        store: Store,
+        seed: int,
+        machine: ResolvedMachine,
+        folder: Path,
+        identity: str,
+        standardizer: Standardizer | None,
     ) -> None:
         self.config = config
         self.store = store
@@ -134,7 +152,9 @@ class _Pretrainer:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
         decay = (lambda step: 0.5 * (1 + math.cos(math.pi * step / self.total))) if config.schedule == "cosine" else None
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, decay or (lambda step: 1.0))
-        self.loader = ReplayLoader(store, config.batch_size, child_seed(seed, "asm"), machine.device)
+        self.loader = ReplayLoader(
+            store, config.batch_size, child_seed(seed, "asm"), machine.device, standardizer=standardizer
+        )
         self.generator = torch_generator(seed, "asm", "masks", device=machine.device)
         self.step = 0
         self.seconds = 0.0
@@ -153,7 +173,10 @@ class _Pretrainer:
             if self.step % self.config.report_every == 0 or self.step == self.total:
                 values = {"train/loss_asm": float(loss), "train/accuracy_asm": float(accuracy)}
                 if not math.isfinite(values["train/loss_asm"]):
-                    raise FloatingPointError(f"loss_asm is {values['train/loss_asm']} at step {self.step}")
+                    raise ASMError(
+                        f"loss_asm is {values['train/loss_asm']} at step {self.step} of pre-training on "
+                        f"{self.store.path}; a smaller Pretraining.learning_rate may help"
+                    )
                 now = time.monotonic()
                 self.seconds, began = self.seconds + now - began, now
                 if progress is not None:

@@ -6,6 +6,7 @@ from spinrl.data.collection import CollectionError, Progress, collect_episodes
 from spinrl.data.loader import ReplayLoader, StoreStorage
 from spinrl.data.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
 from spinrl.data.rollout import Rollout, roll_out
+from spinrl.data.standardizer import Standardizer
 from spinrl.data.store import Episode, Store
 from spinrl.data.tiers import Source, Tier
 from spinrl.data.writer import StoreWriter
@@ -18,6 +19,7 @@ __all__ = [
     "Rollout",
     "Source",
     "SourceRecord",
+    "Standardizer",
     "Store",
     "StoreError",
     "StoreMetadata",

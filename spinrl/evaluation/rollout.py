@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from spinrl.data import Standardizer
 from spinrl.nn.fixed_batch import in_fixed_batches
 from spinrl.policies import Policy
 from spinrl.seeding import child_seed, numpy_generator
@@ -29,6 +30,7 @@ def evaluate(
     *,
     action: ActionChoice = "sample",
     steps: int = EPISODE_STEPS,
+    standardizer: Standardizer | None = None,
 ) -> list[float]:
     """Undiscounted return of one episode per seed.
 
@@ -41,6 +43,7 @@ def evaluate(
         seeds: one per episode.
         action: sample from the policy (the published protocol) or take each sub-action's most likely choice.
         steps: control steps per episode.
+        standardizer: applied to observations, where the policy was trained on standardised ones.
 
     Returns:
         len(seeds) returns.
@@ -49,13 +52,18 @@ def evaluate(
     policy.eval()
     try:
         rounds = [seeds[at : at + environment.num_envs] for at in range(0, len(seeds), environment.num_envs)]
-        return [value for part in rounds for value in _lock_step(policy, environment, part, action, steps)]
+        return [value for part in rounds for value in _lock_step(policy, environment, part, action, steps, standardizer)]
     finally:
         policy.train(was_training)
 
 
 def _lock_step(
-    policy: Policy, environment: Environment, seeds: Sequence[int], action: ActionChoice, steps: int
+    policy: Policy,
+    environment: Environment,
+    seeds: Sequence[int],
+    action: ActionChoice,
+    steps: int,
+    standardizer: Standardizer | None,
 ) -> list[float]:
     device = next(policy.parameters()).device
     spec = environment.action_spec
@@ -65,7 +73,8 @@ def _lock_step(
     observations = np.stack([environment.reset(index, seed) for index, seed in zip(indices, seeds, strict=True)])
     returns = np.zeros(len(seeds))
     for _ in range(steps):
-        inputs = torch.from_numpy(observations).to(device)
+        inputs = torch.from_numpy(observations)
+        inputs = (standardizer(inputs) if standardizer else inputs).to(device)
         if action == "mode":
             actions = in_fixed_batches(policy.mode, inputs)
         else:
