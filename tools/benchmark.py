@@ -1,0 +1,261 @@
+"""Steps per second of training, acting and evaluation on this machine, beside its matrix products and the public code.
+
+    python -m tools.benchmark --task humanoid-stand dog-trot --preset paper
+
+Every figure stands beside the fp32 speed of a matrix product measured right before and after it, and beside the share
+of its threads' time that the process really got: on a machine that others use too, steps per second alone say little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import attrs
+import torch
+
+from harness.cost import random_batch
+from harness.experiment import Experiment
+from harness.paths import config_root
+from spinrl.asm.frozen import FrozenASM
+from spinrl.asm.masking import masked_prediction
+from spinrl.config import load
+from spinrl.evaluation import episode_seeds, evaluate
+from spinrl.machine import Machine, ResolvedMachine
+from spinrl.policies import Policy, PolicyConfig, gumbel_noise
+from spinrl.specs import ACTION, OBSERVATION, ActionSpec
+from spinrl.tasks import EPISODE_STEPS, ParallelEnvironment, Task, get_task
+
+PUBLIC_GFLOPS = 300.0  # fp32 matrix products of the machine that the public code's figures come from
+# Steps per second of the public code: IQL updates of each policy (batch 256), ASM updates (batch 1024), acting with
+# SPIN on one observation, and control steps a second of ten evaluation episodes.
+PUBLIC = {
+    "cheetah-run": {"Factored": 118, "Autoregressive": 12.8, "SAINT": 6.5, "SPIN": 8.4, "ASM": 1.38},
+    "humanoid-stand": {
+        **{"Factored": 69, "Autoregressive": 4.5, "SAINT": 2.0, "SPIN": 2.6, "ASM": 0.42},
+        **{"act SPIN": 198, "evaluate SPIN": 10 * EPISODE_STEPS / 55},
+    },
+    "dog-trot": {
+        **{"Factored": 50, "Autoregressive": 0.63, "SAINT": 0.30, "SPIN": 1.12, "ASM": 0.15},
+        **{"act SPIN": 120},
+    },
+}
+EPISODES = 10
+
+
+@attrs.frozen
+class Row:
+    """One measured figure.
+
+    Attributes:
+        task: the task's name.
+        what: a policy's update, "ASM", "act" or "evaluate" with a policy.
+        per_second: steps of it a second.
+        share: of its threads' time that the process got.
+        gflops: fp32 matrix products right before and after it.
+        public: the public code's steps a second, if known.
+    """
+
+    task: str
+    what: str
+    per_second: float
+    share: float
+    gflops: float
+    public: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Times the public code's speed."""
+        return None if self.public is None else self.per_second / self.public
+
+    @property
+    def ratio_per_matmul(self) -> float | None:
+        """The same, had both machines the same fp32 matrix products."""
+        return None if self.ratio is None else self.ratio * PUBLIC_GFLOPS / self.gflops
+
+
+def rate(step: Callable[[], object], seconds: float, threads: int) -> tuple[float, float]:
+    """Calls a second, the median of five windows, and the share of its threads' time that the process got."""
+    step()
+    step()
+    rates, wall, busy = [], 0.0, 0.0
+    for _ in range(5):
+        began, began_busy, calls = time.perf_counter(), time.process_time(), 0
+        while calls == 0 or time.perf_counter() - began < seconds / 5:
+            step()
+            calls += 1
+        passed = time.perf_counter() - began
+        rates.append(calls / passed)
+        wall, busy = wall + passed, busy + time.process_time() - began_busy
+    return statistics.median(rates), min(1.0, busy / wall / threads)
+
+
+def matmul_gflops(dtype: torch.dtype, machine: ResolvedMachine, size: int = 1024) -> float:
+    """GFLOP/s of a square matrix product."""
+    a, b = (torch.randn(size, size, device=machine.device).to(dtype) for _ in range(2))
+
+    def product() -> None:
+        a @ b
+        _finish(machine)
+
+    return rate(product, 0.5, machine.threads)[0] * 2 * size**3 / 1e9
+
+
+def _finish(machine: ResolvedMachine) -> None:
+    if machine.device == "cuda":
+        torch.cuda.synchronize()
+
+
+class Benchmark:
+    """What is measured on one task, at the sizes of a configuration."""
+
+    def __init__(
+        self, task: Task, experiment: Experiment, machine: ResolvedMachine, seconds: float, only: Sequence[str] | None
+    ) -> None:
+        self.task = task
+        self.experiment = experiment
+        self.machine = machine
+        self.seconds = seconds
+        self.policies = {
+            name: config for config in experiment.policies if (name := type(config).__name__) in (only or (name,))
+        }
+        self.spec: ActionSpec = task.action_spec(experiment.bins[0])
+
+    def policy(self, config: PolicyConfig) -> Policy:
+        """A policy with fresh weights, and an untrained ASM where it wants one."""
+        size = self.task.observation_size
+        asm = FrozenASM.untrained(self.experiment.pretraining.encoder, size, self.spec) if config.needs_asm else None
+        return config.build(size, self.spec, asm=asm, seed=0).to(self.machine.device)
+
+    def update(self, config: PolicyConfig) -> Callable[[], object]:
+        """One gradient step of the first algorithm."""
+        size = self.task.observation_size
+        algorithm = self.experiment.algorithms[0].build(
+            self.policy(config), size, self.spec, seed=0, machine=self.machine
+        )
+        algorithm.train()
+        batch = random_batch(self.experiment.training.batch_size, size, self.spec).to(self.machine.device)
+
+        def step() -> None:
+            algorithm.update(batch)
+            _finish(self.machine)
+
+        return step
+
+    def pretraining(self) -> Callable[[], object]:
+        """One step of ASM pre-training."""
+        config, size = self.experiment.pretraining, self.task.observation_size
+        model = config.encoder.build(size, self.spec, seed=0).to(self.machine.device)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        batch = random_batch(config.batch_size, size, self.spec).to(self.machine.device)
+        generator = torch.Generator(device=self.machine.device).manual_seed(0)
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            with self.machine.autocast():
+                loss, _ = masked_prediction(model, config.masking, batch[OBSERVATION], batch[ACTION], generator)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+            optimizer.step()
+            _finish(self.machine)
+
+        return step
+
+    def act(self, config: PolicyConfig) -> Callable[[], object]:
+        """Sampling one action for one observation, as a robot would."""
+        policy = self.policy(config).eval()
+        observation = torch.randn(1, self.task.observation_size, device=self.machine.device)
+        noise = gumbel_noise((1, self.spec.num_sub_actions, self.spec.max_choices), device=self.machine.device)
+
+        def step() -> None:
+            with torch.inference_mode():
+                policy.sample(observation, noise).cpu()
+
+        return step
+
+    def evaluation(self, config: PolicyConfig, steps: int) -> tuple[float, float]:
+        """Control steps a second of ten whole episodes, simulator included, and the share of time it got."""
+        policy = self.policy(config)
+        environment = ParallelEnvironment(self.task, self.experiment.bins[0], EPISODES, self.machine.threads)
+        try:
+            evaluate(policy, environment, episode_seeds(0, EPISODES), steps=2)
+            began, busy = time.perf_counter(), time.process_time()
+            evaluate(policy, environment, episode_seeds(0, EPISODES), steps=steps)
+            passed = time.perf_counter() - began
+        finally:
+            environment.close()
+        return EPISODES * steps / passed, (time.process_time() - busy) / passed / self.machine.threads
+
+    def rows(self, evaluation_steps: int) -> Iterator[Row]:
+        """Measure everything, one figure after the other."""
+        measures: dict[str, Callable[[], tuple[float, float]]] = {}
+        for name, config in self.policies.items():
+            measures[name] = partial(self._rate, self.update, config)
+        measures["ASM"] = partial(self._rate, self.pretraining)
+        for name, config in self.policies.items():
+            measures[f"act {name}"] = partial(self._rate, self.act, config)
+            if evaluation_steps:
+                measures[f"evaluate {name}"] = partial(self.evaluation, config, evaluation_steps)
+        before = matmul_gflops(torch.float32, self.machine)
+        for what, measure in measures.items():
+            per_second, share = measure()
+            after = matmul_gflops(torch.float32, self.machine)
+            public = PUBLIC.get(self.task.name, {}).get(what)
+            yield Row(self.task.name, what, per_second, share, (before + after) / 2, public)
+            before = after
+
+    def _rate(self, make: Callable[..., Callable[[], object]], *configs: PolicyConfig) -> tuple[float, float]:
+        return rate(make(*configs), self.seconds, self.machine.threads)
+
+
+def line(row: Row) -> str:
+    """A row of the printed table."""
+    figures = (row.public, row.ratio, row.ratio_per_matmul)
+    public, ratio, scaled = ("-" if value is None else f"{value:.2f}" for value in figures)
+    return f"{row.task:15} {row.what:24} {row.per_second:9.2f} {public:>9} {ratio:>9} {scaled:>10} {row.share:9.0%}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.partition("\n")[0])
+    parser.add_argument("--task", nargs="+", default=["humanoid-stand", "dog-trot"], help="tasks to measure on")
+    parser.add_argument("--policies", nargs="+", help="class names of the policies; all by default")
+    parser.add_argument("--preset", default="paper", choices=["paper", "laptop"], help="sizes to measure at")
+    parser.add_argument("--set", dest="bindings", action="append", default=[], help="a binding, as for harness.run")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for torch's choice")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--compile", action="store_true", help="compile the update")
+    parser.add_argument("--seconds", type=float, default=10.0, help="to measure each figure for")
+    parser.add_argument("--evaluation-steps", type=int, default=0, help="control steps of evaluation; 0 leaves it out")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    options = parser.parse_args(arguments)
+
+    root = config_root() / "gin"
+    files = [root / "spin_humanoid.gin", root / "policies" / "all.gin", root / "scale" / f"{options.preset}.gin"]
+    experiment = load(Experiment, files, options.bindings).value
+    machine = Machine(
+        threads=options.threads, precision=options.precision, compile=True if options.compile else None
+    ).resolve()
+    machine.apply()
+    speeds = {str(dtype)[6:]: matmul_gflops(dtype, machine) for dtype in (torch.float32, torch.bfloat16)}
+    print(machine)
+    print("matrix products, GFLOP/s: " + ", ".join(f"{name} {gflops:.0f}" for name, gflops in speeds.items()))
+    print(f"{'task':15} {'what':24} {'steps/s':>9} {'public':>9} {'ratio':>9} {'per matmul':>10} {'CPU share':>9}")
+    rows = []
+    for task in options.task:
+        benchmark = Benchmark(get_task(task), experiment, machine, options.seconds, options.policies)
+        for row in benchmark.rows(options.evaluation_steps):
+            print(line(row), flush=True)
+            rows.append(attrs.asdict(row) | {"ratio": row.ratio, "ratio_per_matmul": row.ratio_per_matmul})
+    if options.json:
+        report = {"machine": attrs.asdict(machine), "preset": options.preset, "matmul_gflops": speeds, "rows": rows}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
