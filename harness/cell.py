@@ -135,7 +135,9 @@ def prepare_dataset(experiment: Experiment, cell: Cell, machine: ResolvedMachine
     return store
 
 
-def prepare_asm(experiment: Experiment, cell: Cell, store: Store, machine: ResolvedMachine, report: Report) -> FrozenASM:
+def prepare_asm(
+    experiment: Experiment, cell: Cell, store: Store, machine: ResolvedMachine, report: Report
+) -> FrozenASM:
     """The cell's frozen ASM: from the cache where it is, else pre-trained on the cell's dataset."""
     total = experiment.pretraining.total_steps(len(store))
     started = False
@@ -325,9 +327,7 @@ class _Training:
         self.save()
 
 
-def _identity(
-    experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM | None, machine: ResolvedMachine
-) -> str:
+def _identity(experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM | None, machine: ResolvedMachine) -> str:
     """Fingerprint of everything that a cell's numbers depend on: only the very same cell may resume."""
     parts: dict[str, Any] = {
         "key": attrs.asdict(cell.key),

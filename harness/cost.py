@@ -131,7 +131,9 @@ def _asm_is_cached(experiment: Experiment, cell: Cell) -> bool:
     if store is None:
         return False
     standardized = experiment.standardize_observations
-    return asm_folder(experiment.pretraining.fingerprint(store.fingerprint, key.seed, standardized=standardized)).exists()
+    return asm_folder(
+        experiment.pretraining.fingerprint(store.fingerprint, key.seed, standardized=standardized)
+    ).exists()
 
 
 def _timed(step: Callable[[], object], repeats: int = 3) -> float:

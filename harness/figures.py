@@ -152,15 +152,16 @@ def _return_label(metric: str) -> str:
 def _reference_lines(axes: Axes, reference: Reference | None) -> None:
     if reference is None:
         return
-    for value, name in ((reference.expert, "expert"), (reference.random, "random")):
+    # Curves begin low on the left and end high on the right: each name lies where they are not.
+    for value, name, side in ((reference.expert, "expert", "left"), (reference.random, "random", "right")):
         axes.axhline(value, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)
         axes.annotate(
             name,
-            (0, value),
+            (float(side == "right"), value),
             xycoords=("axes fraction", "data"),
-            xytext=(3, 2),
+            xytext=(3 if side == "left" else -3, 2),
             textcoords="offset points",
-            ha="left",
+            ha=side,
             va="bottom",
             color="0.35",
             fontsize=7,

@@ -93,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_dry_run(console, resolved, experiment, machine, cost)
         return 0
     try:
-        tracker = Tracker.open(options.tracking_uri, experiment.name, warn=lambda line: console.print(line, style="yellow"))
+        tracker = Tracker.open(
+            options.tracking_uri, experiment.name, warn=lambda line: console.print(line, style="yellow")
+        )
     except TrackingError as error:
         print(error, file=sys.stderr)
         return 2
@@ -185,10 +187,13 @@ def print_dry_run(
         seconds.setdefault(stage.cell, []).append(f"{stage.stage} {duration(stage.seconds)}")
     for number, cell in enumerate(experiment.cells(), 1):
         label = cell.key.label()
-        console.print(f"cell {number}: {label}: {', '.join(seconds[label])}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"cell {number}: {label}: {', '.join(seconds[label])}", markup=False, highlight=False, soft_wrap=True
+        )
     console.print(
         f"\nestimated: {duration(cost.seconds)} (0:00 is in the cache already), "
-        f"{cost.memory_bytes / 2**30:.1f} GiB of memory, {cost.disk_bytes / 2**20:.0f} MiB of disk; nothing was trained",
+        f"{cost.memory_bytes / 2**30:.1f} GiB of memory, {cost.disk_bytes / 2**20:.0f} MiB of disk; "
+        "nothing was trained",
         highlight=False,
         soft_wrap=True,
     )

@@ -42,10 +42,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--task", required=True, help="name of the task, e.g. humanoid-stand")
     made.add_argument("--bins", type=int, default=3, help="choices per sub-action (default 3)")
-    made.add_argument("--hours", type=float, default=8.0, help="stop after so many hours of this invocation (default 8)")
+    made.add_argument(
+        "--hours", type=float, default=8.0, help="stop after so many hours of this invocation (default 8)"
+    )
     made.add_argument("--updates", type=int, help="stop after so many gradient steps in all")
     made.add_argument("--folder", type=Path, help="where training lives and resumes (default: in the spinrl cache)")
-    made.add_argument("--gin", action="append", default=[], help="further gin files; gin/behaviors/TASK.gin comes first")
+    made.add_argument(
+        "--gin", action="append", default=[], help="further gin files; gin/behaviors/TASK.gin comes first"
+    )
     made.add_argument("--set", action="append", default=[], dest="bindings", help="a binding, e.g. 'DecQN.n_step=5'")
     made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
     made.add_argument("--ship-only", action="store_true", help="train nothing; choose and ship from the folder")

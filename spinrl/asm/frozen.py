@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,11 @@ class FrozenASM:
         return cls.of(encoder.build(observation_size, action_spec, seed=0), "untrained", 0.0, {})
 
     def save(self, folder: Path) -> None:
-        """Write weights and card beside `folder` and rename, so that a kill leaves nothing half-written."""
+        """Write weights and card beside `folder` and rename, so that a kill leaves nothing half-written.
+
+        Raises:
+            ASMError: when the disk does not take it; nothing is left behind then.
+        """
         content = save_safetensors({name: value.cpu().contiguous() for name, value in self.model.state_dict().items()})
         card = {
             "format_version": FORMAT_VERSION,
@@ -65,11 +69,16 @@ class FrozenASM:
             "weights_sha256": hashlib.sha256(content).hexdigest(),
             **self.card,
         }
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-        (beside / WEIGHTS).write_bytes(content)
-        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
-        os.replace(beside, folder)
+        beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        try:
+            beside.mkdir(parents=True)
+            (beside / WEIGHTS).write_bytes(content)
+            (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
+            os.replace(beside, folder)
+        except OSError as error:
+            raise ASMError(f"the ASM could not be written to {folder}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path, *, fingerprint: str | None = None) -> FrozenASM:
@@ -88,11 +97,15 @@ class FrozenASM:
         except FileNotFoundError as error:
             raise ASMError(f"no ASM at {folder}: {Path(error.filename).name} is missing") from error
         except (OSError, ValueError) as error:
-            raise ASMError(f"the ASM at {folder} is damaged: {CARD}: {error}; delete the folder to make it anew") from error
+            raise ASMError(
+                f"the ASM at {folder} is damaged: {CARD}: {error}; delete the folder to make it anew"
+            ) from error
         try:
             version = card.pop("format_version")
             if version != FORMAT_VERSION:
-                raise ASMError(f"the ASM at {folder} has format {version}, this spinrl reads {FORMAT_VERSION}; update spinrl")
+                raise ASMError(
+                    f"the ASM at {folder} has format {version}, this spinrl reads {FORMAT_VERSION}; update spinrl"
+                )
             if hashlib.sha256(content).hexdigest() != card.pop("weights_sha256"):
                 raise ASMError(f"the ASM at {folder} is damaged: {WEIGHTS} does not match its card; delete the folder")
             found, seconds = card.pop("fingerprint"), float(card.pop("seconds"))
@@ -105,5 +118,7 @@ class FrozenASM:
             model.load_state_dict(load_safetensors(content))
         except (KeyError, TypeError, ValueError, ConfigError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise ASMError(f"the ASM at {folder} does not fit its card: {reason}; delete the folder to make it anew") from error
+            raise ASMError(
+                f"the ASM at {folder} does not fit its card: {reason}; delete the folder to make it anew"
+            ) from error
         return cls.of(model, found, seconds, card)

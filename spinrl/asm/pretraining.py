@@ -150,7 +150,9 @@ class _Pretrainer:
         self.total = config.total_steps(len(store))
         self.model: ASM = config.encoder.build(store.observation_size, store.action_spec, seed=seed).to(machine.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
-        decay = (lambda step: 0.5 * (1 + math.cos(math.pi * step / self.total))) if config.schedule == "cosine" else None
+        decay = (
+            (lambda step: 0.5 * (1 + math.cos(math.pi * step / self.total))) if config.schedule == "cosine" else None
+        )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, decay or (lambda step: 1.0))
         self.loader = ReplayLoader(
             store, config.batch_size, child_seed(seed, "asm"), machine.device, standardizer=standardizer

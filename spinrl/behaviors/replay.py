@@ -45,7 +45,7 @@ class SharedReplay:
         self.written = _open(folder / "written.bin", np.int64, (layout.num_actors,))  # transitions, ever
         self.env_steps = _open(folder / "env_steps.bin", np.int64, (layout.num_actors,))
 
-    def append(self, actor: int, observation, action, reward: float, discount: float, bootstrap) -> None:  # noqa: ANN001
+    def append(self, actor: int, observation, action, reward: float, discount: float, bootstrap) -> None:
         """Write one n-step transition; the row becomes visible once complete."""
         row = int(self.written[actor]) % self.layout.capacity
         self.observation[actor, row] = observation
@@ -79,7 +79,7 @@ class NStepWindow:
         self._gamma = gamma
         self._steps: deque[tuple[np.ndarray, np.ndarray, float]] = deque()
 
-    def push(self, observation: np.ndarray, action: np.ndarray, reward: float, following: np.ndarray, last: bool):  # noqa: ANN201
+    def push(self, observation: np.ndarray, action: np.ndarray, reward: float, following: np.ndarray, last: bool):
         """Add a step; yields (observation, action, reward sum, discount, bootstrap observation) that are ready."""
         self._steps.append((observation, action, reward))
         while len(self._steps) == self._n_step or (last and self._steps):

@@ -122,7 +122,6 @@ class DecQN(BehaviorTraining):
     steps_per_update: float = attrs.field(default=2.0, validator=ge(0))
     compile: bool = False
 
-
     def layout(self) -> ReplayLayout:
         """Sizes of the shared replay."""
         task = get_task(self.task)
@@ -340,14 +339,18 @@ def train(
         process.start()
     rng = numpy_generator(config.seed, "replay", learner.updates)
     try:
-        yield from _learn(config, folder, learner, replay, mailbox, rng, actors, report_every, save_every, snapshot_every)
+        yield from _learn(
+            config, folder, learner, replay, mailbox, rng, actors, report_every, save_every, snapshot_every
+        )
     finally:
         checkpoint.save(learner.state(), folder / "learner.pt")
         for process in actors:
             process.terminate()
 
 
-def _learn(config, folder, learner, replay, mailbox, rng, actors, report_every, save_every, snapshot_every) -> Iterator[dict]:  # noqa: ANN001
+def _learn(
+    config, folder, learner, replay, mailbox, rng, actors, report_every, save_every, snapshot_every
+) -> Iterator[dict]:
     while (steps := int(replay.env_steps.sum())) < config.warmup_steps:
         _check_alive(actors)
         yield {"updates": 0, "env_steps": steps, "seconds": learner.seconds}

@@ -52,7 +52,9 @@ def evaluate(
     policy.eval()
     try:
         rounds = [seeds[at : at + environment.num_envs] for at in range(0, len(seeds), environment.num_envs)]
-        return [value for part in rounds for value in _lock_step(policy, environment, part, action, steps, standardizer)]
+        return [
+            value for part in rounds for value in _lock_step(policy, environment, part, action, steps, standardizer)
+        ]
     finally:
         policy.train(was_training)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
-from torch.nn import functional
 
 _LANES = 4  # 16-bit lanes in an int64
 
@@ -24,16 +25,28 @@ class Dropout(nn.Module):
         self.share = share
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        factor = self.factor(x.shape, x)
+        return x if factor is None else x * factor
+
+    def add(self, x: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+        """x + dropout(change), in one pass over memory."""
+        factor = self.factor(change.shape, change)
+        return x + change if factor is None else torch.addcmul(x, change.to(x.dtype), factor.to(x.dtype))
+
+    def factor(self, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor | None:
+        """Zeros and 1/(1 − share), of `shape`, in the type and on the device of `like`; None where nothing drops."""
         if not self.training or self.share == 0:
-            return x
-        if x.is_cuda:
-            return functional.dropout(x, self.share)
-        bits = torch.empty(-(-x.numel() // _LANES), dtype=torch.int64).random_(-(2**63), None)
+            return None
+        if like.is_cuda:
+            return (
+                torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - self.share).div_(1 - self.share)
+            )
+        count = int(torch.Size(shape).numel())
+        bits = torch.empty(-(-count // _LANES), dtype=torch.int64).random_(-(2**63), None)
         dropped = round(self.share * 2**16)
-        keep = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-        # A factor in x's type takes one pass over memory forward and one backward; bytes convert faster than bools.
-        factor = keep.view(torch.uint8).to(x.dtype).mul_(2**16 / (2**16 - dropped))
-        return x * factor
+        keep = bits.view(torch.int16)[:count].view(shape) >= dropped - 2**15
+        # Bytes convert faster than bools.
+        return keep.view(torch.uint8).to(like.dtype).mul_(2**16 / (2**16 - dropped))
 
     def extra_repr(self) -> str:
         return f"share={self.share}"

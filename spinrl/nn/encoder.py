@@ -71,30 +71,33 @@ class SlotEncoder(nn.Module):
         Returns:
             (B, N, d), or (N, C, d) when `rows` is given.
         """
-        batch = observation.shape[0]
-        slots = _look_up(table, index, batch)  # (B, N, d)
-        num_slots = slots.shape[1]
-        state = self.state_encoder(observation) if self.state_encoder is not None else slots[:, :0]  # (B, M, d)
-        x = torch.cat([state, slots], dim=1)  # (B, M+N, d)
+        batch, device = observation.shape[0], observation.device
+        if index is None:
+            index = torch.arange(table.shape[0], device=device).expand(batch, -1)
+        num_slots = index.shape[1]
+        if self.state_encoder is not None:
+            # State tokens join the table, so that one look-up gathers all of a sample's tokens.
+            state = self.state_encoder(observation)  # (B, M, d)
+            first = state.shape[0] * state.shape[1]
+            own = torch.arange(first, device=device).view(state.shape[:2])  # (B, M)
+            table = torch.cat([state.flatten(0, 1).to(table.dtype), table])
+            index = torch.cat([own, index + first], dim=1)
+        x = functional.embedding(index, table)  # (B, M+N, d)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, TransformerBlock)
-            if layer == 0 and table.shape[0] < batch * num_slots:
-                shared = _look_up(block.project(table), index, batch)  # (B, N, 3d)
-                projected = torch.cat([block.project(state), shared], dim=1)
+            if layer == 0 and table.shape[0] < index.numel():
+                projected = functional.embedding(index, block.project(table))  # (B, M+N, 3d)
             else:
-                projected = block.project(x)  # (B, M+N, 3d)
+                projected = block.project(x)
             if layer < last:
                 x = block.finish(x, block.mix(projected))
                 continue
             x, context = x[:, -num_slots:], block.mix(projected, num_slots)  # (B, N, d)
             if rows is not None:
-                columns = torch.arange(num_slots, device=rows.device)[:, None]
-                x, context = x[rows, columns], context[rows, columns]  # (N, C, d)
+                flat = rows * num_slots + torch.arange(num_slots, device=device)[:, None]  # (N, C)
+                x, context = (
+                    part.reshape(batch * num_slots, -1)[flat.view(-1)].view(*rows.shape, -1) for part in (x, context)
+                )
             x = block.finish(x, context)
         return x
-
-
-def _look_up(table: torch.Tensor, index: torch.Tensor | None, batch: int) -> torch.Tensor:
-    """(R, c) → (B, N, c)."""
-    return table.expand(batch, *table.shape) if index is None else functional.embedding(index, table)

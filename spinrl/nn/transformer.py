@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from spinrl.nn.attention import attention
 from spinrl.nn.dropout import Dropout
 
 
@@ -65,20 +66,12 @@ class TransformerBlock(nn.Module):
 
     def mix(self, projected: torch.Tensor, tail: int | None = None) -> torch.Tensor:
         """Attention over (B, T, 3d) for all queries or the last `tail`: contexts (B, T or tail, d), before Out."""
-        batch, tokens, width = projected.shape
-        heads, per_head = self.num_heads, width // 3 // self.num_heads
-        # (3, B, H, T, d/H)
-        query, key, value = projected.view(batch, tokens, 3, heads, per_head).permute(2, 0, 3, 1, 4).unbind()
-        if tail is not None:
-            query = query[:, :, -tail:]
-        # Not scaled_dot_product_attention: with dropout it has no fast path on a CPU, its bfloat16 backward there is
-        # far slower than this, and the sequences are short.
-        scores = query @ key.transpose(-1, -2)  # (B, H, Q, T)
-        weights = self.dropout(scores.softmax(-1))
-        return (weights.to(value.dtype) @ value).transpose(1, 2).flatten(2)  # (B, Q, d)
+        batch, tokens, _ = projected.shape
+        shape = (batch * self.num_heads, tokens if tail is None else tail, tokens)
+        return attention(projected, self.num_heads, tail, self.dropout.factor(shape, projected))
 
     def finish(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """The rest of the block for tokens and their contexts of the same shape (..., d)."""
-        x = x + self.dropout(self.out(context))
+        x = self.dropout.add(x, self.out(context))
         hidden = self.dropout(functional.gelu(self.ffn_in(self.norm_ffn(x))))
-        return x + self.dropout(self.ffn_out(hidden))
+        return self.dropout.add(x, self.ffn_out(hidden))

@@ -80,7 +80,7 @@ class ParallelEnvironment:
         except OSError as error:
             raise RuntimeError(f"environment worker {worker} of {self.task.name} has died") from error
 
-    def _receive(self, worker: int):  # noqa: ANN202 - whatever the message asked for
+    def _receive(self, worker: int):
         try:
             return self._pipes[worker].recv()
         except (EOFError, OSError) as error:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinrl.asm import Masking, masked_cross_entropy
+
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("*.npz"))
 
 NVEC = st.lists(st.integers(2, 9), min_size=1, max_size=6)

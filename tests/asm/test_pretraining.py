@@ -1,6 +1,8 @@
 """Pre-training learns structure, is cached under what it depends on, resumes exactly, and loads strictly."""
 
+import errno
 import json
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -150,3 +152,15 @@ def test_exactly_one_of_epochs_and_steps():
 def test_an_untrained_asm_is_frozen_too():
     asm = FrozenASM.untrained(CONFIG.encoder, 5, SPEC)
     assert asm.seconds == 0 and not any(parameter.requires_grad for parameter in asm.model.parameters())
+
+
+def test_a_full_disk_leaves_nothing_behind(store, monkeypatch, tmp_path):
+    asm = FrozenASM.untrained(CONFIG.encoder, 5, SPEC)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ASMError, match="No space left"):
+        asm.save(tmp_path / "asms" / "x")
+    assert not list((tmp_path / "asms").iterdir())

@@ -16,7 +16,12 @@ from spinrl.specs import ActionSpec
 from spinrl.tasks import get_task
 
 TINY = DecQN(
-    task="finger-spin", hidden=(16,), envs_per_actor=2, warmup_steps=1000, replay_capacity=2000, training_episode_steps=100
+    task="finger-spin",
+    hidden=(16,),
+    envs_per_actor=2,
+    warmup_steps=1000,
+    replay_capacity=2000,
+    training_episode_steps=100,
 )
 
 
