@@ -134,8 +134,7 @@ class RunObserver(Observer):
     def cell_ended(self, outcome: CellOutcome) -> None:
         run, label = self._run, outcome.cell.key.label()
         assert run is not None
-        for stage in list(self._stages):
-            self._finish(stage, label)
+        self._progress.settle(label)
         if outcome.failure:
             run.tags({"failed": outcome.failure})
             self._console.print(f"{label}: failed: {outcome.failure}", style="red", markup=False)
@@ -155,7 +154,7 @@ class RunObserver(Observer):
         if stage in self._stages:
             self._stages.pop(stage).finish()
         else:
-            self._progress.stage(label, stage, 0, "").finish(skipped=True)
+            self._progress.settle(label, stage)
         self._stage = None
 
 

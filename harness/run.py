@@ -132,6 +132,7 @@ def run(
         tags={**common_tags(experiment), **{f"machine.{name}": value for name, value in attrs.asdict(machine).items()}},
         given_text=resolved.given,
         resolved_text=resolved.resolved,
+        cells=[cell.key for cell in cells],
     )
     outcomes: list[CellOutcome] = []
     status, code = "FINISHED", 0
