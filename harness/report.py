@@ -199,28 +199,33 @@ def _seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
         prog="python -m harness.report",
         description="Rebuild an experiment's tables and figures from the returns stored in MLflow, without training.",
         epilog="""examples:
-  python -m harness.report --experiment spin-humanoid
-  python -m harness.report --experiment spin-humanoid --out report/
-  python -m harness.report --experiment spin-humanoid --tracking-uri http://localhost:5000
+  python -m harness.report --experiment spin_humanoid
+  python -m harness.report --experiment spin_humanoid --out report/
+  python -m harness.report --experiment spin_humanoid --tracking-uri http://localhost:5000
 
 All invocations of the experiment are merged: of a cell run twice, the results that went furthest through the
 budget count, and of equals the latest.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--experiment", required=True, help="name of the MLflow experiment")
-    parser.add_argument(
+    made.add_argument("--experiment", required=True, help="name of the MLflow experiment")
+    made.add_argument(
         "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db here)"
     )
-    parser.add_argument(
+    made.add_argument(
         "--out", type=Path, default=Path("report"), help="folder for report.md and figures (default: report)"
     )
-    options = parser.parse_args(arguments)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = parser().parse_args(arguments)
 
     from harness.results import ResultsError, load_results  # MLflow takes seconds to import; --help need not wait
 
