@@ -208,7 +208,13 @@ class Experiment(ExperimentConfig):
             recipes={name: attrs.evolve(tier, transitions=400) for name, tier in self.recipes.items()},
             pretraining=attrs.evolve(self.pretraining, encoder=encoder, batch_size=64, steps=5, epochs=None),
             training=attrs.evolve(self.training, gradient_steps=20, batch_size=32, report_every=5),
-            evaluation=attrs.evolve(self.evaluation, fractions=(0.5, 1.0), episodes=2, episode_steps=50),
+            evaluation=attrs.evolve(
+                self.evaluation,
+                fractions=(0.5, 1.0),  # type: ignore[arg-type]  # mypy takes no generic converter
+                every_steps=None,
+                episodes=2,
+                episode_steps=50,
+            ),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import attrs
 
@@ -53,7 +54,7 @@ def run_grid(
     for number, cell in enumerate(cells):
         observer.cell_started(number, cell)
         try:
-            evaluations = run_cell(experiment, cell, machine, lambda event, cell=cell: observer.event(cell, event))
+            evaluations = run_cell(experiment, cell, machine, partial(observer.event, cell))
             outcome = CellOutcome(cell, tuple(evaluations), None)
         except EXPECTED as error:
             outcome = CellOutcome(cell, (), str(error) or type(error).__name__)

@@ -214,9 +214,7 @@ budget count, and of equals the latest.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--experiment", required=True, help="name of the MLflow experiment")
-    made.add_argument(
-        "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db here)"
-    )
+    made.add_argument("--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db here)")
     made.add_argument(
         "--out", type=Path, default=Path("report"), help="folder for report.md and figures (default: report)"
     )

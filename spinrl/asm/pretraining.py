@@ -52,7 +52,7 @@ class Pretraining(Component):
     encoder: ASMEncoder = attrs.field(factory=ASMEncoder)
     masking: Masking = attrs.field(factory=Masking)
     batch_size: int = attrs.field(default=1024, validator=ge(1))
-    epochs: int | None = attrs.field(default=100, validator=optional(ge(1)))
+    epochs: int | None = attrs.field(default=100, validator=optional(ge(1)))  # type: ignore[arg-type]
     steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
     learning_rate: float = attrs.field(default=4e-4, validator=gt(0))
     schedule: Literal["constant", "cosine"] = attrs.field(default="constant", validator=in_(("constant", "cosine")))

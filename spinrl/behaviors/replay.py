@@ -6,7 +6,9 @@ Files rather than process memory: whatever kills the run, the replay is still th
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import attrs
 import numpy as np
@@ -20,6 +22,16 @@ class ReplayLayout:
     capacity: int  # transitions per actor
     observation_size: int
     num_sub_actions: int
+
+
+class NStepTransition(NamedTuple):
+    """A step, the discounted sum of the rewards from it on, and the observation to bootstrap from."""
+
+    observation: np.ndarray  # (S,)
+    action: np.ndarray  # (N,)
+    reward: float
+    discount: float
+    bootstrap: np.ndarray  # (S,)
 
 
 class SharedReplay:
@@ -45,14 +57,14 @@ class SharedReplay:
         self.written = _open(folder / "written.bin", np.int64, (layout.num_actors,))  # transitions, ever
         self.env_steps = _open(folder / "env_steps.bin", np.int64, (layout.num_actors,))
 
-    def append(self, actor: int, observation, action, reward: float, discount: float, bootstrap) -> None:
+    def append(self, actor: int, transition: NStepTransition) -> None:
         """Write one n-step transition; the row becomes visible once complete."""
         row = int(self.written[actor]) % self.layout.capacity
-        self.observation[actor, row] = observation
-        self.action[actor, row] = action
-        self.reward[actor, row] = reward
-        self.discount[actor, row] = discount
-        self.bootstrap_observation[actor, row] = bootstrap
+        self.observation[actor, row] = transition.observation
+        self.action[actor, row] = transition.action
+        self.reward[actor, row] = transition.reward
+        self.discount[actor, row] = transition.discount
+        self.bootstrap_observation[actor, row] = transition.bootstrap
         self.written[actor] += 1
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -79,13 +91,15 @@ class NStepWindow:
         self._gamma = gamma
         self._steps: deque[tuple[np.ndarray, np.ndarray, float]] = deque()
 
-    def push(self, observation: np.ndarray, action: np.ndarray, reward: float, following: np.ndarray, last: bool):
-        """Add a step; yields (observation, action, reward sum, discount, bootstrap observation) that are ready."""
+    def push(
+        self, observation: np.ndarray, action: np.ndarray, reward: float, following: np.ndarray, last: bool
+    ) -> Iterator[NStepTransition]:
+        """Add a step, which is the last of its episode or not; yields the transitions that are ready."""
         self._steps.append((observation, action, reward))
         while len(self._steps) == self._n_step or (last and self._steps):
             total = sum(self._gamma**k * step[2] for k, step in enumerate(self._steps))
             first = self._steps[0]
-            yield first[0], first[1], total, self._gamma ** len(self._steps), following
+            yield NStepTransition(first[0], first[1], total, self._gamma ** len(self._steps), following)
             self._steps.popleft()
 
 

@@ -233,8 +233,8 @@ def _act(config: DecQN, folder: Path, actor: int, parent: int) -> None:
             over = ages[i] >= lengths[i]
             shaped = rewards[i] + (config.shaping.bonus(following[i]) if config.shaping else 0.0)
             ready = windows[i].push(observations[i], actions[i], shaped, following[i], over)
-            for observation, action, reward, discount, bootstrap in ready:
-                replay.append(actor, observation, action, reward * config.reward_scale, discount, bootstrap)
+            for transition in ready:
+                replay.append(actor, transition._replace(reward=transition.reward * config.reward_scale))
             if over:
                 if i == greedy_env:
                     with (folder / f"greedy-{actor}.jsonl").open("a") as file:
@@ -337,11 +337,12 @@ def train(
     ]
     for process in actors:
         process.start()
-    rng = numpy_generator(config.seed, "replay", learner.updates)
     try:
-        yield from _learn(
-            config, folder, learner, replay, mailbox, rng, actors, report_every, save_every, snapshot_every
-        )
+        for progress in _learn(learner, replay, mailbox, folder, report_every, save_every, snapshot_every):
+            for number, process in enumerate(actors):
+                if not process.is_alive():
+                    raise RuntimeError(f"actor {number} died, exit code {process.exitcode}; its own error stands above")
+            yield progress
     finally:
         checkpoint.save(learner.state(), folder / "learner.pt")
         for process in actors:
@@ -349,10 +350,17 @@ def train(
 
 
 def _learn(
-    config, folder, learner, replay, mailbox, rng, actors, report_every, save_every, snapshot_every
-) -> Iterator[dict]:
+    learner: Learner,
+    replay: SharedReplay,
+    mailbox: _Mailbox,
+    folder: Path,
+    report_every: float,
+    save_every: float,
+    snapshot_every: float,
+) -> Iterator[dict[str, Any]]:
+    config = learner.config
+    rng = numpy_generator(config.seed, "replay", learner.updates)
     while (steps := int(replay.env_steps.sum())) < config.warmup_steps:
-        _check_alive(actors)
         yield {"updates": 0, "env_steps": steps, "seconds": learner.seconds}
         time.sleep(min(report_every, 2.0))
     if learner.updates == 0:
@@ -366,12 +374,12 @@ def _learn(
         loss = learner.update(replay.sample(config.batch_size, rng))
         if learner.updates % 100 == 0:
             mailbox.publish(learner.network)
-            while replay.env_steps.sum() < config.warmup_steps + learner.updates * config.steps_per_update:
-                _check_alive(actors)
+            waiting = time.monotonic() + report_every  # for the actors, but not without a report
+            wanted = config.warmup_steps + learner.updates * config.steps_per_update
+            while replay.env_steps.sum() < wanted and time.monotonic() < waiting:
                 time.sleep(0.01)
         now = time.monotonic()
         if now - reported >= report_every:
-            _check_alive(actors)
             learner.seconds += now - reported
             yield {
                 "updates": learner.updates,
@@ -395,12 +403,6 @@ def _learn(
             }
             checkpoint.save(kept, folder / f"snapshot-{learner.updates:08d}.pt")
             snapshot = now
-
-
-def _check_alive(actors: list) -> None:
-    for number, process in enumerate(actors):
-        if not process.is_alive():
-            raise RuntimeError(f"actor {number} died with exit code {process.exitcode}; its own error stands above")
 
 
 def greedy_return(folder: Path, last: int = 10) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class ParallelEnvironment:
         except OSError as error:
             raise RuntimeError(f"environment worker {worker} of {self.task.name} has died") from error
 
-    def _receive(self, worker: int):
+    def _receive(self, worker: int) -> Any:
         try:
             return self._pipes[worker].recv()
         except (EOFError, OSError) as error:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay
+from spinrl.behaviors.replay import NStepTransition, NStepWindow, ReplayLayout, SharedReplay
 
 
 @given(st.integers(1, 5), st.integers(1, 12), st.floats(0.5, 0.999))
@@ -14,7 +14,7 @@ def test_every_step_becomes_one_transition_with_the_sum_until_its_bootstrap(n_st
     made = []
     for step in range(length):
         made += window.push(np.array([step]), np.array([0]), float(step + 1), np.array([step + 1]), step == length - 1)
-    assert [int(first[0]) for first, *_ in made] == list(range(length))
+    assert [int(each.observation[0]) for each in made] == list(range(length))
     for start, (_, _, total, discount, bootstrap) in enumerate(made):
         steps = min(n_step, length - start)  # the time limit cuts the sum
         assert total == pytest.approx(sum(gamma**k * (start + k + 1) for k in range(steps)))
@@ -27,7 +27,7 @@ LAYOUT = ReplayLayout(num_actors=2, capacity=4, observation_size=3, num_sub_acti
 
 def _append(replay, actor, value):
     row = np.full(3, value, np.float32)
-    replay.append(actor, row, np.array([value % 3, 1]), float(value), 0.9, row + 1)
+    replay.append(actor, NStepTransition(row, np.array([value % 3, 1]), float(value), 0.9, row + 1))
 
 
 def test_replay_overwrites_the_oldest_and_survives_reopening(tmp_path):
