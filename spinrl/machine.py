@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import sysconfig
@@ -14,6 +15,8 @@ import torch
 from attrs.validators import ge, in_, optional
 
 from spinrl.registry import Component, register
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 @register
@@ -86,8 +89,9 @@ class ResolvedMachine:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
     def apply(self) -> None:
-        """Set this process's thread count."""
+        """Set up this process: its thread count, and that freed memory stays with it."""
         torch.set_num_threads(self.threads)
+        _keep_freed_memory()
 
 
 def fast_bf16(device: str) -> bool:
@@ -107,6 +111,18 @@ def compiler_available(device: str) -> bool:
     compilers = (os.environ.get("CXX"), "g++", "clang++")
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     return any(shutil.which(name) for name in compilers if name) and headers.exists()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep large freed blocks: a training step frees and asks for the same ones again.
+
+    By default each goes back to the system and comes back page by page, up to a fifth of a step's time. Where the C
+    library has no such settings, nothing is changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _processor_name() -> str:

@@ -30,17 +30,16 @@ class Dropout(nn.Module):
 
     def add(self, x: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
         """x + dropout(change), in one pass over memory."""
-        factor = self.factor(change.shape, change)
-        return x + change if factor is None else torch.addcmul(x, change.to(x.dtype), factor.to(x.dtype))
+        factor = self.factor(change.shape, x)
+        return x + change if factor is None else torch.addcmul(x, change.to(x.dtype), factor)
 
     def factor(self, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor | None:
         """Zeros and 1/(1 − share), of `shape`, in the type and on the device of `like`; None where nothing drops."""
         if not self.training or self.share == 0:
             return None
         if like.is_cuda:
-            return (
-                torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - self.share).div_(1 - self.share)
-            )
+            kept = torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - self.share)
+            return kept.div_(1 - self.share)
         count = int(torch.Size(shape).numel())
         bits = torch.empty(-(-count // _LANES), dtype=torch.int64).random_(-(2**63), None)
         dropped = round(self.share * 2**16)

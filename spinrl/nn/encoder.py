@@ -96,8 +96,6 @@ class SlotEncoder(nn.Module):
             x, context = x[:, -num_slots:], block.mix(projected, num_slots)  # (B, N, d)
             if rows is not None:
                 flat = rows * num_slots + torch.arange(num_slots, device=device)[:, None]  # (N, C)
-                x, context = (
-                    part.reshape(batch * num_slots, -1)[flat.view(-1)].view(*rows.shape, -1) for part in (x, context)
-                )
+                x, context = (functional.embedding(flat, part.flatten(0, 1)) for part in (x, context))  # (N, C, d)
             x = block.finish(x, context)
         return x
