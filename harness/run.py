@@ -136,7 +136,9 @@ def run(
     )
     outcomes: list[CellOutcome] = []
     status, code = "FINISHED", 0
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A run started in the background of a script comes with Ctrl-C ignored; both signals stop it in good order.
+    handled = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in handled}
     progress = Progress(len(cells), console, plan=plan)
     observer = RunObserver(experiment, machine, parent, progress, console, meta)
     try:
@@ -154,7 +156,8 @@ def run(
         tracker.close()
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     table = to_frame(observer.results, preset=experiment.preset)
     parent.results(table, meta)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -90,11 +91,12 @@ class ParallelEnvironment:
 
 def _serve(pipe: Connection, task: str, bins: int, count: int) -> None:
     """Body of a worker: answer until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; a worker ends when its pipe closes
     environment = BatchedEnvironment(get_task(task), bins, count)
     while True:
         try:
             message = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         if message[0] == "reset":
             _, local, seed, default_pose = message

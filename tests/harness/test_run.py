@@ -182,7 +182,7 @@ def test_a_damaged_store_fails_its_cells_by_name(shared_cache, tmp_path, monkeyp
     home = tmp_path / "damaged"
     shutil.copytree(shared_cache, home)
     monkeypatch.setenv("SPINRL_HOME", str(home))
-    (folder,) = (home / "stores").glob("*-expert-*")
+    (folder,) = (path for path in (home / "stores").glob("*-expert-*") if path.is_dir())
     largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     os.chmod(largest, 0o644)
     content = bytearray(largest.read_bytes())
