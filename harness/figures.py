@@ -153,10 +153,10 @@ def _reference_lines(axes: Axes, reference: Reference | None) -> None:
     if reference is None:
         return
     # Curves begin low on the left and end high on the right: each name lies where they are not.
-    for value, name, side in ((reference.expert, "published expert", "left"), (reference.random, "published random", "right")):
+    for value, name, side in ((reference.expert, "expert", "left"), (reference.random, "random", "right")):
         axes.axhline(value, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)
         axes.annotate(
-            name,
+            f"published {name}",
             (float(side == "right"), value),
             xycoords=("axes fraction", "data"),
             xytext=(3 if side == "left" else -3, 2),
