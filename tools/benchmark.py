@@ -205,7 +205,8 @@ class Benchmark:
         for what, measure in measures.items():
             per_second, share = measure()
             after = matmul_gflops(torch.float32, self.machine)
-            public = PUBLIC.get(self.task.name, {}).get(what)
+            # The public figures are of the paper's sizes.
+            public = PUBLIC.get(self.task.name, {}).get(what) if self.experiment.preset == "paper" else None
             yield Row(self.task.name, what, per_second, share, (before + after) / 2, public)
             before = after
 

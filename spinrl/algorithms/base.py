@@ -43,7 +43,15 @@ class Algorithm(nn.Module, ABC):
         super().__init__()
         self.policy = policy
         self.machine = machine
+        # Nearly all of an update's work is in here. Its backward pass is compiled with it; compiling around `backward`
+        # and the optimizers would break the graph at each of them and gain nothing.
+        self._log_prob = torch.compile(policy.log_prob) if machine.compile else policy.log_prob
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    def policy_log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """The policy's log π(a|s) (B,) in float32, computed in the machine's precision and compiled if it says so."""
+        with self.machine.autocast():
+            return self._log_prob(observation, action).float()
 
     @abstractmethod
     def update(self, batch: TensorDictBase) -> TensorDict:

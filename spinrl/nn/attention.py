@@ -26,9 +26,10 @@ def attention(
         (B, Q, d) with Q = `tail` or T.
     """
     queries = projected.shape[1] if tail is None else tail
-    if torch.is_grad_enabled() and projected.requires_grad:
-        return _Attention.apply(projected, num_heads, queries, factor)
-    return _forward(projected, num_heads, queries, factor)[0]
+    # A compiler finds a gradient without spare copies by itself.
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and projected.requires_grad):
+        return _forward(projected, num_heads, queries, factor)[0]
+    return _Attention.apply(projected, num_heads, queries, factor)
 
 
 def _split_heads(x: torch.Tensor, num_heads: int) -> torch.Tensor:

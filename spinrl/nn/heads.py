@@ -48,9 +48,15 @@ class StackedHeads(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, N, K) from one input per sub-action, (B, N, d), or from one for all, (B, d)."""
-        if x.dim() == 2:
-            x = x[:, None].expand(-1, self.weight.shape[0], -1)
-        return self.slot_major(x.transpose(0, 1)).transpose(0, 1)
+        if x.dim() == 3:
+            return self.slot_major(x.transpose(0, 1)).transpose(0, 1)
+        num, _, choices = self.weight.shape
+        if self.hidden_weight is not None:
+            return self.slot_major(x.expand(num, -1, -1)).transpose(0, 1)
+        # Linear heads on one input are one plain product, (B, d) x (d, N·K).
+        with torch.autocast(x.device.type, enabled=False):
+            logits = torch.addmm(self.bias.flatten(), x.float(), self.weight.transpose(0, 1).flatten(1))
+        return self._mask(logits.view(-1, num, choices), self.invalid)
 
     def slot_major(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, C, K) from inputs (N, C, d): any C rows for each sub-action."""
@@ -58,14 +64,16 @@ class StackedHeads(nn.Module):
             x = self.dropout(functional.gelu(torch.baddbmm(self.hidden_bias, x, self.hidden_weight)))
         with torch.autocast(x.device.type, enabled=False):
             logits = torch.baddbmm(self.bias, x.float(), self.weight)
-        return logits.masked_fill(self.invalid[:, None], -torch.inf) if self.padded else logits
+        return self._mask(logits, self.invalid[:, None])
 
     def one(self, sub_action: int, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of one sub-action from its inputs (B, d), for policies that decide one after the other."""
-        only = slice(sub_action, sub_action + 1)
         if self.hidden_weight is not None and self.hidden_bias is not None:
             hidden = x @ self.hidden_weight[sub_action] + self.hidden_bias[sub_action]
             x = self.dropout(functional.gelu(hidden))
         with torch.autocast(x.device.type, enabled=False):
             logits = torch.addmm(self.bias[sub_action], x.float(), self.weight[sub_action])
-        return logits.masked_fill(self.invalid[only], -torch.inf) if self.padded else logits
+        return self._mask(logits, self.invalid[sub_action])
+
+    def _mask(self, logits: torch.Tensor, invalid: torch.Tensor) -> torch.Tensor:
+        return logits.masked_fill(invalid, -torch.inf) if self.padded else logits

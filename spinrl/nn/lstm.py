@@ -40,6 +40,7 @@ class LSTMLayer(nn.Module):
         """(..., d_in) → (..., 4h)."""
         return functional.linear(x, self.weight_ih, self.bias)
 
+    @torch.compiler.disable  # its loop would be unrolled, step by step
     def forward(self, gates: torch.Tensor) -> torch.Tensor:
         """Hidden states of a whole sequence from its input gates: (T, B, 4h) → (T, B, h), from a zero memory."""
         dtype = torch.get_autocast_dtype(gates.device.type) if torch.is_autocast_enabled(gates.device.type) else None
@@ -69,7 +70,6 @@ class _Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.compiler.disable
     def forward(ctx: Any, gates: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         steps, batch, width = gates.shape[0], gates.shape[1], weight.shape[1]
         opened = torch.empty_like(gates)  # (T, B, 4h), activated
@@ -96,7 +96,6 @@ class _Recurrence(torch.autograd.Function):
         return hidden
 
     @staticmethod
-    @torch.compiler.disable
     def backward(ctx: Any, grad_hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         opened, cells, hidden, weight = ctx.saved_tensors
         steps, batch, width = cells.shape

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spinrl.algorithms import IQL
-from spinrl.machine import ResolvedMachine
+from spinrl.machine import ResolvedMachine, compiler_available
 from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
 from spinrl.specs import NEXT_TERMINATED, ActionSpec
 
@@ -37,6 +37,22 @@ def test_bf16_losses_are_those_of_fp32_up_to_its_precision(policy):
     assert torch.equal(losses["fp32"]["loss_value"], losses["bf16"]["loss_value"])
     assert torch.equal(losses["fp32"]["loss_qvalue"], losses["bf16"]["loss_qvalue"])
     torch.testing.assert_close(losses["bf16"]["loss_policy"], losses["fp32"]["loss_policy"], rtol=0.02, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not compiler_available("cpu"), reason="torch.compile finds no C++ compiler here")
+def test_compiled_losses_are_those_of_eager_mode():
+    """The same random numbers too: dropout draws from torch's generator in both."""
+    spec = ActionSpec([2, 5, 3])
+    losses = {}
+    for compiled in (False, True):
+        algorithm = contracts.build_algorithm(
+            SMALL, POLICIES["factored"], spec, machine=ResolvedMachine(compile=compiled)
+        )
+        torch.manual_seed(0)
+        losses[compiled] = [algorithm.update(contracts.random_batch(spec, seed=step)) for step in range(3)]
+    for eager, compiled in zip(losses[False], losses[True], strict=True):
+        torch.testing.assert_close(compiled.to_dict(), eager.to_dict(), rtol=1e-5, atol=1e-6)
 
 
 def test_bootstrapping_stops_on_termination_only():
