@@ -345,6 +345,8 @@ def train(
             yield progress
     finally:
         checkpoint.save(learner.state(), folder / "learner.pt")
+        if learner.updates:  # the last state is a candidate too
+            _keep_snapshot(learner, replay, folder)
         for process in actors:
             process.terminate()
 
@@ -394,15 +396,20 @@ def _learn(
             checkpoint.save(learner.state(), folder / "learner.pt")
             saved = now
         if now - snapshot >= snapshot_every:
-            kept = {
-                "network": learner.network.state_dict(),
-                "updates": learner.updates,
-                "env_steps": int(replay.env_steps.sum()),
-                "seconds": learner.seconds + now - reported,
-                "greedy": greedy_return(folder),
-            }
-            checkpoint.save(kept, folder / f"snapshot-{learner.updates:08d}.pt")
+            _keep_snapshot(learner, replay, folder)
             snapshot = now
+
+
+def _keep_snapshot(learner: Learner, replay: SharedReplay, folder: Path) -> None:
+    """Keep the network as it is now, with what is known of it, for `spinrl.behaviors.shipping` to choose from."""
+    kept = {
+        "network": learner.network.state_dict(),
+        "updates": learner.updates,
+        "env_steps": int(replay.env_steps.sum()),
+        "seconds": learner.seconds,
+        "greedy": greedy_return(folder),
+    }
+    checkpoint.save(kept, folder / f"snapshot-{learner.updates:08d}.pt")
 
 
 def greedy_return(folder: Path, last: int = 10) -> float | None:
