@@ -342,8 +342,8 @@ FAULTS = {
         "a.gin:2: SEDE is set as a macro, but nothing uses %SEDE; did you mean %SEED?",
     ),
     "field without component": (
-        "weight = 1",
-        "a.gin:1: weight is set as a macro, but nothing uses %weight; did you mean Pear.weight?",
+        "pips = 5",
+        "a.gin:1: pips is set as a macro, but nothing uses %pips; did you mean Pear.pips?",
     ),
     "undefined macro": (
         "SEED = 1\nBasket.seed = %SEED\nPear.pips = %SEDE",

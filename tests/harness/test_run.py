@@ -24,6 +24,8 @@ ONE_TIER = ["--set", "Experiment.tiers=['expert']"]
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # MLflow keeps a store of a relative path open across a change of folder: each test names its own.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +55,7 @@ def test_the_real_chain_on_every_policy(shared_cache, capsys):
     assert (table[table["policy"] != "spin"]["asm_seconds"] == 0).all()
     assert meta.references["humanoid-stand", 3].expert == 711.9
 
-    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name("spin_humanoid-smoke")
     runs = client.search_runs([experiment.experiment_id])
     assert {each.info.status for each in runs} == {"FINISHED"}
@@ -104,7 +106,7 @@ def test_ctrl_c_leaves_a_readable_run_marked_as_stopped_that_goes_on(shared_cach
     finally:
         process.kill()
     assert "stopped" in rest
-    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     runs = client.search_runs([client.get_experiment_by_name("long").experiment_id])
     assert {each.info.status for each in runs} == {"KILLED"}
     table, _ = load_results(None, "long")
