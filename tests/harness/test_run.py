@@ -128,7 +128,6 @@ def _smoke_sizes() -> Path:
         "Experiment.name = 'long'\nexpert/Tier.transitions = 400\nPretraining.steps = 2\nPretraining.batch_size = 16\n"
         "ASMEncoder.d_model = 16\nASMEncoder.num_blocks = 1\nTraining.gradient_steps = 1500\nTraining.batch_size = 16\n"
         "Evaluating.fractions = [0.01, 1.0]\nEvaluating.episodes = 1\nEvaluating.episode_steps = 5\n"
-        "Machine.threads = 1\n"
     )
     return path
 
