@@ -11,9 +11,9 @@ import torch
 from tensordict import TensorDict
 
 from harness.experiment import Cell, Experiment
-from harness.preflight import disk_needed
+from harness.preflight import disk_needed, take_missing
 from spinrl.asm import FrozenASM, asm_folder, masked_prediction
-from spinrl.data import Rollout, cached_tier, collected, rollouts
+from spinrl.data import Rollout, cached_tier, rollouts
 from spinrl.machine import ResolvedMachine
 from spinrl.specs import (
     ACTION,
@@ -103,11 +103,7 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
         parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
         transitions = sum(count for _, count in parts)
         memory = max(memory, transitions * 4 * get_task(key.task).observation_size)
-        missing = 0
-        for rollout, count in parts:
-            held = have.setdefault(rollout, collected(rollout))
-            missing += max(0, count - held)
-            have[rollout] = max(count, held)
+        missing = take_missing(parts, have)
         environment_step = rates.environment(cell)
         # Evaluation steps environments in as many processes as collection does.
         stages.append(StageCost(label, "collecting", missing * environment_step / processes))

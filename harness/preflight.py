@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.experiment import Cell, Experiment
 from spinrl.behaviors import BehaviorError
@@ -48,10 +48,20 @@ def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
             raise PreflightError(f"tier {key.tier}: {error}") from error
         task = get_task(key.task)
         per_transition = 4 * task.observation_size + task.num_sub_actions * (1 if key.bins <= 256 else 2) + 14
-        missing = 0
-        for rollout, count in parts:
-            held = have.setdefault(rollout, collected(rollout))
-            missing += max(0, count - held)
-            have[rollout] = max(count, held)
-        needed += per_transition * (missing + sum(count for _, count in parts))
+        needed += per_transition * (take_missing(parts, have) + sum(count for _, count in parts))
     return needed
+
+
+def take_missing(parts: Iterable[tuple[Rollout, int]], have: dict[Rollout, int]) -> int:
+    """How many transitions of `parts` have to be collected, given what the cache and earlier parts provide.
+
+    Args:
+        parts: what a dataset takes of each sequence of episodes.
+        have: transitions there will be of each sequence so far; brought up to date with `parts`.
+    """
+    missing = 0
+    for rollout, count in parts:
+        held = have.setdefault(rollout, collected(rollout))
+        missing += max(0, count - held)
+        have[rollout] = max(count, held)
+    return missing
