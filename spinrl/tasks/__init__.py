@@ -2,7 +2,7 @@
 
 from spinrl.tasks.environment import BatchedEnvironment, Environment, control_values
 from spinrl.tasks.parallel import ParallelEnvironment
-from spinrl.tasks.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task, normalized_score
+from spinrl.tasks.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task
 
 __all__ = [
     "EPISODE_STEPS",
@@ -15,5 +15,4 @@ __all__ = [
     "Task",
     "control_values",
     "get_task",
-    "normalized_score",
 ]

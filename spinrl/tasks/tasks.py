@@ -130,9 +130,3 @@ def get_task(name: str) -> Task:
     near = difflib.get_close_matches(str(name), TASKS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise KeyError(f"no task is called {name!r}; {hint}known tasks: {', '.join(TASKS)}")
-
-
-def normalized_score(task: Task, bins: int, value: float) -> float:
-    """100 · (return − random) / (expert − random), by the published returns."""
-    low, high = task.random_return(bins), task.expert_return(bins)
-    return 100.0 * (value - low) / (high - low)
