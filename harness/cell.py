@@ -22,7 +22,7 @@ from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import ReplayLoader, Standardizer, Store, home, tier_store
+from spinrl.data import ReplayLoader, RowFeatures, Standardizer, Store, features_path, home, row_features, tier_store
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
@@ -36,7 +36,7 @@ class CellError(Exception):
 
 @attrs.frozen
 class StageStarted:
-    """A stage begins: collecting, pre-training, training or evaluating."""
+    """A stage begins: collecting, pre-training, embedding, training or evaluating."""
 
     stage: str
     total: int
@@ -72,6 +72,13 @@ class ASMReady:
 
 
 @attrs.frozen
+class FeaturesReady:
+    """What the policy's frozen part makes of the dataset, computed now or found in the cache."""
+
+    features: RowFeatures
+
+
+@attrs.frozen
 class Resumed:
     """Training goes on from a checkpoint of an interrupted run, with the evaluations made before."""
 
@@ -101,7 +108,18 @@ class Trained:
     path: Path
 
 
-Event = StageStarted | StageProgress | Waiting | DatasetReady | ASMReady | Resumed | Metrics | Evaluated | Trained
+Event = (
+    StageStarted
+    | StageProgress
+    | Waiting
+    | DatasetReady
+    | ASMReady
+    | FeaturesReady
+    | Resumed
+    | Metrics
+    | Evaluated
+    | Trained
+)
 Report = Callable[[Event], None]
 
 
@@ -197,7 +215,8 @@ def run_cell(experiment: Experiment, cell: Cell, machine: ResolvedMachine, repor
         environment.close()
     training.save()
     report(Trained(training.path))
-    shutil.rmtree(training.path.parent, ignore_errors=True)
+    for folder in (training.path.parent, *training.private):
+        shutil.rmtree(folder, ignore_errors=True)
     return training.evaluations
 
 
@@ -232,8 +251,12 @@ class _Training:
         torch.manual_seed(child_seed(seed, "dropout"))
         self.asm = asm
         self.machine = machine
+        self.store = store
+        self.prepared: str | None = None  # identity of the frozen input whose features the loader gives along
+        self.private: set[Path] = set()  # features that no other training can use
         self.step = 0
         self.train_seconds = 0.0
+        self.counted: str | None = None  # identity of the frozen input whose seconds are among `train_seconds`
         self.evaluation_seconds = 0.0
         self.evaluations: list[Evaluation] = []
 
@@ -247,6 +270,7 @@ class _Training:
         torch.set_rng_state(state["torch_rng"])
         self.step = state["step"]
         self.train_seconds = state["train_seconds"]
+        self.counted = state["counted"]
         self.evaluation_seconds = state["evaluation_seconds"]
         self.evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
         report(Resumed(self.step, tuple(self.evaluations)))
@@ -263,6 +287,7 @@ class _Training:
                 "torch_rng": torch.get_rng_state(),
                 "step": self.step,
                 "train_seconds": self.train_seconds,
+                "counted": self.counted,
                 "evaluation_seconds": self.evaluation_seconds,
                 "evaluations": [each.to_plain() for each in self.evaluations],
                 "cell": {
@@ -276,6 +301,50 @@ class _Training:
         )
 
     def advance(self, mark: int, report: Report) -> None:
+        """Train up to gradient step `mark`, with the policy told of its milestones on the way."""
+        total = self.experiment.training.gradient_steps
+        stops = {round(share * total) for share in self.algorithm.policy.milestones}
+        for stop in sorted({mark, *(stop for stop in stops if self.step < stop < mark)}):
+            self.algorithm.policy.reach(self.step / total)
+            self._prepare(report)
+            self._train_to(stop, report)
+
+    def _prepare(self, report: Report) -> None:
+        """Compute what the policy makes of every observation, where that stays the same from here on."""
+        frozen = self.algorithm.policy.frozen_input()
+        if frozen is None or frozen.identity == self.prepared:
+            return
+        started = False
+
+        def progress(done: int, total: int) -> None:
+            nonlocal started
+            if not started:
+                report(StageStarted("embedding", total, "observations"))
+                started = True
+            report(StageProgress(done))
+
+        with self.machine.autocast():
+            features = row_features(
+                self.store,
+                frozen.encode,
+                frozen.shape,
+                frozen.identity,
+                standardizer=self.standardizer,
+                device=self.machine.device,
+                progress=progress,
+                on_wait=lambda path: report(Waiting(path)),
+            )
+        report(FeaturesReady(features))
+        if not frozen.shared:
+            standardized = self.standardizer is not None
+            self.private.add(features_path(frozen.identity, self.store.fingerprint, standardized=standardized))
+        self.loader.give_along(features.values, following=self.cell.algorithm.asks_next_policy)
+        self.prepared = frozen.identity
+        if self.counted != self.prepared:
+            self.train_seconds += features.seconds
+            self.counted = self.prepared
+
+    def _train_to(self, mark: int, report: Report) -> None:
         """Train up to gradient step `mark`; seconds of checkpoints and logging are not training time."""
         report(StageStarted("training", self.experiment.training.gradient_steps, "steps"))
         config = self.experiment.training

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import attrs
 import numpy as np
@@ -11,9 +13,9 @@ import torch
 from tensordict import TensorDict
 
 from harness.experiment import Cell, Experiment
-from harness.preflight import disk_needed, take_missing
-from spinrl.asm import FrozenASM, asm_folder, masked_prediction
-from spinrl.data import Rollout, cached_tier, rollouts
+from harness.preflight import cached_asm, disk_needed, missing_features, take_missing, untrained_policy
+from spinrl.asm import masked_prediction
+from spinrl.data import Rollout, rollouts
 from spinrl.machine import ResolvedMachine
 from spinrl.specs import (
     ACTION,
@@ -22,11 +24,13 @@ from spinrl.specs import (
     NEXT_TERMINATED,
     NEXT_TRUNCATED,
     OBSERVATION,
+    POLICY_INPUT,
     ActionSpec,
 )
 from spinrl.tasks import BatchedEnvironment, get_task
 
 BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
+FEATURE_BATCH = 512  # rows at which encoding is timed
 CELL_DISK = 40e6  # final checkpoint, returns and figures of a cell
 
 
@@ -77,10 +81,10 @@ class _Rates:
         key = (cell.key.task, cell.key.bins)
         return self._once(("asm", *key), lambda: (_asm_seconds(self._experiment, *key, self._machine),))[0]
 
-    def training(self, cell: Cell) -> tuple[float, float]:
-        """Of one update, and of choosing one action for every episode of an evaluation."""
+    def training(self, cell: Cell) -> tuple[float, ...]:
+        """Of one update, of choosing one action for every episode of an evaluation, of one row of features."""
         key = (cell.key.task, cell.key.bins, cell.key.policy, cell.key.algorithm)
-        return self._once(("update", *key), lambda: _update_seconds(self._experiment, cell, self._machine))  # type: ignore[return-value]
+        return self._once(("update", *key), lambda: _update_seconds(self._experiment, cell, self._machine))
 
     def _once(self, key: tuple, measure: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
         if key not in self._known:
@@ -110,26 +114,18 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
         asm = (key.task, key.bins, key.tier, key.seed)
         if cell.policy.needs_asm and asm not in pretrained:
             pretrained.add(asm)
-            cached = _asm_is_cached(experiment, cell)
-            steps = 0 if cached else experiment.pretraining.total_steps(transitions)
+            steps = 0 if cached_asm(experiment, cell) else experiment.pretraining.total_steps(transitions)
             stages.append(StageCost(label, "pre-training", rates.pretraining(cell) * steps))
-        update, acting = rates.training(cell)
+        update, acting, encoding = rates.training(cell)
+        features = missing_features(experiment, cell)
+        if features:
+            memory = max(memory, transitions * 4 * get_task(key.task).observation_size + features)
+            stages.append(StageCost(label, "embedding", encoding * transitions))
         stages.append(StageCost(label, "training", update * experiment.training.gradient_steps))
         once = evaluation.episode_steps * (evaluation.episodes * environment_step / processes + acting)
         stages.append(StageCost(label, "evaluating", once * len(marks)))
     disk = disk_needed(experiment, cells) + CELL_DISK * len(cells)
     return Cost(tuple(stages), BASE_MEMORY + 1.5 * memory, disk)
-
-
-def _asm_is_cached(experiment: Experiment, cell: Cell) -> bool:
-    key = cell.key
-    store = cached_tier(key.tier, cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
-    if store is None:
-        return False
-    standardized = experiment.standardize_observations
-    return asm_folder(
-        experiment.pretraining.fingerprint(store.fingerprint, key.seed, standardized=standardized)
-    ).exists()
 
 
 def _timed(step: Callable[[], object], repeats: int = 3) -> float:
@@ -186,15 +182,21 @@ def _asm_seconds(experiment: Experiment, task: str, bins: int, machine: Resolved
     return _timed(step)
 
 
-def _update_seconds(experiment: Experiment, cell: Cell, machine: ResolvedMachine) -> tuple[float, float]:
+def _update_seconds(experiment: Experiment, cell: Cell, machine: ResolvedMachine) -> tuple[float, float, float]:
     task = get_task(cell.key.task)
     size, spec = task.observation_size, task.action_spec(cell.key.bins)
-    asm = FrozenASM.untrained(experiment.pretraining.encoder, size, spec) if cell.policy.needs_asm else None
-    policy = cell.policy.build(size, spec, asm=asm, seed=0)
+    policy = untrained_policy(experiment, cell)
     algorithm = cell.algorithm.build(policy, size, spec, seed=0, machine=machine)
-    batch = random_batch(experiment.training.batch_size, size, spec).to(machine.device)
-    update = _timed(lambda: float(algorithm.update(batch)["loss_policy"]))
+    observation = random_batch(FEATURE_BATCH, size, spec)[OBSERVATION].to(machine.device)
+    update = encoding = 0.0
+    for begin, end in itertools.pairwise((0.0, *policy.milestones, 1.0)):
+        policy.reach(begin)
+        batch = random_batch(experiment.training.batch_size, size, spec).to(machine.device)
+        if frozen := policy.frozen_input():
+            batch[POLICY_INPUT] = torch.randn(len(batch), *frozen.shape, dtype=torch.bfloat16, device=machine.device)
+            with torch.inference_mode():
+                encoding = _timed(partial(frozen.encode, observation)) / len(observation)
+        update += (end - begin) * _timed(lambda batch=batch: float(algorithm.update(batch)["loss_policy"]))  # type: ignore[misc]
     acting = algorithm.acting_policy().eval()
-    observation = torch.randn(experiment.evaluation.episodes, size, device=machine.device)
     with torch.inference_mode():
-        return update, _timed(lambda: acting.mode(observation))
+        return update, _timed(lambda: acting.mode(observation[: experiment.evaluation.episodes])), encoding

@@ -10,6 +10,7 @@ from harness.cell import (
     DatasetReady,
     Evaluated,
     Event,
+    FeaturesReady,
     Metrics,
     Resumed,
     StageProgress,
@@ -105,6 +106,10 @@ class RunObserver(Observer):
                 self._finish("pre-training", label)
                 run.tags({"asm_fingerprint": asm.fingerprint})
                 run.metrics({"time/asm_seconds": asm.seconds}, 0)
+            case FeaturesReady(features):
+                self._finish("embedding", label)
+                run.metrics({"time/embedding_seconds": features.seconds}, 0)
+                run.tags({"features_bytes": features.num_bytes})
             case Resumed(step, evaluations):
                 self._console.print(f"{label}: goes on from gradient step {step:,}", markup=False, highlight=False)
                 run.tags({"resumed_from_step": step})

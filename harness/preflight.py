@@ -6,8 +6,20 @@ import shutil
 from collections.abc import Iterable, Sequence
 
 from harness.experiment import Cell, Experiment
+from spinrl.asm import ASMError, FrozenASM, asm_folder
 from spinrl.behaviors import BehaviorError
-from spinrl.data import Rollout, collected, home, rollouts
+from spinrl.data import (
+    Rollout,
+    Store,
+    StoreError,
+    cached_tier,
+    collected,
+    features_bytes,
+    features_path,
+    home,
+    rollouts,
+)
+from spinrl.policies import Policy
 from spinrl.tasks import get_task
 
 
@@ -33,7 +45,7 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
 
 
 def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
-    """Bytes of the datasets that are not in the cache yet: sources, and tiers put together from them.
+    """Bytes of what is not in the cache yet: sources, tiers put together from them, and features of these.
 
     Raises:
         PreflightError: when a behaviour is not shipped, or a dataset is too small for its shares.
@@ -49,7 +61,50 @@ def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
         task = get_task(key.task)
         per_transition = 4 * task.observation_size + task.num_sub_actions * (1 if key.bins <= 256 else 2) + 14
         needed += per_transition * (take_missing(parts, have) + sum(count for _, count in parts))
-    return needed
+    return needed + sum(missing_features(experiment, cell) for cell in cells)
+
+
+def untrained_policy(experiment: Experiment, cell: Cell) -> Policy:
+    """The cell's policy on an ASM without pre-training: of the right sizes and speed."""
+    task = get_task(cell.key.task)
+    spec = task.action_spec(cell.key.bins)
+    encoder, size = experiment.pretraining.encoder, task.observation_size
+    asm = FrozenASM.untrained(encoder, size, spec) if cell.policy.needs_asm else None
+    return cell.policy.build(size, spec, asm=asm, seed=0)
+
+
+def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | None:
+    """The cell's dataset and ASM, if the cache holds both; damaged ones are for the cell to report."""
+    key = cell.key
+    try:
+        store = cached_tier(key.tier, cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
+        if store is None:
+            return None
+        standardized = experiment.standardize_observations
+        identity = experiment.pretraining.fingerprint(store.fingerprint, key.seed, standardized=standardized)
+        return (store, FrozenASM.load(asm_folder(identity))) if asm_folder(identity).exists() else None
+    except (StoreError, ASMError):
+        return None
+
+
+def missing_features(experiment: Experiment, cell: Cell) -> int:
+    """Bytes of what the policy will compute of the whole dataset and the cache does not hold; 0 for most policies."""
+    policy = untrained_policy(experiment, cell)
+    policy.reach(1.0)
+    frozen = policy.frozen_input()
+    if frozen is None:
+        return 0
+    cached = cached_asm(experiment, cell)
+    if cached is not None and frozen.shared:
+        store, asm = cached
+        size, spec = store.observation_size, store.action_spec
+        real = cell.policy.build(size, spec, asm=asm, seed=cell.key.seed).frozen_input()
+        standardized = experiment.standardize_observations
+        if real and features_path(real.identity, store.fingerprint, standardized=standardized).exists():
+            return 0
+    key = cell.key
+    parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
+    return features_bytes(sum(count for _, count in parts), frozen.shape)
 
 
 def take_missing(parts: Iterable[tuple[Rollout, int]], have: dict[Rollout, int]) -> int:

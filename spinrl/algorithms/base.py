@@ -13,13 +13,22 @@ from torch import nn
 from spinrl.machine import ResolvedMachine
 from spinrl.policies.base import Policy
 from spinrl.registry import Component
-from spinrl.specs import ACTION, NEXT_OBSERVATION, NEXT_REWARD, NEXT_TERMINATED, OBSERVATION, ActionSpec
+from spinrl.specs import (
+    ACTION,
+    NEXT_OBSERVATION,
+    NEXT_REWARD,
+    NEXT_TERMINATED,
+    OBSERVATION,
+    POLICY_INPUT,
+    ActionSpec,
+)
 
 
 class AlgorithmConfig(Component, ABC):
     """Base of every algorithm's configuration."""
 
     kind: ClassVar[str] = "algorithm"
+    asks_next_policy: ClassVar[bool] = False  # whether `update` evaluates the policy at next observations too
 
     @abstractmethod
     def build(
@@ -48,10 +57,11 @@ class Algorithm(nn.Module, ABC):
         self._log_prob = torch.compile(policy.log_prob) if machine.compile else policy.log_prob
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
-    def policy_log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """The policy's log π(a|s) (B,) in float32, computed in the machine's precision and compiled if it says so."""
+    def policy_log_prob(self, batch: TensorDictBase) -> torch.Tensor:
+        """The policy's log π(a|s) of a batch (B,) in float32, computed in the machine's precision, compiled or not."""
+        observation = batch.get(POLICY_INPUT, batch[OBSERVATION])
         with self.machine.autocast():
-            return self._log_prob(observation, action).float()
+            return self._log_prob(observation, batch[ACTION]).float()
 
     @abstractmethod
     def update(self, batch: TensorDictBase) -> TensorDict:
@@ -64,9 +74,8 @@ class Algorithm(nn.Module, ABC):
     def add_optimizer(
         self, name: str, parameters: Iterable[nn.Parameter], learning_rate: float
     ) -> torch.optim.Optimizer:
-        """An Adam over those parameters that want a gradient, kept in the state dict."""
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        self.optimizers[name] = torch.optim.Adam(trained, lr=learning_rate, fused=True)
+        """An Adam over the parameters, kept in the state dict; it leaves alone what wants no gradient at the time."""
+        self.optimizers[name] = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
         return self.optimizers[name]
 
     def get_extra_state(self) -> dict[str, Any]:

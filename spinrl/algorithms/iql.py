@@ -93,7 +93,7 @@ class IQLAlgorithm(Algorithm):
 
         # (3) The policy by advantage-weighted likelihood, with the V from before (1).
         weight = advantage_weight(target_q - value.detach(), config.inverse_temperature, config.weight_clip)  # (B,)
-        loss_policy = weighted_log_likelihood(self.policy_log_prob(observation, action), weight)
+        loss_policy = weighted_log_likelihood(self.policy_log_prob(batch), weight)
         minimize(loss_policy, self.policy_optimizer)
 
         # (4) Targets.

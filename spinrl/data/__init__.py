@@ -6,6 +6,7 @@ from spinrl.data.collection import CollectionError, Progress, collect_episodes
 from spinrl.data.loader import ReplayLoader, StoreStorage
 from spinrl.data.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
 from spinrl.data.rollout import Rollout, roll_out
+from spinrl.data.row_features import RowFeatures, features_bytes, features_path, row_features
 from spinrl.data.standardizer import Standardizer
 from spinrl.data.store import Episode, Store
 from spinrl.data.tiers import Source, Tier
@@ -17,6 +18,7 @@ __all__ = [
     "Progress",
     "ReplayLoader",
     "Rollout",
+    "RowFeatures",
     "Source",
     "SourceRecord",
     "Standardizer",
@@ -30,12 +32,15 @@ __all__ = [
     "collect_episodes",
     "collected",
     "combine",
+    "features_bytes",
+    "features_path",
     "get_or_build",
     "home",
     "locked",
     "needed",
     "roll_out",
     "rollouts",
+    "row_features",
     "source_store",
     "store_bytes",
     "tier_store",

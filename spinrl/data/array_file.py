@@ -9,6 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+_CHUNK = 1 << 22  # bytes read at once when checking
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of a file's content, as `ArrayFile` counts it, in hexadecimal."""
+    crc32 = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc32 = zlib.crc32(chunk, crc32)
+    return f"{crc32:08x}"
+
 
 class ArrayFile:
     """A file that arrays are appended to, with its size and checksum so far.

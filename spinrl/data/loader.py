@@ -12,7 +12,7 @@ from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, S
 from spinrl.data.standardizer import Standardizer
 from spinrl.data.store import Store
 from spinrl.seeding import torch_generator
-from spinrl.specs import ACTION, OBSERVATION
+from spinrl.specs import ACTION, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
 
 
 class StoreStorage(Storage):
@@ -50,13 +50,22 @@ class StoreStorage(Storage):
         self._reward = place(transitions["reward"])  # (T,)
         self._terminated = place(transitions["terminated"])  # (T,)
         self._truncated = place(transitions["truncated"])  # (T,)
+        self._features: torch.Tensor | None = None
+        self._next_features = False
+
+    def give_along(self, features: torch.Tensor | None, *, following: bool = False) -> None:
+        """Give features (R, ...) of the stored observations along from now on, and of the next ones if `following`.
+
+        They are gathered where they lie, normally from a memory map, since they may be larger than a GPU.
+        """
+        self._features, self._next_features = features, following
 
     def get(self, index: Any) -> TensorDict:
         """Transitions at the indices (B,), with the keys of `spinrl.specs`."""
         index = torch.as_tensor(index, device=self._gather_on)
         ends = self._observe(self._ends.index_select(0, self._row.index_select(0, index)))  # (B, 2, S)
         observation, following = ends.unbind(1)
-        return TensorDict(
+        batch = TensorDict(
             {
                 OBSERVATION: observation,
                 ACTION: self._action.index_select(0, index).long(),
@@ -69,6 +78,12 @@ class StoreStorage(Storage):
             },
             batch_size=index.shape,
         )
+        if self._features is not None:
+            rows = self._row.index_select(0, index).to(self._features.device)
+            batch[POLICY_INPUT] = self._features.index_select(0, rows).to(self._gather_on)
+            if self._next_features:
+                batch[NEXT_POLICY_INPUT] = self._features.index_select(0, rows + 1).to(self._gather_on)
+        return batch
 
     def actions(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Observations (B, S) and actions (B, N) alone."""
@@ -136,6 +151,15 @@ class ReplayLoader:
     def sample(self) -> TensorDict:
         """The next batch: observation (B, S), action (B, N) and, under "next", observation, reward (B, 1), ..."""
         return self.buffer.sample()
+
+    def give_along(self, features: torch.Tensor | None, *, following: bool = False) -> None:
+        """From now on give `policy_input` along: the rows of `features` (R, ...) that belong to the observations.
+
+        Args:
+            features: of every stored observation, or None for no such key.
+            following: also ("next", "policy_input").
+        """
+        self._storage.give_along(features, following=following)
 
     def sample_actions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The observations (B, S) and actions (B, N) of the next batch alone, at half the cost."""

@@ -7,7 +7,6 @@ writable through to the disk, and no slip of a user's may alter a dataset.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from spinrl.data.array_file import checksum
 from spinrl.data.metadata import (
     REMAKE,
     ArrayLayout,
@@ -25,8 +25,6 @@ from spinrl.data.metadata import (
     read_metadata,
 )
 from spinrl.specs import ActionSpec
-
-_CHUNK = 1 << 22  # bytes read at once when checking
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -123,11 +121,7 @@ class Store:
             StoreError: naming the file that was altered.
         """
         for name, record in self.metadata.files.items():
-            checksum = 0
-            with (self.path / name).open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    checksum = zlib.crc32(chunk, checksum)
-            if f"{checksum:08x}" != record.crc32:
+            if checksum(self.path / name) != record.crc32:
                 raise StoreError(f"store {self.path}: {name} has been altered (its checksum differs); {REMAKE}")
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Policies over combinatorial actions: factored, autoregressive, SAINT and SPIN, behind one interface."""
 
 from spinrl.policies.autoregressive import Autoregressive, AutoregressivePolicy
-from spinrl.policies.base import IndependentPolicy, Policy, PolicyConfig, PretrainedASM, gumbel_noise
+from spinrl.policies.base import FrozenInput, IndependentPolicy, Policy, PolicyConfig, PretrainedASM, gumbel_noise
 from spinrl.policies.factored import Factored, FactoredPolicy
 from spinrl.policies.saint import SAINT, SAINTPolicy
 from spinrl.policies.spin import SPIN, SPINPolicy
@@ -13,6 +13,7 @@ __all__ = [
     "AutoregressivePolicy",
     "Factored",
     "FactoredPolicy",
+    "FrozenInput",
     "IndependentPolicy",
     "Policy",
     "PolicyConfig",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
+import attrs
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import InteractionType, TensorDictModuleBase
@@ -48,6 +50,23 @@ class PolicyConfig(Component, ABC):
         """
 
 
+@attrs.frozen
+class FrozenInput:
+    """The part of a policy between the observation and what is trained, while it never changes.
+
+    Attributes:
+        encode: observations (B, S) → (B, *shape), which may stand in for the observations in `Policy.log_prob`.
+        shape: of what one observation becomes.
+        identity: fingerprint of all that `encode` depends on.
+        shared: whether other trainings have the same one, so that it is worth keeping.
+    """
+
+    encode: Callable[[torch.Tensor], torch.Tensor]
+    shape: tuple[int, ...]
+    identity: str
+    shared: bool
+
+
 class Policy(TensorDictModuleBase, ABC):
     """A distribution over joint actions given an observation.
 
@@ -77,6 +96,18 @@ class Policy(TensorDictModuleBase, ABC):
     @abstractmethod
     def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Choose actions: (B, S), Gumbel noise (B, N, K) or None for the mode → action (B, N), logits (B, N, K)."""
+
+    @property
+    def milestones(self) -> tuple[float, ...]:
+        """The shares of the training budget, within (0, 1), at which `reach` changes what is trained."""
+        return ()
+
+    def reach(self, share: float) -> None:
+        """Set what wants a gradient from this share of the training budget on, 0 to 1."""
+
+    def frozen_input(self) -> FrozenInput | None:
+        """What may be computed once for a whole dataset now, where the policy's configuration asks for that."""
+        return None
 
     def log_probs(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
         """Log-probabilities of every choice of every sub-action, (B, N, K); `action` as in `logits`."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import Any, ClassVar, Literal, Self
 
 import attrs
 import torch
-from attrs.validators import in_
+from attrs.validators import ge, in_, le
 from torch import nn
 
 from spinrl.asm.model import ASM
 from spinrl.nn import StateEncoder, seeded_initialization
-from spinrl.policies.base import IndependentPolicy, PolicyConfig, PretrainedASM
+from spinrl.policies.base import FrozenInput, IndependentPolicy, PolicyConfig, PretrainedASM
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
@@ -27,8 +28,11 @@ class SPIN(PolicyConfig):
     Attributes:
         slot_queries: where the slot queries start: standard normal, or the ASM's mask tokens.
         heads: where the heads start: random, or the ASM's heads.
-        train_slot_queries: False keeps the slot queries at their start, and saves the gradient through the blocks.
+        query_share: share of the training budget for which the slot queries are trained, after which they are fixed.
+            0 keeps them at their start; fixed ones save the gradient through the blocks.
+        frozen_share: share of the training budget for which the ASM's part stays frozen; 1 is for ever.
         frozen_dropout: whether dropout in the frozen blocks stays on in training, as in the public code.
+        cached: once the queries are fixed, compute the slot embeddings of the whole dataset and train heads on them.
     """
 
     needs_asm: ClassVar[bool] = True
@@ -37,8 +41,23 @@ class SPIN(PolicyConfig):
         default="random", validator=in_(("random", "mask_tokens"))
     )
     heads: Literal["random", "asm"] = attrs.field(default="random", validator=in_(("random", "asm")))
-    train_slot_queries: bool = True
+    query_share: float = attrs.field(default=1.0, validator=[ge(0), le(1)])
+    frozen_share: float = attrs.field(default=1.0, validator=[ge(0), le(1)])
     frozen_dropout: bool = True
+    cached: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        fixed = (
+            ("query_share", "below 1", self.query_share < 1),
+            ("frozen_share", "1", self.frozen_share == 1),
+            ("frozen_dropout", "False", not self.frozen_dropout),
+        )
+        for field, wanted, holds in fixed if self.cached else ():
+            if not holds:
+                raise ValueError(
+                    f"cached=True wants {field} to be {wanted}, got {getattr(self, field)}: slot embeddings that "
+                    "change in training cannot be computed once"
+                )
 
     def build(
         self, observation_size: int, action_spec: ActionSpec, *, asm: PretrainedASM | None = None, seed: int
@@ -52,6 +71,8 @@ class SPIN(PolicyConfig):
             )
         if model.action_spec != action_spec:
             raise ValueError(f"SPIN wants an ASM for nvec {action_spec.nvec}, got one for {model.action_spec.nvec}")
+        if self.cached and not model.config.state_conditioning:
+            raise ValueError("SPIN.cached wants an ASM with state_conditioning: without, a state encoder is trained")
         with seeded_initialization(seed, "policy"):
             return SPINPolicy(self, model, asm.fingerprint)
 
@@ -69,13 +90,14 @@ class SPINPolicy(IndependentPolicy):
 
     def __init__(self, config: SPIN, asm: ASM, fingerprint: str) -> None:
         super().__init__(asm.observation_size, asm.action_spec)
+        self.config = config
         self.asm_fingerprint = fingerprint
-        self.frozen_dropout = config.frozen_dropout
-        self.encoder = copy.deepcopy(asm.encoder).requires_grad_(False)
+        self.encoder = copy.deepcopy(asm.encoder)
+        given = dict(asm.encoder.named_parameters())
         queries = torch.randn(asm.action_spec.num_sub_actions, asm.config.d_model)  # (N, d)
         if config.slot_queries == "mask_tokens":
             queries = asm.mask_embeddings().detach().cpu().clone()
-        self.slot_queries = nn.Parameter(queries, requires_grad=config.train_slot_queries)
+        self.slot_queries = nn.Parameter(queries)
         self.heads = asm.config.build_heads(asm.action_spec)
         if config.heads == "asm":
             self.heads.load_state_dict(asm.heads.state_dict())
@@ -83,16 +105,48 @@ class SPINPolicy(IndependentPolicy):
             self.encoder.state_encoder = StateEncoder(
                 asm.observation_size, asm.config.d_model, asm.config.num_state_tokens
             )
+        self._from_asm = [parameter for name, parameter in self.encoder.named_parameters() if name in given]
         self.to(asm.embedding.device)
-        self.train(self.training)
+        self.reach(0.0)
 
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        return self.heads(self.encoder(observation, self.slot_queries))
+        """As every policy's; in place of an observation (B, S) its slot embeddings (B, N, d) may be given."""
+        embeddings = observation if observation.dim() == 3 else self._embed(observation)
+        return self.heads(embeddings.to(self.heads.weight.dtype))
+
+    def _embed(self, observation: torch.Tensor) -> torch.Tensor:
+        """Slot embeddings: (B, S) → (B, N, d)."""
+        return self.encoder(observation, self.slot_queries)
+
+    @property
+    def milestones(self) -> tuple[float, ...]:
+        shares = {self.config.query_share, self.config.frozen_share}
+        return tuple(sorted(share for share in shares if 0 < share < 1))
+
+    def reach(self, share: float) -> None:
+        config = self.config
+        self.slot_queries.requires_grad_(share < config.query_share)
+        self._unfrozen = config.frozen_share < 1 and share >= config.frozen_share
+        for parameter in self._from_asm:
+            parameter.requires_grad_(self._unfrozen)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        self.encoder.train(mode and self.frozen_dropout)
+        self.encoder.train(mode and (self.config.frozen_dropout or self._unfrozen))
         return self
+
+    def frozen_input(self) -> FrozenInput | None:
+        if not self.config.cached or self.slot_queries.requires_grad:
+            return None
+        queries = self.slot_queries.detach().cpu().contiguous()
+        digest = hashlib.sha256(queries.numpy().tobytes()).hexdigest()
+        return FrozenInput(
+            encode=self._embed,
+            shape=tuple(queries.shape),
+            identity=f"{self.asm_fingerprint} {digest}",
+            shared=self.config.query_share == 0,
+        )
 
     def get_extra_state(self) -> dict[str, str]:
         """The fingerprint of the ASM, kept in the state dict."""

@@ -15,7 +15,7 @@ POLICIES = {
     "autoregressive": Autoregressive(state_width=8, action_width=4, lstm_width=16),
     "saint": SAINT(encoder=contracts.SMALL),
     "spin": SPIN(),
-    "spin_fixed": SPIN(train_slot_queries=False),
+    "spin_fixed": SPIN(query_share=0.0),
 }
 
 

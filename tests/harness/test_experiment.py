@@ -44,7 +44,7 @@ def test_the_paper_preset_is_the_published_method():
     assert (encoder.dropout, encoder.head_width) == (0.1, 128)
     assert (pretraining.batch_size, pretraining.epochs, pretraining.learning_rate) == (1024, 100, 4e-4)
     assert (pretraining.masking.share, pretraining.masking.probability) == ("fixed", 0.15)
-    assert (spin.slot_queries, spin.heads, spin.train_slot_queries, spin.frozen_dropout) == (
+    assert (spin.slot_queries, spin.heads, spin.query_share, spin.frozen_dropout) == (
         "random",
         "random",
         True,

@@ -69,6 +69,7 @@ def test_the_real_chain_on_every_policy(shared_cache, capsys):
     assert {"eval/return_mean", "eval/normalized_score", "eval/budget_fraction", "time/asm_seconds"} <= set(
         spin.data.metrics
     )
+    assert spin.data.metrics["time/embedding_seconds"] > 0 and list((shared_cache / "features").iterdir())
     assert [m.step for m in client.get_metric_history(spin.info.run_id, "eval/return_mean")] == [10, 20]
     assert spin.inputs.dataset_inputs[0].dataset.digest == spin.data.tags["dataset_fingerprint"]
     assert [file.path for file in client.list_artifacts(spin.info.run_id, "checkpoint")] == ["checkpoint/checkpoint.pt"]

@@ -24,4 +24,4 @@ def test_spin():
 
 
 def test_spin_with_fixed_slot_queries():
-    contracts.check_policy(SPIN(slot_queries="mask_tokens", train_slot_queries=False, frozen_dropout=False))
+    contracts.check_policy(SPIN(slot_queries="mask_tokens", query_share=0.0, frozen_dropout=False))

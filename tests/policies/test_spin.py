@@ -1,5 +1,7 @@
 """What only SPIN promises: frozen parts, its starts, and where its ASM came from."""
 
+import copy
+
 import contracts
 import pytest
 import torch
@@ -32,11 +34,11 @@ def test_a_warm_start_is_the_asms_prediction_on_the_masked_input(nvec, blocks, s
     torch.testing.assert_close(policy.log_probs(observation), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("train_slot_queries", [True, False])
-def test_frozen_parts_never_change_and_the_asm_is_not_touched(train_slot_queries):
+@pytest.mark.parametrize("query_share", [1.0, 0.0])
+def test_frozen_parts_never_change_and_the_asm_is_not_touched(query_share):
     asm = contracts.frozen_asm(SPEC)
     before = {name: value.clone() for name, value in asm.model.state_dict().items()}
-    policy = SPIN(slot_queries="mask_tokens", heads="asm", train_slot_queries=train_slot_queries).build(
+    policy = SPIN(slot_queries="mask_tokens", heads="asm", query_share=query_share).build(
         contracts.SIZE, SPEC, asm=asm, seed=0
     )
     encoder = {name: value.clone() for name, value in policy.encoder.state_dict().items()}
@@ -48,7 +50,7 @@ def test_frozen_parts_never_change_and_the_asm_is_not_touched(train_slot_queries
         assert torch.equal(value, encoder[name]), name
     for name, value in asm.model.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert torch.equal(policy.slot_queries, queries) is not train_slot_queries
+    assert torch.equal(policy.slot_queries, queries) is (query_share == 0)
     assert not torch.equal(policy.heads.weight, heads)
 
 
@@ -91,3 +93,77 @@ def test_an_asm_without_state_conditioning_gets_a_trained_state_encoder():
     observation = torch.randn(2, contracts.SIZE)
     log_probs = policy.log_probs(observation)
     assert not torch.allclose(log_probs[0], log_probs[1])
+
+
+FIXED = {"slot_queries": "mask_tokens", "query_share": 0.0, "frozen_dropout": False}
+
+
+def test_training_on_cached_embeddings_is_training_on_observations():
+    """The same heads, up to bfloat16's digits, whether the frozen part runs in every step or ran once."""
+    live, cached = (SPIN(**FIXED, cached=on) for on in (False, True))
+    trained = {}
+    for config in (live, cached):
+        policy = config.build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC), seed=0)
+        policy.heads.dropout.share = 0.0
+        algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine()).train()
+        for step in range(5):
+            batch = contracts.random_batch(SPEC, seed=step)
+            if frozen := policy.frozen_input():
+                embedded = frozen.encode(batch["observation"])
+                assert embedded.shape[1:] == frozen.shape
+                batch["policy_input"] = embedded.bfloat16()
+            algorithm.update(batch)
+        trained[config.cached] = policy.eval().log_probs(contracts.random_batch(SPEC)["observation"])
+    torch.testing.assert_close(trained[True], trained[False], rtol=0.02, atol=0.01)
+
+
+def test_queries_are_trained_for_their_share_and_then_fixed():
+    config = SPIN(**{**FIXED, "query_share": 0.5}, cached=True)
+    policy = config.build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC), seed=0)
+    algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine()).train()
+    start = policy.slot_queries.detach().clone()
+    assert policy.milestones == (0.5,) and policy.frozen_input() is None
+    algorithm.update(contracts.random_batch(SPEC))
+    half = policy.slot_queries.detach().clone()
+    assert not torch.equal(half, start)
+    policy.reach(0.5)
+    frozen = policy.frozen_input()
+    assert frozen is not None and not frozen.shared
+    algorithm.update(contracts.random_batch(SPEC))
+    assert torch.equal(policy.slot_queries, half)
+    assert policy.frozen_input().identity == frozen.identity
+
+
+def test_an_asm_can_be_unfrozen_after_a_share_of_the_budget():
+    policy = SPIN(frozen_share=0.25, frozen_dropout=False).build(
+        contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC), seed=0
+    )
+    algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine()).train()
+    start = copy.deepcopy(policy.encoder.state_dict())
+    algorithm.update(contracts.random_batch(SPEC))
+    assert not policy.encoder.training
+    assert all(torch.equal(value, start[name]) for name, value in policy.encoder.state_dict().items())
+    policy.reach(0.25)
+    assert policy.encoder.training
+    algorithm.update(contracts.random_batch(SPEC))
+    moved = [name for name, value in policy.encoder.state_dict().items() if not torch.equal(value, start[name])]
+    assert len(moved) > len(start) / 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"query_share": 1.0}, "query_share to be below 1"),
+        ({"frozen_share": 0.5}, "frozen_share to be 1"),
+        ({"frozen_dropout": True}, "frozen_dropout to be False"),
+    ],
+)
+def test_what_changes_in_training_cannot_be_cached(fields, message):
+    with pytest.raises(ValueError, match=message):
+        SPIN(**{**FIXED, **fields}, cached=True)
+
+
+def test_an_asm_that_does_not_see_the_state_cannot_be_cached():
+    encoder = ASMEncoder(d_model=16, num_heads=2, num_blocks=1, state_conditioning=False)
+    with pytest.raises(ValueError, match="state_conditioning"):
+        SPIN(**FIXED, cached=True).build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC, encoder=encoder), seed=0)
