@@ -16,6 +16,7 @@ from spinrl.registry import Component
 from spinrl.specs import (
     ACTION,
     NEXT_OBSERVATION,
+    NEXT_POLICY_INPUT,
     NEXT_REWARD,
     NEXT_TERMINATED,
     OBSERVATION,
@@ -59,9 +60,8 @@ class Algorithm(nn.Module, ABC):
 
     def policy_log_prob(self, batch: TensorDictBase) -> torch.Tensor:
         """The policy's log π(a|s) of a batch (B,) in float32, computed in the machine's precision, compiled or not."""
-        observation = batch.get(POLICY_INPUT, batch[OBSERVATION])
         with self.machine.autocast():
-            return self._log_prob(observation, batch[ACTION]).float()
+            return self._log_prob(policy_input(batch), batch[ACTION]).float()
 
     @abstractmethod
     def update(self, batch: TensorDictBase) -> TensorDict:
@@ -103,6 +103,16 @@ def transition(batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor, torch
         batch[NEXT_TERMINATED].squeeze(-1),
         batch[NEXT_OBSERVATION],
     )
+
+
+def policy_input(batch: TensorDictBase) -> torch.Tensor:
+    """What the policy is given for the observations of a batch: these, or what was computed of them before."""
+    return batch.get(POLICY_INPUT, batch[OBSERVATION])
+
+
+def next_policy_input(batch: TensorDictBase) -> torch.Tensor:
+    """As `policy_input`, for the next observations."""
+    return batch.get(NEXT_POLICY_INPUT, batch[NEXT_OBSERVATION])
 
 
 def minimize(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:

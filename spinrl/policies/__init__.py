@@ -1,7 +1,15 @@
 """Policies over combinatorial actions: factored, autoregressive, SAINT and SPIN, behind one interface."""
 
 from spinrl.policies.autoregressive import Autoregressive, AutoregressivePolicy
-from spinrl.policies.base import FrozenInput, IndependentPolicy, Policy, PolicyConfig, PretrainedASM, gumbel_noise
+from spinrl.policies.base import (
+    FrozenInput,
+    IndependentPolicy,
+    Policy,
+    PolicyConfig,
+    PretrainedASM,
+    gumbel_noise,
+    gumbel_uniform,
+)
 from spinrl.policies.factored import Factored, FactoredPolicy
 from spinrl.policies.saint import SAINT, SAINTPolicy
 from spinrl.policies.spin import SPIN, SPINPolicy
@@ -21,4 +29,5 @@ __all__ = [
     "SAINTPolicy",
     "SPINPolicy",
     "gumbel_noise",
+    "gumbel_uniform",
 ]

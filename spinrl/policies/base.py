@@ -113,6 +113,23 @@ class Policy(TensorDictModuleBase, ABC):
         """Log-probabilities of every choice of every sub-action, (B, N, K); `action` as in `logits`."""
         return self.logits(observation, action).log_softmax(-1)
 
+    def expected_sum(self, observation: torch.Tensor, values: torch.Tensor, samples: int) -> torch.Tensor:
+        """E over the policy's actions of Σ_i values[i, a_i], by the mean over `samples` joint actions.
+
+        Args:
+            observation: (B, S).
+            values: (E, B, N, K) of every choice; those of choices that do not exist are left alone.
+            samples: joint actions drawn from torch's global generator; exact policies draw none.
+
+        Returns:
+            (E, B).
+        """
+        spec = self.action_spec
+        shape = (len(observation), spec.num_sub_actions, spec.max_choices)
+        drawn = [self.sample(observation, gumbel_noise(shape, device=values.device)) for _ in range(samples)]
+        index = torch.stack(drawn, -1).expand(values.shape[0], -1, -1, -1)  # (E, B, N, samples)
+        return values.gather(-1, index).sum(2).mean(-1)
+
     def log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Log-probability of joint actions: (B, S), (B, N) → (B,)."""
         return joint_log_prob(self.log_probs(observation, action), action)
@@ -143,6 +160,10 @@ class Policy(TensorDictModuleBase, ABC):
 class IndependentPolicy(Policy):
     """A policy whose sub-actions are independent given the observation: N categoricals from one set of logits."""
 
+    def expected_sum(self, observation: torch.Tensor, values: torch.Tensor, samples: int = 0) -> torch.Tensor:
+        probabilities = self.log_probs(observation).float().exp()  # (B, N, K), 0 where a choice does not exist
+        return (probabilities * values.masked_fill(probabilities == 0, 0.0)).sum((-1, -2))
+
     def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         logits = self.logits(observation)
         return (logits if noise is None else logits + noise).argmax(-1), logits
@@ -154,9 +175,26 @@ def joint_log_prob(log_probs: torch.Tensor, action: torch.Tensor) -> torch.Tenso
 
 
 def gumbel_noise(
-    shape: tuple[int, ...], *, generator: torch.Generator | None = None, device: torch.device | str | None = None
+    shape: tuple[int, ...] = (),
+    *,
+    uniform: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
 ) -> torch.Tensor:
-    """Standard Gumbel noise, finite throughout: the argmax of logits plus it is a sample of their categorical."""
-    uniform = torch.rand(shape, generator=generator, device=device)
+    """Standard Gumbel noise, finite throughout: the argmax of logits plus it is a sample of their categorical.
+
+    Args:
+        shape: of the noise.
+        uniform: the numbers in [0, 1) to make it from; drawn from `generator` by default.
+        generator: torch's global one by default.
+        device: where to draw.
+    """
+    if uniform is None:
+        uniform = torch.rand(shape, generator=generator, device=device)
     tiny = torch.finfo(uniform.dtype).tiny
     return -(-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()
+
+
+def gumbel_uniform(noise: torch.Tensor) -> torch.Tensor:
+    """The uniform numbers that Gumbel noise was made from."""
+    return (-(-noise).exp()).exp()

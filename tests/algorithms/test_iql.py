@@ -3,20 +3,13 @@
 import contracts
 import pytest
 import torch
+from policy_samples import POLICIES
 
 from spinrl.algorithms import IQL
 from spinrl.machine import ResolvedMachine, compiler_available
-from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
 from spinrl.specs import NEXT_TERMINATED, ActionSpec
 
 SMALL = IQL(hidden=[16, 16])
-POLICIES = {
-    "factored": Factored(hidden=[16, 16]),
-    "autoregressive": Autoregressive(state_width=8, action_width=4, lstm_width=16),
-    "saint": SAINT(encoder=contracts.SMALL),
-    "spin": SPIN(),
-    "spin_fixed": SPIN(query_share=0.0),
-}
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())

@@ -1,0 +1,107 @@
+"""Advantage-weighted actor-critic (Nair et al., 2020) with critics that add up over sub-actions."""
+
+from __future__ import annotations
+
+import copy
+
+import attrs
+import torch
+from attrs.validators import deep_iterable, ge, gt, le
+from tensordict import TensorDict, TensorDictBase
+
+from spinrl.algorithms.base import (
+    Algorithm,
+    AlgorithmConfig,
+    minimize,
+    policy_input,
+    polyak_update,
+    transition,
+)
+from spinrl.algorithms.losses import advantage_weight, ensemble_mse, td_target, weighted_log_likelihood
+from spinrl.machine import ResolvedMachine
+from spinrl.nn import CriticEnsemble, ValueNetwork, seeded_initialization
+from spinrl.policies.base import Policy
+from spinrl.registry import register
+from spinrl.specs import ActionSpec
+
+
+@register
+@attrs.frozen(kw_only=True)
+class AWAC(AlgorithmConfig):
+    """Advantage-weighted actor-critic: values of the policy itself, and a policy by advantage-weighted likelihood.
+
+    Attributes:
+        gamma: discount.
+        polyak_rate: share of critics and value that the targets take over in a step.
+        learning_rate: of Adam, for all networks.
+        temperature: advantages are divided by it; the lower, the more sharply the policy prefers them.
+        weight_clip: largest weight of a transition in the policy's loss.
+        value_samples: joint actions drawn for a state's value, by policies whose sub-actions are not independent.
+        hidden: widths of the critics' and the value network's hidden layers.
+        num_critics: critics in the ensemble, of which the smallest counts.
+    """
+
+    gamma: float = attrs.field(default=0.99, validator=[ge(0), le(1)])
+    polyak_rate: float = attrs.field(default=0.005, validator=[gt(0), le(1)])
+    learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
+    temperature: float = attrs.field(default=0.3, validator=gt(0))
+    weight_clip: float = attrs.field(default=100.0, validator=gt(0))
+    value_samples: int = attrs.field(default=4, validator=ge(1))
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=deep_iterable(gt(0)))
+    num_critics: int = attrs.field(default=2, validator=gt(0))
+
+    def build(
+        self, policy: Policy, observation_size: int, action_spec: ActionSpec, *, seed: int, machine: ResolvedMachine
+    ) -> AWACAlgorithm:
+        with seeded_initialization(seed, "critics"):
+            qvalue = CriticEnsemble(observation_size, action_spec, hidden=self.hidden, num_critics=self.num_critics)
+            value = ValueNetwork(observation_size, hidden=self.hidden)
+        return AWACAlgorithm(self, policy, qvalue, value, machine)
+
+
+class AWACAlgorithm(Algorithm):
+    """One AWAC step is: critics, policy, state value, targets, in this order (PAPER, Algorithms)."""
+
+    def __init__(
+        self, config: AWAC, policy: Policy, qvalue: CriticEnsemble, value: ValueNetwork, machine: ResolvedMachine
+    ) -> None:
+        super().__init__(policy, machine)
+        self.config = config
+        self.qvalue = qvalue
+        self.target_qvalue = copy.deepcopy(qvalue).requires_grad_(False)
+        self.value = value
+        self.target_value = copy.deepcopy(value).requires_grad_(False)
+        self.to(machine.device)
+        self.qvalue_optimizer = self.add_optimizer("qvalue", qvalue.parameters(), config.learning_rate)
+        self.policy_optimizer = self.add_optimizer("policy", policy.parameters(), config.learning_rate)
+        self.value_optimizer = self.add_optimizer("value", value.parameters(), config.learning_rate)
+
+    def update(self, batch: TensorDictBase) -> TensorDict:
+        config = self.config
+        observation, action, reward, terminated, next_observation = transition(batch)
+
+        # (1) The critics by MSE, summed over them, on a target that bootstraps from the target V.
+        with torch.no_grad():
+            target = td_target(reward, terminated, self.target_value(next_observation), config.gamma)  # (B,)
+        loss_qvalue = config.num_critics * ensemble_mse(self.qvalue(observation, action), target)
+        minimize(loss_qvalue, self.qvalue_optimizer)
+
+        # (2) The policy by advantage-weighted likelihood, with the critics just updated.
+        with torch.no_grad():
+            advantage = self.qvalue(observation, action).amin(0) - self.value(observation)  # (B,)
+        weight = advantage_weight(advantage, 1 / config.temperature, config.weight_clip)
+        loss_policy = weighted_log_likelihood(self.policy_log_prob(batch), weight)
+        minimize(loss_policy, self.policy_optimizer)
+
+        # (3) V by MSE on what the target critics expect of the policy just updated.
+        with torch.no_grad(), self.machine.autocast():
+            values = self.target_qvalue.per_choice(observation)  # (E, B, N, K)
+            expected = self.policy.expected_sum(policy_input(batch), values, config.value_samples).amin(0)  # (B,)
+        loss_value = (self.value(observation) - expected).square().mean()
+        minimize(loss_value, self.value_optimizer)
+
+        # (4) Targets.
+        polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)
+        polyak_update(self.target_value, self.value, config.polyak_rate)
+        losses = {"loss_qvalue": loss_qvalue, "loss_policy": loss_policy, "loss_value": loss_value}
+        return TensorDict({name: loss.detach() for name, loss in losses.items()})

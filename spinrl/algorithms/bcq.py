@@ -1,0 +1,172 @@
+"""Discrete batch-constrained Q-learning (Fujimoto et al., 2019) with critics that add up over sub-actions."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import attrs
+import torch
+from attrs.validators import deep_iterable, ge, gt, le
+from tensordict import TensorDict, TensorDictBase
+
+from spinrl.algorithms.base import (
+    Algorithm,
+    AlgorithmConfig,
+    minimize,
+    next_policy_input,
+    polyak_update,
+    transition,
+)
+from spinrl.algorithms.losses import ensemble_mse, td_target
+from spinrl.machine import ResolvedMachine
+from spinrl.nn import CriticEnsemble, seeded_initialization
+from spinrl.policies import IndependentPolicy, Policy, gumbel_noise, gumbel_uniform
+from spinrl.registry import register
+from spinrl.specs import ActionSpec
+
+
+@register
+@attrs.frozen(kw_only=True)
+class BCQ(AlgorithmConfig):
+    """Batch-constrained Q-learning: the best choices among those that an imitation policy finds likely enough.
+
+    Attributes:
+        gamma: discount.
+        polyak_rate: share of the critics that the targets take over in a step.
+        learning_rate: of Adam, for all networks.
+        threshold: a choice is allowed where its probability is at least this share of the likeliest choice's.
+        candidates: joint actions drawn to choose the best from, by policies whose sub-actions are not independent.
+        hidden: widths of the critics' hidden layers.
+        num_critics: critics in the ensemble, of which the smallest counts.
+    """
+
+    asks_next_policy = True
+
+    gamma: float = attrs.field(default=0.99, validator=[ge(0), le(1)])
+    polyak_rate: float = attrs.field(default=0.005, validator=[gt(0), le(1)])
+    learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
+    threshold: float = attrs.field(default=0.3, validator=[gt(0), le(1)])
+    candidates: int = attrs.field(default=10, validator=ge(1))
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=deep_iterable(gt(0)))
+    num_critics: int = attrs.field(default=2, validator=gt(0))
+
+    def build(
+        self, policy: Policy, observation_size: int, action_spec: ActionSpec, *, seed: int, machine: ResolvedMachine
+    ) -> BCQAlgorithm:
+        with seeded_initialization(seed, "critics"):
+            qvalue = CriticEnsemble(observation_size, action_spec, hidden=self.hidden, num_critics=self.num_critics)
+        return BCQAlgorithm(self, policy, qvalue, machine)
+
+
+class BCQAlgorithm(Algorithm):
+    """One BCQ step is: imitation, critics, targets (PAPER, Algorithms)."""
+
+    def __init__(self, config: BCQ, policy: Policy, qvalue: CriticEnsemble, machine: ResolvedMachine) -> None:
+        super().__init__(policy, machine)
+        self.config = config
+        self.qvalue = qvalue
+        self.target_qvalue = copy.deepcopy(qvalue).requires_grad_(False)
+        self.to(machine.device)
+        self.policy_optimizer = self.add_optimizer("policy", policy.parameters(), config.learning_rate)
+        self.qvalue_optimizer = self.add_optimizer("qvalue", qvalue.parameters(), config.learning_rate)
+
+    def update(self, batch: TensorDictBase) -> TensorDict:
+        config = self.config
+        observation, action, reward, terminated, next_observation = transition(batch)
+
+        # (1) Imitation by likelihood.
+        loss_policy = -self.policy_log_prob(batch).mean()
+        minimize(loss_policy, self.policy_optimizer)
+
+        # (2) The critics by MSE on the best that the imitation policy allows in the next state.
+        with torch.no_grad():
+            target = td_target(reward, terminated, self._next_value(batch, next_observation), config.gamma)  # (B,)
+        loss_qvalue = ensemble_mse(self.qvalue(observation, action), target)
+        minimize(loss_qvalue, self.qvalue_optimizer)
+
+        # (3) Targets.
+        polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)
+        losses = {"loss_policy": loss_policy, "loss_qvalue": loss_qvalue}
+        return TensorDict({name: loss.detach() for name, loss in losses.items()})
+
+    def _next_value(self, batch: TensorDictBase, observation: torch.Tensor) -> torch.Tensor:
+        """The smallest target-Q of the best allowed joint action: () → (B,)."""
+        given = next_policy_input(batch)
+        if isinstance(self.policy, IndependentPolicy):
+            values = self.target_qvalue.per_choice(observation)  # (E, B, N, K)
+            with self.machine.autocast():
+                allowed = likely_choices(self.policy, given, self.config.threshold)  # (B, N, K)
+            return values.masked_fill(~allowed, -torch.inf).amax(-1).sum(-1).amin(0)
+        spec = self.policy.action_spec
+        outputs = self.target_qvalue.outputs(observation)  # (E, B, Σm_i)
+        best = torch.full((len(observation),), -torch.inf, device=observation.device)
+        for _ in range(self.config.candidates):
+            noise = gumbel_noise((len(observation), spec.num_sub_actions, spec.max_choices), device=observation.device)
+            with self.machine.autocast():
+                action = self.policy.sample(given, noise)
+            best = torch.maximum(best, self.target_qvalue.chosen(outputs, action).amin(0))
+        return best
+
+    def acting_policy(self) -> Policy:
+        kind = FilteredPolicy if isinstance(self.policy, IndependentPolicy) else BestOfSamplesPolicy
+        return kind(self.policy, self.qvalue, self.config).train(self.training)
+
+
+def likely_choices(policy: IndependentPolicy, observation: torch.Tensor, threshold: float) -> torch.Tensor:
+    """(B, N, K) bool: the choices whose probability is at least `threshold` times the likeliest one's."""
+    log_probs = policy.log_probs(observation)
+    return log_probs >= math.log(threshold) + log_probs.amax(-1, keepdim=True)
+
+
+class FilteredPolicy(Policy):
+    """Each sub-action's choice of the largest Q among the likely ones; it is the same whatever the noise.
+
+    Its logits are the smallest Q of the ensemble, -inf where a choice is not likely enough.
+    """
+
+    def __init__(self, policy: Policy, qvalue: CriticEnsemble, config: BCQ) -> None:
+        super().__init__(policy.observation_size, policy.action_spec)
+        self.policy, self.qvalue, self.threshold = policy, qvalue, config.threshold
+
+    def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        allowed = likely_choices(self.policy, observation, self.threshold)  # type: ignore[arg-type]
+        return self.qvalue.per_choice(observation).amin(0).masked_fill(~allowed, -torch.inf)
+
+    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.logits(observation)
+        return logits.argmax(-1), logits
+
+
+class BestOfSamplesPolicy(Policy):
+    """The best, by the smallest Q of the ensemble, of several joint actions that a policy samples.
+
+    The caller's noise gives all of them: its uniform numbers are shifted by another fixed amount (modulo 1) for each
+    candidate, which leaves each candidate an exact sample (a Cranley-Patterson rotation). Without noise the shifts
+    alone decide.
+    """
+
+    shifts: torch.Tensor
+
+    def __init__(self, policy: Policy, qvalue: CriticEnsemble, config: BCQ) -> None:
+        super().__init__(policy.observation_size, policy.action_spec)
+        self.policy, self.qvalue = policy, qvalue
+        spec = policy.action_spec
+        shape = (config.candidates, 1, spec.num_sub_actions, spec.max_choices)
+        shifts = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("shifts", shifts.to(next(policy.parameters()).device), persistent=False)
+
+    def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        return self.policy.logits(observation, self.mode(observation) if action is None else action)
+
+    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        uniform = torch.zeros(()) if noise is None else gumbel_uniform(noise)
+        outputs = self.qvalue.outputs(observation)  # (E, B, Σm_i)
+        actions, values = [], []
+        for shift in self.shifts:
+            shifted = ((uniform + shift) % 1).expand(len(observation), -1, -1)
+            actions.append(self.policy.sample(observation, gumbel_noise(uniform=shifted)))
+            values.append(self.qvalue.chosen(outputs, actions[-1]).amin(0))
+        best = torch.stack(values).argmax(0)  # (B,)
+        action = torch.stack(actions)[best, torch.arange(len(observation), device=best.device)]
+        return action, self.policy.logits(observation, action)

@@ -1,0 +1,83 @@
+"""BCQ with every policy keeps the contract of algorithms, and acts within what the imitation policy allows."""
+
+import contracts
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policy_samples import POLICIES
+
+from spinrl.algorithms import BCQ
+from spinrl.policies import SPIN, gumbel_noise
+from spinrl.specs import NEXT_OBSERVATION, OBSERVATION, ActionSpec
+
+SMALL = BCQ(hidden=[16, 16])
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+def test_contract(policy):
+    contracts.check_algorithm(SMALL, policy)
+
+
+@settings(max_examples=20, deadline=None)
+@given(threshold=st.floats(0.01, 1.0), seed=st.integers(0, 1000))
+def test_it_takes_the_best_of_the_likely_choices(threshold, seed):
+    spec = ActionSpec([2, 5, 3])
+    algorithm = contracts.build_algorithm(BCQ(hidden=[16], threshold=threshold), POLICIES["factored"], spec).eval()
+    observation = contracts.random_batch(spec, 8, seed=seed)[OBSERVATION]
+    with torch.no_grad():
+        action = algorithm.acting_policy().mode(observation)
+        probabilities = algorithm.policy.log_probs(observation).exp()
+        values = algorithm.qvalue.per_choice(observation).amin(0)
+    for row in range(8):
+        for slot, choices in enumerate(spec.nvec):
+            chances = probabilities[row, slot, :choices]
+            likely = [k for k in range(choices) if chances[k] >= 0.9999 * threshold * chances.max()]
+            assert action[row, slot] == max(likely, key=lambda k: values[row, slot, k])
+
+
+def test_of_dependent_sub_actions_it_takes_the_best_sample():
+    spec = ActionSpec([2, 5, 3])
+    algorithm = contracts.build_algorithm(BCQ(hidden=[16], candidates=64), POLICIES["autoregressive"], spec).eval()
+    acting = algorithm.acting_policy()
+    observation = contracts.random_batch(spec, 200)[OBSERVATION]
+    noise = gumbel_noise((200, 3, 5), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        best, one = acting.sample(observation, noise), algorithm.policy.sample(observation, noise)
+        values = [algorithm.qvalue(observation, action).amin(0) for action in (best, one)]
+        assert (values[0] >= values[1]).float().mean() > 0.95
+        assert torch.equal(best, acting.sample(observation, noise))
+        assert torch.equal(acting.mode(observation), acting.mode(observation))
+
+
+@pytest.mark.parametrize("config", [SMALL, BCQ(hidden=[16, 16], candidates=1)], ids=["best", "one candidate"])
+def test_each_candidate_is_a_sample_of_the_policy(config):
+    """With one candidate, acting is sampling: choices come as often as their probabilities say."""
+    spec = ActionSpec([4])
+    algorithm = contracts.build_algorithm(config, POLICIES["autoregressive"], spec).eval()
+    many = 4000
+    observation = contracts.random_batch(spec, 1)[OBSERVATION].expand(many, -1)
+    noise = gumbel_noise((many, 1, 4), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        counts = algorithm.acting_policy().sample(observation, noise)[:, 0].bincount(minlength=4) / many
+        chances = algorithm.policy.log_probs(observation[:1])[0, 0].exp()
+        value = algorithm.qvalue.per_choice(observation[:1]).amin(0)[0, 0]
+    if config.candidates == 1:
+        torch.testing.assert_close(counts, chances, rtol=0, atol=0.04)
+    else:
+        assert counts[value.argmax()] > chances[value.argmax()] + 0.1
+
+
+def test_the_target_looks_at_what_was_computed_of_the_next_observations():
+    spec = ActionSpec([2, 5, 3])
+    fixed = SPIN(slot_queries="mask_tokens", query_share=0.0, frozen_dropout=False, cached=True)
+    losses = []
+    for given_along in (False, True):
+        algorithm = contracts.build_algorithm(SMALL, fixed, spec).eval()
+        batch = contracts.random_batch(spec)
+        if given_along:
+            frozen = algorithm.policy.frozen_input()
+            batch["policy_input"] = frozen.encode(batch[OBSERVATION]).detach()
+            batch["next", "policy_input"] = frozen.encode(batch[NEXT_OBSERVATION]).detach()
+        losses.append(algorithm.update(batch))
+    torch.testing.assert_close(losses[0].to_dict(), losses[1].to_dict())
