@@ -157,7 +157,7 @@ def prepare_asm(
     experiment: Experiment, cell: Cell, store: Store, machine: ResolvedMachine, report: Report
 ) -> FrozenASM:
     """The cell's frozen ASM: from the cache where it is, else pre-trained on the cell's dataset."""
-    total = experiment.pretraining.total_steps(len(store))
+    total = cell.pretraining.total_steps(len(store))
     started = False
 
     def progress(step: int, values: dict[str, float]) -> None:
@@ -169,7 +169,7 @@ def prepare_asm(
         report(Metrics(step, values))
 
     asm = pretrained_asm(
-        experiment.pretraining,
+        cell.pretraining,
         store,
         seed=cell.key.seed,
         machine=machine,
@@ -294,7 +294,7 @@ class _Training:
                     **attrs.asdict(self.cell.key),
                     "policy_config": to_plain(self.cell.policy),
                     "algorithm_config": to_plain(self.cell.algorithm),
-                    "encoder_config": to_plain(self.experiment.pretraining.encoder),
+                    "encoder_config": to_plain(self.cell.pretraining.encoder),
                 },
             },
             self.path,

@@ -15,6 +15,7 @@ from tensordict import TensorDict
 from harness.experiment import Cell, Experiment
 from harness.preflight import cached_asm, disk_needed, missing_features, take_missing, untrained_policy
 from spinrl.asm import masked_prediction
+from spinrl.config import fingerprint, to_plain
 from spinrl.data import Rollout, rollouts
 from spinrl.machine import ResolvedMachine
 from spinrl.specs import (
@@ -78,8 +79,8 @@ class _Rates:
 
     def pretraining(self, cell: Cell) -> float:
         """Of one step of ASM pre-training."""
-        key = (cell.key.task, cell.key.bins)
-        return self._once(("asm", *key), lambda: (_asm_seconds(self._experiment, *key, self._machine),))[0]
+        key = ("asm", cell.key.task, cell.key.bins, fingerprint(to_plain(cell.pretraining)))
+        return self._once(key, lambda: (_asm_seconds(cell, self._machine),))[0]
 
     def training(self, cell: Cell) -> tuple[float, ...]:
         """Of one update, of choosing one action for every episode of an evaluation, of one row of features."""
@@ -111,10 +112,10 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
         environment_step = rates.environment(cell)
         # Evaluation steps environments in as many processes as collection does.
         stages.append(StageCost(label, "collecting", missing * environment_step / processes))
-        asm = (key.task, key.bins, key.tier, key.seed)
+        asm = (key.task, key.bins, key.tier, key.seed, fingerprint(to_plain(cell.pretraining)))
         if cell.policy.needs_asm and asm not in pretrained:
             pretrained.add(asm)
-            steps = 0 if cached_asm(experiment, cell) else experiment.pretraining.total_steps(transitions)
+            steps = 0 if cached_asm(experiment, cell) else cell.pretraining.total_steps(transitions)
             stages.append(StageCost(label, "pre-training", rates.pretraining(cell) * steps))
         update, acting, encoding = rates.training(cell)
         features = missing_features(experiment, cell)
@@ -164,8 +165,9 @@ def random_batch(batch: int, observation_size: int, spec: ActionSpec) -> TensorD
     return TensorDict(values, batch_size=[batch])
 
 
-def _asm_seconds(experiment: Experiment, task: str, bins: int, machine: ResolvedMachine) -> float:
-    config, size, spec = experiment.pretraining, get_task(task).observation_size, get_task(task).action_spec(bins)
+def _asm_seconds(cell: Cell, machine: ResolvedMachine) -> float:
+    task = get_task(cell.key.task)
+    config, size, spec = cell.pretraining, task.observation_size, task.action_spec(cell.key.bins)
     model = config.encoder.build(size, spec, seed=0).to(machine.device)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     batch = random_batch(config.batch_size, size, spec).to(machine.device)

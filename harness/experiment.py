@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import attrs
 from attrs.validators import ge, gt, in_, le, min_len, optional
@@ -18,6 +18,8 @@ from spinrl.machine import Machine
 from spinrl.policies import PolicyConfig
 from spinrl.registry import Component, register
 from spinrl.tasks import EPISODE_STEPS, get_task
+
+_C = TypeVar("_C", bound=Component)
 
 
 class TrainingConfig(Component):
@@ -101,6 +103,7 @@ class Cell:
     policy: PolicyConfig
     algorithm: AlgorithmConfig
     tier: Tier
+    pretraining: Pretraining  # of the ASM, where the policy wants one
 
 
 @register
@@ -114,8 +117,8 @@ class Experiment(ExperimentConfig):
         tasks: names of tasks.
         bins: numbers of choices per sub-action.
         tiers: names of recipes.
-        policies: the policies to compare.
-        algorithms: the algorithms to train them with.
+        policies: the policies to compare, as a list, or by name where several are of one class.
+        algorithms: the algorithms to train them with, likewise.
         seeds: one training each.
         recipes: how the dataset of each tier is made.
         transitions: size of the datasets whose recipe does not say its own.
@@ -123,6 +126,7 @@ class Experiment(ExperimentConfig):
             uses raw ones, which a short training learns little from.
         data_seed: seed of the datasets, which all cells of a tier share.
         pretraining: of the ASM, for policies that want one.
+        pretrainings: of the ASM of the policies named here, in place of `pretraining`.
         training: budget and batches.
         evaluation: when and how to evaluate.
         machine: device, precision, compilation, threads.
@@ -134,14 +138,15 @@ class Experiment(ExperimentConfig):
     tasks: tuple[str, ...] = attrs.field(converter=tuple, validator=min_len(1))
     bins: tuple[int, ...] = attrs.field(default=(3,), converter=tuple, validator=min_len(1))
     tiers: tuple[str, ...] = attrs.field(converter=tuple, validator=min_len(1))
-    policies: tuple[PolicyConfig, ...] = attrs.field(converter=tuple, validator=min_len(1))
-    algorithms: tuple[AlgorithmConfig, ...] = attrs.field(converter=tuple, validator=min_len(1))
+    policies: tuple[PolicyConfig, ...] | Mapping[str, PolicyConfig] = attrs.field(validator=min_len(1))
+    algorithms: tuple[AlgorithmConfig, ...] | Mapping[str, AlgorithmConfig] = attrs.field(validator=min_len(1))
     seeds: tuple[int, ...] = attrs.field(default=(0,), converter=tuple, validator=min_len(1))
     recipes: Mapping[str, Tier] = attrs.field()
     transitions: int = attrs.field(default=1_000_000, validator=ge(1))
     standardize_observations: bool = False
     data_seed: int = 0
     pretraining: Pretraining = attrs.field(factory=Pretraining)
+    pretrainings: Mapping[str, Pretraining] = attrs.field(factory=dict)
     training: Training = attrs.field(factory=Training)
     evaluation: Evaluating = attrs.field(factory=Evaluating)
     machine: Machine = attrs.field(factory=Machine)
@@ -170,9 +175,16 @@ class Experiment(ExperimentConfig):
 
     def __attrs_post_init__(self) -> None:
         for field in ("policies", "algorithms"):
-            names = [_short_name(component) for component in getattr(self, field)]
-            if len(set(names)) < len(names):
-                raise ValueError(f"{field} wants components of different classes, got {names}")
+            if not isinstance(components := getattr(self, field), Mapping):
+                names = [_short_name(component) for component in components]
+                if len(set(names)) < len(names):
+                    raise ValueError(
+                        f"{field} wants components of different classes, or a name for each "
+                        f"({{'first': @one/{type(components[0]).__name__}(), ...}}), got {names}"
+                    )
+        for name in self.pretrainings:
+            if name not in (policies := _named(self.policies)):
+                raise ValueError(f"pretrainings wants names of policies ({', '.join(policies)}), got {name!r}")
         for field in ("tasks", "bins", "tiers", "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):
@@ -180,33 +192,40 @@ class Experiment(ExperimentConfig):
 
     def cells(self) -> list[Cell]:
         """Every cell, cells that share data and ASM next to each other."""
-        grid = itertools.product(self.tasks, self.bins, self.tiers, self.seeds, self.policies, self.algorithms)
+        policies, algorithms = _named(self.policies), _named(self.algorithms)
+        grid = itertools.product(self.tasks, self.bins, self.tiers, self.seeds, policies, algorithms)
         return [
             Cell(
                 CellKey(
                     task=task,
                     bins=bins,
                     tier=tier,
-                    policy=_short_name(policy),
-                    algorithm=_short_name(algorithm),
+                    policy=policy,
+                    algorithm=algorithm,
                     seed=seed,
                 ),
-                policy,
-                algorithm,
+                policies[policy],
+                algorithms[algorithm],
                 self.recipes[tier],
+                self.pretrainings.get(policy, self.pretraining),
             )
             for task, bins, tier, seed, policy, algorithm in grid
         ]
 
     def smoke(self) -> Experiment:
         """The same grid at sizes that run in seconds a cell: every stage for real, nothing worth reading."""
-        encoder = attrs.evolve(self.pretraining.encoder, d_model=16, num_heads=2, num_blocks=1, head_width=16)
+
+        def small(pretraining: Pretraining) -> Pretraining:
+            encoder = attrs.evolve(pretraining.encoder, d_model=16, num_heads=2, num_blocks=1, head_width=16)
+            return attrs.evolve(pretraining, encoder=encoder, batch_size=64, steps=5, epochs=None)
+
         return attrs.evolve(
             self,
             name=f"{self.name}-smoke",
             preset="smoke",
             recipes={name: attrs.evolve(tier, transitions=400) for name, tier in self.recipes.items()},
-            pretraining=attrs.evolve(self.pretraining, encoder=encoder, batch_size=64, steps=5, epochs=None),
+            pretraining=small(self.pretraining),
+            pretrainings={name: small(pretraining) for name, pretraining in self.pretrainings.items()},
             training=attrs.evolve(self.training, gradient_steps=20, batch_size=32, report_every=5),
             evaluation=attrs.evolve(
                 self.evaluation,
@@ -220,3 +239,10 @@ class Experiment(ExperimentConfig):
 
 def _short_name(component: Component) -> str:
     return type(component).__name__.lower()
+
+
+def _named(components: tuple[_C, ...] | Mapping[str, _C]) -> Mapping[str, _C]:
+    """Components by name: their own in a mapping, else that of their class."""
+    if isinstance(components, Mapping):
+        return components
+    return {_short_name(component): component for component in components}

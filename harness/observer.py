@@ -76,7 +76,7 @@ class RunObserver(Observer):
             "tier": cell.tier,
         }
         if cell.policy.needs_asm:
-            parts["pretraining"] = experiment.pretraining
+            parts["pretraining"] = cell.pretraining
         params = {
             f"{part}.{name}": value for part, component in parts.items() for name, value in flatten(component).items()
         }

@@ -68,7 +68,7 @@ def untrained_policy(experiment: Experiment, cell: Cell) -> Policy:
     """The cell's policy on an ASM without pre-training: of the right sizes and speed."""
     task = get_task(cell.key.task)
     spec = task.action_spec(cell.key.bins)
-    encoder, size = experiment.pretraining.encoder, task.observation_size
+    encoder, size = cell.pretraining.encoder, task.observation_size
     asm = FrozenASM.untrained(encoder, size, spec) if cell.policy.needs_asm else None
     return cell.policy.build(size, spec, asm=asm, seed=0)
 
@@ -81,7 +81,7 @@ def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | 
         if store is None:
             return None
         standardized = experiment.standardize_observations
-        identity = experiment.pretraining.fingerprint(store.fingerprint, key.seed, standardized=standardized)
+        identity = cell.pretraining.fingerprint(store.fingerprint, key.seed, standardized=standardized)
         return (store, FrozenASM.load(asm_folder(identity))) if asm_folder(identity).exists() else None
     except (StoreError, ASMError):
         return None

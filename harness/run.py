@@ -127,7 +127,7 @@ def run(
         f"({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
     )
     parent = tracker.start_parent(
-        f"{experiment.name} {', '.join(type(policy).__name__ for policy in experiment.policies)}",
+        f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in experiment.cells()))}",
         params=flatten(experiment),
         tags={**common_tags(experiment), **{f"machine.{name}": value for name, value in attrs.asdict(machine).items()}},
         given_text=resolved.given,

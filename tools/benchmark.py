@@ -121,8 +121,10 @@ class Benchmark:
         self.experiment = experiment
         self.machine = machine
         self.seconds = seconds
+        cells = experiment.cells()
+        self.algorithm = cells[0].algorithm
         self.policies = {
-            name: config for config in experiment.policies if (name := type(config).__name__) in (only or (name,))
+            name: cell.policy for cell in cells if (name := type(cell.policy).__name__) in (only or (name,))
         }
         self.spec: ActionSpec = task.action_spec(experiment.bins[0])
 
@@ -135,9 +137,7 @@ class Benchmark:
     def update(self, config: PolicyConfig) -> Callable[[], object]:
         """One gradient step of the first algorithm."""
         size = self.task.observation_size
-        algorithm = self.experiment.algorithms[0].build(
-            self.policy(config), size, self.spec, seed=0, machine=self.machine
-        )
+        algorithm = self.algorithm.build(self.policy(config), size, self.spec, seed=0, machine=self.machine)
         algorithm.train()
         batch = random_batch(self.experiment.training.batch_size, size, self.spec).to(self.machine.device)
 

@@ -47,7 +47,7 @@ def test_the_paper_preset_is_the_published_method():
     assert (spin.slot_queries, spin.heads, spin.query_share, spin.frozen_dropout) == (
         "random",
         "random",
-        True,
+        1.0,
         True,
     )
     algorithm = paper.algorithms[0]
@@ -73,6 +73,24 @@ def test_the_configuration_travels_as_plain_data():
     assert from_plain(to_plain(experiment())) == experiment()
 
 
+VARIANTS = (
+    "Experiment.policies={'spin-warm': @SPIN(), 'spin-cold': @cold/SPIN()}",
+    "cold/SPIN.slot_queries='random'",
+    "Experiment.pretrainings={'spin-cold': @short/Pretraining()}",
+    "short/Pretraining.steps=7",
+)
+
+
+def test_variants_of_one_class_have_names_and_may_have_an_asm_of_their_own():
+    grid = experiment(*VARIANTS, "Experiment.tiers=['expert']")
+    warm, cold = grid.cells()
+    assert (warm.key.policy, cold.key.policy) == ("spin-warm", "spin-cold")
+    assert (warm.policy.slot_queries, cold.policy.slot_queries) == ("mask_tokens", "random")
+    assert warm.pretraining == grid.pretraining and cold.pretraining.steps == 7
+    assert from_plain(to_plain(grid)) == grid
+    assert [cell.pretraining.steps for cell in grid.smoke().cells()] == [5, 5]
+
+
 @given(st.integers(1, 100_000), st.integers(1, 5000))
 def test_every_fraction_is_evaluated_once_and_the_last_is_the_budget(steps, every):
     marks = Evaluating(every_steps=every).marks(steps)
@@ -90,7 +108,8 @@ def test_every_fraction_is_evaluated_once_and_the_last_is_the_budget(steps, ever
         ("Experiment.bins=[101]", "from 2 to 100"),
         ("Experiment.tiers=['exprt']", "did you mean 'expert'"),
         ("Experiment.tiers=['expert', 'expert']", "each value once"),
-        ("Experiment.policies=[@SPIN(), @SPIN()]", "different classes"),
+        ("Experiment.policies=[@SPIN(), @SPIN()]", "or a name for each"),
+        ("Experiment.pretrainings={'sipn': @Pretraining()}", "names of policies"),
         ("Evaluating.fractions=[0.5]", "end with 1.0"),
         ("Evaluating.fractions=[0.5, 0.1, 1.0]", "rising numbers"),
         ("Training.gradient_steps=0", "at least 1"),
