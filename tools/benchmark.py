@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -27,8 +28,8 @@ from spinrl.asm.masking import masked_prediction
 from spinrl.config import load
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import Machine, ResolvedMachine
-from spinrl.policies import Policy, PolicyConfig, gumbel_noise
-from spinrl.specs import ACTION, OBSERVATION, ActionSpec
+from spinrl.policies import SPIN, Policy, PolicyConfig, gumbel_noise
+from spinrl.specs import ACTION, OBSERVATION, POLICY_INPUT, ActionSpec
 from spinrl.tasks import EPISODE_STEPS, ParallelEnvironment, Task, get_task
 
 PUBLIC_GFLOPS = 300.0  # fp32 matrix products of the machine that the public code's figures come from
@@ -46,6 +47,7 @@ PUBLIC = {
     },
 }
 EPISODES = 10
+CACHED = "SPIN cached"  # heads alone, on slot embeddings that were computed before; compared with the public SPIN
 
 
 @attrs.frozen
@@ -123,9 +125,16 @@ class Benchmark:
         self.seconds = seconds
         cells = experiment.cells()
         self.algorithm = cells[0].algorithm
-        self.policies = {
-            name: cell.policy for cell in cells if (name := type(cell.policy).__name__) in (only or (name,))
-        }
+        policies = {type(cell.policy).__name__: cell.policy for cell in cells}
+        if isinstance(spin := policies.get("SPIN"), SPIN):
+            fixed: dict[str, Any] = {
+                "slot_queries": "mask_tokens",
+                "query_share": 0.0,
+                "frozen_dropout": False,
+                "cached": True,
+            }
+            policies[CACHED] = attrs.evolve(spin, **fixed)
+        self.policies = {name: policy for name, policy in policies.items() if name in (only or policies)}
         self.spec: ActionSpec = task.action_spec(experiment.bins[0])
 
     def policy(self, config: PolicyConfig) -> Policy:
@@ -140,6 +149,8 @@ class Benchmark:
         algorithm = self.algorithm.build(self.policy(config), size, self.spec, seed=0, machine=self.machine)
         algorithm.train()
         batch = random_batch(self.experiment.training.batch_size, size, self.spec).to(self.machine.device)
+        if frozen := algorithm.policy.frozen_input():
+            batch[POLICY_INPUT] = frozen.encode(batch[OBSERVATION]).detach().bfloat16()
 
         def step() -> None:
             algorithm.update(batch)
@@ -198,6 +209,8 @@ class Benchmark:
             measures[name] = partial(self._rate, self.update, config)
         measures["ASM"] = partial(self._rate, self.pretraining)
         for name, config in self.policies.items():
+            if name == CACHED:
+                continue  # it acts as SPIN does
             measures[f"act {name}"] = partial(self._rate, self.act, config)
             if evaluation_steps:
                 measures[f"evaluate {name}"] = partial(self.evaluation, config, evaluation_steps)
@@ -206,7 +219,8 @@ class Benchmark:
             per_second, share = measure()
             after = matmul_gflops(torch.float32, self.machine)
             # The public figures are of the paper's sizes.
-            public = PUBLIC.get(self.task.name, {}).get(what) if self.experiment.preset == "paper" else None
+            names = PUBLIC.get(self.task.name, {}) if self.experiment.preset == "paper" else {}
+            public = names.get(what.replace(CACHED, "SPIN"))
             yield Row(self.task.name, what, per_second, share, (before + after) / 2, public)
             before = after
 
