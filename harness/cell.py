@@ -1,7 +1,7 @@
 """One cell of the grid, from dataset to returns at every budget fraction.
 
 A cell knows neither MLflow nor the terminal: what happens is told to a `report` function as plain events, in the
-order in which it happens.
+order in which it happens. They are small and can be pickled, so that a cell may run in another process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import ReplayLoader, RowFeatures, Standardizer, Store, features_path, home, row_features, tier_store
+from spinrl.data import ReplayLoader, Standardizer, Store, features_path, home, row_features, tier_store
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
@@ -59,23 +59,37 @@ class Waiting:
 
 @attrs.frozen
 class DatasetReady:
-    """The cell's dataset, verified."""
+    """The cell's dataset, verified.
 
-    store: Store
+    Attributes:
+        path: the store's folder.
+        fingerprint: of its content.
+        rows: transitions.
+        observation_size: S.
+        nvec: choices of each sub-action.
+    """
+
+    path: Path
+    fingerprint: str
+    rows: int
+    observation_size: int
+    nvec: tuple[int, ...]
 
 
 @attrs.frozen
 class ASMReady:
-    """The cell's frozen ASM, pre-trained now or found in the cache."""
+    """The cell's frozen ASM, pre-trained now or found in the cache, and the seconds that it once took."""
 
-    asm: FrozenASM
+    fingerprint: str
+    seconds: float
 
 
 @attrs.frozen
 class FeaturesReady:
     """What the policy's frozen part makes of the dataset, computed now or found in the cache."""
 
-    features: RowFeatures
+    seconds: float
+    num_bytes: int
 
 
 @attrs.frozen
@@ -149,7 +163,7 @@ def prepare_dataset(experiment: Experiment, cell: Cell, machine: ResolvedMachine
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
     )
-    report(DatasetReady(store))
+    report(DatasetReady(store.path, store.fingerprint, len(store), store.observation_size, store.action_spec.nvec))
     return store
 
 
@@ -177,7 +191,7 @@ def prepare_asm(
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
     )
-    report(ASMReady(asm))
+    report(ASMReady(asm.fingerprint, asm.seconds))
     return asm
 
 
@@ -334,7 +348,7 @@ class _Training:
                 progress=progress,
                 on_wait=lambda path: report(Waiting(path)),
             )
-        report(FeaturesReady(features))
+        report(FeaturesReady(features.seconds, features.num_bytes))
         if not frozen.shared:
             standardized = self.standardizer is not None
             self.private.add(features_path(frozen.identity, self.store.fingerprint, standardized=standardized))

@@ -13,7 +13,14 @@ import torch
 from tensordict import TensorDict
 
 from harness.experiment import Cell, Experiment
-from harness.preflight import cached_asm, disk_needed, missing_features, take_missing, untrained_policy
+from harness.preflight import (
+    cached_asm,
+    disk_needed,
+    features_needed,
+    missing_features,
+    take_missing,
+    untrained_policy,
+)
 from spinrl.asm import masked_prediction
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import Rollout, rollouts
@@ -50,7 +57,7 @@ class Cost:
 
     Attributes:
         stages: in the order in which they run.
-        memory_bytes: at the peak.
+        memory_bytes: of one cell at the peak.
         disk_bytes: new data in the cache and the tracking store.
     """
 
@@ -58,10 +65,12 @@ class Cost:
     memory_bytes: float
     disk_bytes: float
 
-    @property
-    def seconds(self) -> float:
-        """All stages together."""
-        return sum(stage.seconds for stage in self.stages)
+    def elapsed(self, jobs: int) -> float:
+        """Seconds to the end with so many cells side by side: never less than the longest cell."""
+        cells: dict[str, float] = {}
+        for stage in self.stages:
+            cells[stage.cell] = cells.get(stage.cell, 0.0) + stage.seconds
+        return max(sum(cells.values()) / jobs, max(cells.values(), default=0.0))
 
 
 class _Rates:
@@ -97,7 +106,6 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
     """Time a few steps of everything the cells will do, and multiply."""
     rates = _Rates(experiment, machine)
     stages: list[StageCost] = []
-    memory = 0
     have: dict[Rollout, int] = {}
     pretrained: set[tuple] = set()
     processes = experiment.collection_processes or machine.threads
@@ -107,7 +115,6 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
         key, label = cell.key, cell.key.label()
         parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
         transitions = sum(count for _, count in parts)
-        memory = max(memory, transitions * 4 * get_task(key.task).observation_size)
         missing = take_missing(parts, have)
         environment_step = rates.environment(cell)
         # Evaluation steps environments in as many processes as collection does.
@@ -118,15 +125,24 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
             steps = 0 if cached_asm(experiment, cell) else cell.pretraining.total_steps(transitions)
             stages.append(StageCost(label, "pre-training", rates.pretraining(cell) * steps))
         update, acting, encoding = rates.training(cell)
-        features = missing_features(experiment, cell)
-        if features:
-            memory = max(memory, transitions * 4 * get_task(key.task).observation_size + features)
+        if missing_features(experiment, cell):
             stages.append(StageCost(label, "embedding", encoding * transitions))
         stages.append(StageCost(label, "training", update * experiment.training.gradient_steps))
         once = evaluation.episode_steps * (evaluation.episodes * environment_step / processes + acting)
         stages.append(StageCost(label, "evaluating", once * len(marks)))
     disk = disk_needed(experiment, cells) + CELL_DISK * len(cells)
-    return Cost(tuple(stages), BASE_MEMORY + 1.5 * memory, disk)
+    return Cost(tuple(stages), memory_needed(experiment, cells), disk)
+
+
+def memory_needed(experiment: Experiment, cells: Sequence[Cell]) -> float:
+    """Bytes of one cell at the peak: of the one with the largest dataset, mapped pages included."""
+    most = 0
+    for cell in cells:
+        key = cell.key
+        parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
+        dataset = 4 * get_task(key.task).observation_size * sum(count for _, count in parts)
+        most = max(most, dataset + features_needed(experiment, cell))
+    return BASE_MEMORY + 1.5 * most
 
 
 def _timed(step: Callable[[], object], repeats: int = 3) -> float:

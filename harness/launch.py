@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 
 import attrs
@@ -42,8 +42,13 @@ class Observer:
         """It has finished or failed."""
 
 
+def failure_text(error: BaseException) -> str:
+    """What a failed cell says of an expected error."""
+    return str(error) or type(error).__name__
+
+
 def run_grid(
-    experiment: Experiment, cells: Iterable[Cell], machine: ResolvedMachine, observer: Observer
+    experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, observer: Observer
 ) -> list[CellOutcome]:
     """Run `cells` in this process, in order.
 
@@ -57,7 +62,7 @@ def run_grid(
             evaluations = run_cell(experiment, cell, machine, partial(observer.event, cell))
             outcome = CellOutcome(cell, tuple(evaluations), None)
         except EXPECTED as error:
-            outcome = CellOutcome(cell, (), str(error) or type(error).__name__)
+            outcome = CellOutcome(cell, (), failure_text(error))
         observer.cell_ended(outcome)
         outcomes.append(outcome)
     return outcomes

@@ -26,8 +26,16 @@ from harness.records import CellKey, Evaluation, ReportMeta, to_frame
 from harness.runs import CellRun, ParentRun
 from harness.statistics import normalized_score
 from spinrl.config import flatten
-from spinrl.data import Store
 from spinrl.machine import ResolvedMachine
+
+
+@attrs.define
+class _Open:
+    """A cell under way: its run, and the stages that are not over yet."""
+
+    run: CellRun
+    stages: dict[str, Stage] = attrs.field(factory=dict)
+    stage: Stage | None = None
 
 
 class RunObserver(Observer):
@@ -62,9 +70,7 @@ class RunObserver(Observer):
         self._console = console
         self._meta = meta
         self._commit = git_commit()
-        self._stages: dict[str, Stage] = {}
-        self._stage: Stage | None = None
-        self._run: CellRun | None = None
+        self._open: dict[CellKey, _Open] = {}
 
     def cell_started(self, number: int, cell: Cell) -> None:
         experiment = self._experiment
@@ -82,34 +88,33 @@ class RunObserver(Observer):
         }
         params.update({f"machine.{name}": value for name, value in attrs.asdict(self._machine).items()})
         tags = {"preset": experiment.preset, "git_commit": self._commit}
-        self._run = self._parent.start_cell(cell.key, params=params, tags=tags)
-        self._stages, self._stage = {}, None
+        self._open[cell.key] = _Open(self._parent.start_cell(cell.key, params=params, tags=tags))
 
     def event(self, cell: Cell, event: Event) -> None:
-        run, label = self._run, cell.key.label()
-        assert run is not None
+        this, label = self._open[cell.key], cell.key.label()
+        run = this.run
         match event:
             case StageStarted(stage, total, unit):
-                if stage not in self._stages:
-                    self._stages[stage] = self._progress.stage(label, stage, total, unit)
-                self._stage = self._stages[stage]
-                self._progress.show(self._stage)
-            case StageProgress(done) if self._stage is not None:
-                self._stage.update(done)
+                if stage not in this.stages:
+                    this.stages[stage] = self._progress.stage(label, stage, total, unit)
+                this.stage = this.stages[stage]
+                self._progress.show(this.stage)
+            case StageProgress(done) if this.stage is not None:
+                this.stage.update(done)
             case Waiting(path):
                 self._console.print(f"{label}: another run is making {path.name}; waiting for it", style="dim")
-            case DatasetReady(store):
-                self._finish("collecting", label)
-                run.tags({"dataset_fingerprint": store.fingerprint})
-                log_dataset(run, store, cell)
-            case ASMReady(asm):
-                self._finish("pre-training", label)
-                run.tags({"asm_fingerprint": asm.fingerprint})
-                run.metrics({"time/asm_seconds": asm.seconds}, 0)
-            case FeaturesReady(features):
-                self._finish("embedding", label)
-                run.metrics({"time/embedding_seconds": features.seconds}, 0)
-                run.tags({"features_bytes": features.num_bytes})
+            case DatasetReady():
+                self._finish("collecting", cell)
+                run.tags({"dataset_fingerprint": event.fingerprint})
+                log_dataset(run, event, cell)
+            case ASMReady(fingerprint, seconds):
+                self._finish("pre-training", cell)
+                run.tags({"asm_fingerprint": fingerprint})
+                run.metrics({"time/asm_seconds": seconds}, 0)
+            case FeaturesReady(seconds, num_bytes):
+                self._finish("embedding", cell)
+                run.metrics({"time/embedding_seconds": seconds}, 0)
+                run.tags({"features_bytes": num_bytes})
             case Resumed(step, evaluations):
                 self._console.print(f"{label}: goes on from gradient step {step:,}", markup=False, highlight=False)
                 run.tags({"resumed_from_step": step})
@@ -117,8 +122,8 @@ class RunObserver(Observer):
                     self._log_evaluation(cell.key, evaluation)
             case Metrics(step, values):
                 run.metrics(values, step)
-                if self._stage is not None:
-                    self._stage.metrics = {
+                if this.stage is not None:
+                    this.stage.metrics = {
                         name.removeprefix("train/"): value
                         for name, value in values.items()
                         if name in ("train/loss_policy", "train/loss_asm")
@@ -137,8 +142,7 @@ class RunObserver(Observer):
                 run.hand_over(path, "checkpoint")
 
     def cell_ended(self, outcome: CellOutcome) -> None:
-        run, label = self._run, outcome.cell.key.label()
-        assert run is not None
+        run, label = self._open.pop(outcome.cell.key).run, outcome.cell.key.label()
         self._progress.settle(label)
         if outcome.failure:
             run.tags({"failed": outcome.failure})
@@ -146,34 +150,33 @@ class RunObserver(Observer):
         run.finish("FAILED" if outcome.failure else "FINISHED")
 
     def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
-        assert self._run is not None
         self.results.append((key, evaluation))
         reference = self._meta.references.get((key.task, key.bins))
         mean = sum(evaluation.returns) / len(evaluation.returns)
-        self._run.evaluation(
+        self._open[key].run.evaluation(
             evaluation, normalized_score(mean, reference.random, reference.expert) if reference else None
         )
 
-    def _finish(self, stage: str, label: str) -> None:
+    def _finish(self, stage: str, cell: Cell) -> None:
         """A stage has ended, or was never begun because the cache had its result."""
-        if stage in self._stages:
-            self._stages.pop(stage).finish()
+        this = self._open[cell.key]
+        if stage in this.stages:
+            this.stages.pop(stage).finish()
         else:
-            self._progress.settle(label, stage)
-        self._stage = None
+            self._progress.settle(cell.key.label(), stage)
+        this.stage = None
 
 
-def log_dataset(run: CellRun, store: Store, cell: Cell) -> None:
+def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
     """The store as an input of the run, by description."""
-    spec = store.action_spec
     run.dataset(
         f"{cell.key.task}-{cell.key.bins}bins-{cell.key.tier}",
-        store.fingerprint,
-        source=str(store.path),
-        rows=len(store),
+        dataset.fingerprint,
+        source=str(dataset.path),
+        rows=dataset.rows,
         schema={
-            "observation": f"float32 ({store.observation_size},)",
-            "action": f"int ({spec.num_sub_actions},) of {spec.max_choices} choices",
+            "observation": f"float32 ({dataset.observation_size},)",
+            "action": f"int ({len(dataset.nvec)},) of {max(dataset.nvec)} choices",
             "reward": "float32",
         },
     )

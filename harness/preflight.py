@@ -88,20 +88,26 @@ def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | 
 
 
 def missing_features(experiment: Experiment, cell: Cell) -> int:
-    """Bytes of what the policy will compute of the whole dataset and the cache does not hold; 0 for most policies."""
+    """Bytes of what the policy will compute of the whole dataset and the cache does not hold."""
+    needed = features_needed(experiment, cell)
+    cached = cached_asm(experiment, cell) if needed else None
+    if cached is not None:
+        store, asm = cached
+        size, spec = store.observation_size, store.action_spec
+        real = cell.policy.build(size, spec, asm=asm, seed=cell.key.seed).frozen_input()  # None if trained before
+        standardized = experiment.standardize_observations
+        if real and features_path(real.identity, store.fingerprint, standardized=standardized).exists():
+            return 0
+    return needed
+
+
+def features_needed(experiment: Experiment, cell: Cell) -> int:
+    """Bytes of what the policy computes of the whole dataset; 0 for most policies."""
     policy = untrained_policy(experiment, cell)
     policy.reach(1.0)
     frozen = policy.frozen_input()
     if frozen is None:
         return 0
-    cached = cached_asm(experiment, cell)
-    if cached is not None and frozen.shared:
-        store, asm = cached
-        size, spec = store.observation_size, store.action_spec
-        real = cell.policy.build(size, spec, asm=asm, seed=cell.key.seed).frozen_input()
-        standardized = experiment.standardize_observations
-        if real and features_path(real.identity, store.fingerprint, standardized=standardized).exists():
-            return 0
     key = cell.key
     parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
     return features_bytes(sum(count for _, count in parts), frozen.shape)

@@ -5,6 +5,7 @@ Examples:
   python -m harness.run --gin gin/spin_humanoid.gin --gin gin/policies/saint.gin
   python -m harness.run --gin gin/spin_humanoid.gin --set 'IQL.expectile=0.7' --set "Experiment.tiers=['expert']"
   python -m harness.run --gin gin/spin_humanoid.gin --gin gin/scale/paper.gin --dry-run
+  python -m harness.run --gin gin/spin_humanoid.gin --gin gin/policies/all.gin --jobs 2
   python -m harness.run --list
 
 Later --gin files and --set override earlier ones. Exit code: 0 when every cell finished, 1 when one failed,
@@ -14,6 +15,7 @@ Later --gin files and --set override earlier ones. Exit code: 0 when every cell 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -24,8 +26,8 @@ from pathlib import Path
 import attrs
 from rich.console import Console
 
-from harness.cost import Cost, estimate_cost
-from harness.experiment import Experiment
+from harness.cost import Cost, estimate_cost, memory_needed
+from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome, run_grid
 from harness.observer import RunObserver
 from harness.paths import use_packaged_configs
@@ -35,6 +37,7 @@ from harness.provenance import git_commit, versions
 from harness.records import Reference, ReportMeta, to_frame
 from harness.report import console_report, write_report
 from harness.tracking import Tracker, TrackingError
+from harness.workers import run_side_by_side
 from spinrl.config import ConfigError, Resolved, flatten, format_registry, load
 from spinrl.machine import ResolvedMachine
 from spinrl.tasks import get_task
@@ -59,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--dry-run", action="store_true", help="check everything, print configuration, cells and costs")
     made.add_argument("--list", action="store_true", help="print every component with its fields")
+    made.add_argument(
+        "--jobs", type=int, default=0, metavar="N", help="cells side by side (default: what cores and memory carry)"
+    )
     made.add_argument("--smoke", action="store_true", help="the same grid at sizes that take seconds a cell")
     made.add_argument(
         "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder)"
@@ -86,11 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     console = Console()
+    jobs = options.jobs or default_jobs(experiment, cells, machine)
+    machine = machine.share(jobs)
     machine.apply()
     console.print(f"[dim]timing a few steps of {len(cells)} cells on this machine …[/dim]")
     cost = estimate_cost(experiment, cells, machine)
     if options.dry_run:
-        print_dry_run(console, resolved, experiment, machine, cost)
+        print_dry_run(console, resolved, experiment, machine, cost, jobs)
         return 0
     try:
         tracker = Tracker.open(
@@ -99,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrackingError as error:
         print(error, file=sys.stderr)
         return 2
-    return run(experiment, resolved, machine, cost, tracker, console)
+    return run(experiment, resolved, machine, cost, tracker, console, jobs)
 
 
 def run(
@@ -109,8 +117,9 @@ def run(
     cost: Cost,
     tracker: Tracker,
     console: Console,
+    jobs: int,
 ) -> int:
-    """Run the grid under an open tracker; returns the exit code."""
+    """Run the grid under an open tracker, `jobs` cells side by side; returns the exit code."""
     cells = experiment.cells()
     started = time.monotonic()
     meta = ReportMeta(
@@ -123,7 +132,8 @@ def run(
     )
     plan = [(stage.cell, stage.stage, stage.seconds) for stage in cost.stages]
     console.print(
-        f"{len(cells)} cells, about {duration(cost.seconds)} on {machine.threads} threads of {machine.device} "
+        f"{len(cells)} cells, {jobs} side by side, about {duration(cost.elapsed(jobs))} with {machine.threads} threads "
+        f"each on {machine.device} "
         f"({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
     )
     parent = tracker.start_parent(
@@ -139,11 +149,14 @@ def run(
     # A run started in the background of a script comes with Ctrl-C ignored; both signals stop it in good order.
     handled = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, signal.default_int_handler) for number in handled}
-    progress = Progress(len(cells), console, plan=plan)
+    progress = Progress(len(cells), console, plan=plan, parallel=jobs)
     observer = RunObserver(experiment, machine, parent, progress, console, meta)
     try:
         with progress:
-            outcomes = run_grid(experiment, cells, machine, observer)
+            if jobs == 1:
+                outcomes = run_grid(experiment, cells, machine, observer)
+            else:
+                outcomes = run_side_by_side(experiment, cells, machine, observer, jobs)
         if any(outcome.failure for outcome in outcomes):
             status, code = "FAILED", 1
     except KeyboardInterrupt:
@@ -182,6 +195,7 @@ def print_dry_run(
     experiment: Experiment,
     machine: ResolvedMachine,
     cost: Cost,
+    jobs: int,
 ) -> None:
     """Everything that a run would do, without doing it."""
     console.print(resolved.resolved, markup=False, highlight=False, soft_wrap=True)
@@ -195,12 +209,23 @@ def print_dry_run(
             f"cell {number}: {label}: {', '.join(seconds[label])}", markup=False, highlight=False, soft_wrap=True
         )
     console.print(
-        f"\nestimated: {duration(cost.seconds)} (0:00 is in the cache already), "
-        f"{cost.memory_bytes / 2**30:.1f} GiB of memory, {cost.disk_bytes / 2**20:.0f} MiB of disk; "
+        f"\nestimated: {duration(cost.elapsed(jobs))} for {jobs} side by side (0:00 is in the cache already), "
+        f"{jobs * cost.memory_bytes / 2**30:.1f} GiB of memory, {cost.disk_bytes / 2**20:.0f} MiB of disk; "
         "nothing was trained",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def default_jobs(experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> int:
+    """As many cells side by side as there are cores and memory for; one where they would share a GPU.
+
+    Networks of this size use one core better than two halves: half of a step is too small to divide.
+    """
+    if machine.device != "cpu":
+        return 1
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(machine.threads, len(cells), int(0.7 * physical / memory_needed(experiment, cells))))
 
 
 def common_tags(experiment: Experiment) -> dict[str, str]:

@@ -88,6 +88,10 @@ class ResolvedMachine:
         """A context in which matrix products run in the resolved precision."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
+    def share(self, jobs: int) -> ResolvedMachine:
+        """The machine of one of `jobs` processes side by side: its share of the threads, at least one."""
+        return attrs.evolve(self, threads=max(1, self.threads // jobs))
+
     def apply(self) -> None:
         """Set up this process: its thread count, and that freed memory stays with it."""
         torch.set_num_threads(self.threads)

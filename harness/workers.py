@@ -1,0 +1,165 @@
+"""Cells side by side, each in a process of its own with its share of the machine's threads.
+
+A worker gets the configuration as plain data and the numbers of the cells to run, one by one, and sends back what
+happens in them. Each has a pipe of its own, since a process that is killed while it writes to a shared queue takes the
+queue along.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import attrs
+
+from harness.cell import Event, Trained, run_cell
+from harness.experiment import Cell, Experiment
+from harness.launch import EXPECTED, CellOutcome, Observer, failure_text
+from harness.records import Evaluation
+from spinrl.config import from_plain, to_plain
+from spinrl.machine import ResolvedMachine
+
+
+@attrs.frozen
+class _Ended:
+    """A cell's evaluations, or the reason that it failed for."""
+
+    evaluations: tuple[Evaluation, ...]
+    failure: str | None
+
+
+class _Worker:
+    """One process and the cell that it is running."""
+
+    def __init__(self, experiment: dict[str, Any], machine: ResolvedMachine) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, experiment, machine), name="spinrl-cell")
+        self.process.start()
+        theirs.close()
+        self.number: int | None = None
+
+    def give(self, number: int) -> None:
+        """Have it run a cell."""
+        self.number = number
+        self.pipe.send(number)
+
+    def stop(self) -> None:
+        """End it: at once where it is running a cell, else by its own exit."""
+        self.pipe.close()
+        if self.number is not None:
+            self.process.terminate()
+        self.process.join(timeout=10)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+    def death(self) -> str:
+        """Why it is no more, in words."""
+        self.process.join(timeout=10)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = "; was the machine out of memory?" if name == "SIGKILL" else ""
+            return f"its process was ended by {name}{hint}"
+        return f"its process ended with code {code}"
+
+
+def run_side_by_side(
+    experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, observer: Observer, jobs: int
+) -> list[CellOutcome]:
+    """Run `cells` in `jobs` processes; one that fails or dies does not take the others along.
+
+    Args:
+        experiment: the grid.
+        cells: all of its cells.
+        machine: of each process, with its share of the threads.
+        observer: told everything, in this process and thread.
+        jobs: processes.
+
+    Returns:
+        The outcome of each cell, in the order of `cells`.
+
+    Raises:
+        KeyboardInterrupt: when the user stops; what was observed until then stands.
+    """
+    plain = to_plain(experiment)
+    waiting = deque(range(len(cells)))
+    outcomes: dict[int, CellOutcome] = {}
+    workers = [_Worker(plain, machine) for _ in range(min(jobs, len(cells)))]
+
+    def give_next(worker: _Worker) -> None:
+        worker.number = None
+        if waiting:
+            number = waiting.popleft()
+            observer.cell_started(number, cells[number])
+            worker.give(number)
+
+    def ended(number: int, result: _Ended) -> None:
+        outcomes[number] = CellOutcome(cells[number], result.evaluations, result.failure)
+        observer.cell_ended(outcomes[number])
+
+    try:
+        for worker in workers:
+            give_next(worker)
+        while busy := {worker.pipe: worker for worker in workers if worker.number is not None}:
+            for ready in wait(list(busy)):
+                worker = busy[ready]  # type: ignore[index]
+                number = worker.number
+                assert number is not None
+                try:
+                    message = worker.pipe.recv()
+                except (EOFError, OSError):
+                    ended(number, _Ended((), worker.death()))
+                    workers.remove(worker)
+                    if waiting:
+                        workers.append(_Worker(plain, machine))
+                        give_next(workers[-1])
+                    continue
+                if isinstance(message, _Ended):
+                    ended(number, message)
+                    give_next(worker)
+                    continue
+                observer.event(cells[number], message)
+                if isinstance(message, Trained):
+                    worker.pipe.send("taken")
+    finally:
+        for worker in workers:
+            worker.stop()
+    return [outcomes[number] for number in sorted(outcomes)]
+
+
+def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine) -> None:
+    """Body of a worker: run the cells whose numbers come, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    experiment = from_plain(plain)
+    assert isinstance(experiment, Experiment)
+    cells = experiment.cells()
+    while True:
+        try:
+            number = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_run(experiment, cells[number], machine, partial(_tell, pipe)))
+
+
+def _tell(pipe: Connection, event: Event) -> None:
+    pipe.send(event)
+    if isinstance(event, Trained):
+        pipe.recv()  # the file it names is deleted once the parent has taken it
+
+
+def _run(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Any) -> _Ended:
+    try:
+        return _Ended(tuple(run_cell(experiment, cell, machine, report)), None)
+    except EXPECTED as error:
+        return _Ended((), failure_text(error))
+    except Exception as error:
+        traceback.print_exc()  # a defect: its place is wanted, and the other cells go on
+        return _Ended((), f"{type(error).__name__}: {error}")
