@@ -23,6 +23,18 @@ def _isolated(tmp_path_factory, monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="session")
+def _smoke_home(tmp_path_factory):
+    return tmp_path_factory.mktemp("smoke-home")
+
+
+@pytest.fixture
+def shared_cache(_smoke_home, monkeypatch):
+    """A cache that the smoke runs share, so that each dataset is collected once."""
+    monkeypatch.setenv("SPINRL_HOME", str(_smoke_home))
+    return _smoke_home
+
+
 def pytest_collection_modifyitems(items):
     """Tests marked gpu skip themselves without one."""
     if not torch.cuda.is_available():

@@ -24,6 +24,7 @@ class Masking(Component):
         share: fixed: every sub-action is chosen with the same probability; per_sample: each sample draws its own
             share uniformly, so that the fully masked action is familiar.
         probability: with which a sub-action is chosen where the share is fixed.
+        least: the smallest share that a sample draws.
         mask: share of the chosen ones that become the mask token.
         random: share of the chosen ones that become a uniformly random choice.
     """
@@ -32,6 +33,7 @@ class Masking(Component):
 
     share: Literal["fixed", "per_sample"] = attrs.field(default="fixed", validator=in_(("fixed", "per_sample")))
     probability: float = attrs.field(default=0.15, validator=[gt(0), le(1)])
+    least: float = attrs.field(default=0.0, validator=[ge(0), le(1)])
     mask: float = attrs.field(default=0.8, validator=[ge(0), le(1)])
     random: float = attrs.field(default=0.1, validator=[ge(0), le(1)])
 
@@ -57,7 +59,7 @@ class Masking(Component):
             return torch.rand(shape, generator=generator, device=action.device)
 
         rows, slots = action.shape
-        share = uniform(rows, 1) if self.share == "per_sample" else self.probability
+        share = self.least + (1 - self.least) * uniform(rows, 1) if self.share == "per_sample" else self.probability
         draw = uniform(rows, slots)
         chosen = draw < share
         # The entry with the smallest draw is chosen even when none would be, without asking the device.

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import attrs
 import torch
-from attrs.validators import ge, gt, in_, optional
+from attrs.validators import ge, gt, in_, le, optional
 
 from spinrl import checkpoint
 from spinrl.asm.frozen import ASMError, FrozenASM
@@ -40,6 +40,7 @@ class Pretraining(Component):
         batch_size: samples per step, drawn with replacement.
         epochs: of ceil(dataset / batch_size) steps each.
         steps: gradient steps, whatever the size of the dataset.
+        portion: share of these epochs or steps that is done, for comparing lengths at any scale.
         learning_rate: Adam's, at the start.
         schedule: constant, or cosine down to zero.
         max_gradient_norm: gradients are clipped to this norm.
@@ -54,6 +55,7 @@ class Pretraining(Component):
     batch_size: int = attrs.field(default=1024, validator=ge(1))
     epochs: int | None = attrs.field(default=100, validator=optional(ge(1)))  # type: ignore[arg-type]
     steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    portion: float = attrs.field(default=1.0, validator=[gt(0), le(1)])
     learning_rate: float = attrs.field(default=4e-4, validator=gt(0))
     schedule: Literal["constant", "cosine"] = attrs.field(default="constant", validator=in_(("constant", "cosine")))
     max_gradient_norm: float = attrs.field(default=1.0, validator=gt(0))
@@ -66,10 +68,11 @@ class Pretraining(Component):
 
     def total_steps(self, transitions: int) -> int:
         """Gradient steps on a dataset of so many transitions."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None
-        return self.epochs * math.ceil(transitions / self.batch_size)
+        steps = self.steps
+        if steps is None:
+            assert self.epochs is not None
+            steps = self.epochs * math.ceil(transitions / self.batch_size)
+        return max(1, round(self.portion * steps))
 
     def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
         """Of everything that the pre-trained weights depend on.

@@ -69,3 +69,10 @@ def test_the_loss_is_the_public_codes(path):
     loss, accuracy = masked_cross_entropy(logits, target, torch.from_numpy(golden["asm/mask"]).bool())
     assert float(loss) == pytest.approx(float(golden["asm/loss"]), rel=1e-5)
     assert 0 <= float(accuracy) <= 1
+
+
+def test_each_sample_draws_its_share_from_the_least_one_up():
+    _, _, _, chosen = _draw(Masking(share="per_sample", least=0.6), [3] * 200, 3000, 0)
+    shares = chosen.float().mean(1)
+    assert shares.min() > 0.45 and shares.max() > 0.97  # 200 slots tell a share to about 0.03
+    assert shares.mean() == pytest.approx(0.8, abs=0.02)

@@ -62,8 +62,11 @@ def test_the_paper_preset_is_the_published_method():
 
 
 def test_a_preset_changes_sizes_budgets_and_starts_only():
+    """And the sizes of steps, which belong to a budget."""
     laptop, paper = experiment(), experiment(files=[config_root() / "gin" / "scale" / "paper.gin"])
-    assert laptop.algorithms == paper.algorithms
+    scaled = {"hidden": (256, 256), "learning_rate": 3e-4, "polyak_rate": 0.005}
+    assert tuple(attrs.evolve(each, **scaled) for each in laptop.algorithms) == paper.algorithms
+    assert laptop.evaluation.action == paper.evaluation.action == "sample"
     assert laptop.evaluation.fractions == paper.evaluation.fractions
     for name, tier in laptop.recipes.items():
         assert tier.sources == paper.recipes[name].sources
@@ -71,6 +74,19 @@ def test_a_preset_changes_sizes_budgets_and_starts_only():
 
 def test_the_configuration_travels_as_plain_data():
     assert from_plain(to_plain(experiment())) == experiment()
+
+
+EXPERIMENTS = sorted((config_root() / "gin" / "experiments").glob("*.gin"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_runs_at_both_scales(path):
+    """As it is at laptop scale, and at the paper's with one more file."""
+    laptop = load(Experiment, [path], []).value
+    paper = load(Experiment, [path, config_root() / "gin" / "scale" / "paper.gin"], []).value
+    assert (laptop.preset, paper.preset) == ("laptop", "paper")
+    assert laptop.name == paper.name == path.stem and len(laptop.seeds) == 3
+    assert [cell.key.policy for cell in laptop.cells()] != [] and paper.training.gradient_steps == 1_000_000
 
 
 VARIANTS = (

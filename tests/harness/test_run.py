@@ -28,18 +28,6 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
 
 
-@pytest.fixture(scope="session")
-def smoke_home(tmp_path_factory):
-    """A cache that the smoke runs share, so that each dataset is collected once."""
-    return tmp_path_factory.mktemp("smoke-home")
-
-
-@pytest.fixture
-def shared_cache(smoke_home, monkeypatch):
-    monkeypatch.setenv("SPINRL_HOME", str(smoke_home))
-    return smoke_home
-
-
 @pytest.mark.slow
 def test_the_real_chain_on_every_policy(shared_cache, capsys):
     assert command.main([*ARGUMENTS, *ONE_TIER, "--gin", "gin/policies/all.gin"]) == 0
