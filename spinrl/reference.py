@@ -1,16 +1,23 @@
 """Weights of the method's public reference code, under our parameter names.
 
-Each function takes a state dict with the reference's names and returns ours, ready for a strict `load_state_dict`;
-what is missing raises a KeyError, what is left over a ValueError. The reference keeps one small module for each
-sub-action where we keep one stacked tensor, padded to the largest number of choices.
+`load_policy` and `load_asm` read a checkpoint file of the reference into a network of ours. The functions below them
+each take a state dict with the reference's names and return ours, ready for a strict `load_state_dict`; what is missing
+raises a KeyError, what is left over a ValueError. The reference keeps one small module for each sub-action where we
+keep one stacked tensor, padded to the largest number of choices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional
+
+from spinrl import checkpoint
+from spinrl.asm import ASM
+from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy, SAINTPolicy, SPINPolicy
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -50,6 +57,39 @@ class _Reader:
                 f"the reference checkpoint holds what we have no place for: {', '.join(sorted(self._left))}"
             )
         return into
+
+
+def load_policy(path: Path, policy: Policy) -> None:
+    """Load the reference's checkpoint of the same kind of policy and the same sizes; no code in the file is run.
+
+    Raises:
+        CheckpointError: when the file is damaged or not a checkpoint, or is of another kind or other sizes.
+    """
+    mappings: dict[type[Policy], Callable[[Weights], dict[str, torch.Tensor]]] = {
+        FactoredPolicy: factored,
+        AutoregressivePolicy: autoregressive,
+        SAINTPolicy: transformer_policy,
+        SPINPolicy: transformer_policy,
+    }
+    _load(path, policy, mappings[type(policy)])
+
+
+def load_asm(path: Path, model: ASM) -> None:
+    """As `load_policy`, for an ASM."""
+    _load(path, model, asm)
+
+
+def _load(path: Path, module: nn.Module, mapping: Callable[[Weights], dict[str, torch.Tensor]]) -> None:
+    weights = checkpoint.load(path)
+    if not isinstance(weights, Mapping) or not all(isinstance(each, torch.Tensor) for each in weights.values()):
+        raise checkpoint.CheckpointError(f"{path} is not a state dict: it wants names and tensors and nothing else")
+    # What is no tensor (a SPIN policy's fingerprint) is not in a reference checkpoint, and stays as it is.
+    own = {name: value for name, value in module.state_dict().items() if not isinstance(value, torch.Tensor)}
+    try:
+        module.load_state_dict(mapping(weights) | own)
+    except (KeyError, ValueError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).split())
+        raise checkpoint.CheckpointError(f"{path} does not fit a {type(module).__name__}: {reason}") from error
 
 
 def factored(weights: Weights) -> dict[str, torch.Tensor]:

@@ -88,7 +88,8 @@ class Golden:
             "spin": SPIN(),
         }[name]
         policy = config.build(self.observation_size, self.spec, asm=FakeFrozenASM(self.asm()), seed=0)
-        load_named(policy, self.mapped_policy(name, f"policy/{name}/weights/"))
+        extra = {key: value for key, value in policy.state_dict().items() if not isinstance(value, torch.Tensor)}
+        policy.load_state_dict(self.mapped_policy(name, f"policy/{name}/weights/") | extra)
         return policy
 
     def mapped_policy(self, name: str, prefix: str) -> dict[str, torch.Tensor]:
@@ -98,12 +99,6 @@ class Golden:
     def ragged(self, padded: torch.Tensor) -> torch.Tensor:
         """(B, N, K) → (B, Σm_i), as the files store it."""
         return padded[:, self.spec.valid()]
-
-
-def load_named(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
-    """Load weights strictly, whatever else the state dict carries (a SPIN policy's fingerprint)."""
-    extra = {name: value for name, value in policy.state_dict().items() if not isinstance(value, torch.Tensor)}
-    policy.load_state_dict(weights | extra)
 
 
 @functools.cache

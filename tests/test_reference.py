@@ -1,0 +1,63 @@
+"""Checkpoints of the public reference code load safely, give its numbers, and are refused where they do not fit."""
+
+import golden
+import pytest
+import torch
+
+from spinrl import reference
+from spinrl.checkpoint import CheckpointError
+from spinrl.policies import Factored
+
+
+def saved(case, prefix, path):
+    """The golden weights as the reference saves them: a state dict in a file."""
+    torch.save(case.weights(prefix), path)
+    return path
+
+
+@pytest.mark.parametrize("name", golden.POLICIES)
+@pytest.mark.parametrize("case_name", golden.CASES)
+def test_a_policy_checkpoint_gives_the_references_log_probabilities(case_name, name, tmp_path):
+    case = golden.load(case_name)
+    policy = case.policy(name)
+    for parameter in policy.parameters():
+        parameter.data.add_(1.0)  # nothing of what was there may stay
+    reference.load_policy(saved(case, f"policy/{name}/weights/", tmp_path / "policy.pt"), policy)
+    batch = case.batch()
+    with torch.no_grad():
+        ours = policy.eval().log_probs(batch["observation"], batch["action"])
+    torch.testing.assert_close(case.ragged(ours), case.arrays[f"policy/{name}/log_probs"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case_name", golden.CASES)
+def test_an_asm_checkpoint_gives_the_references_logits(case_name, tmp_path):
+    case = golden.load(case_name)
+    model = case.encoder.build(case.observation_size, case.spec, seed=5).eval()
+    reference.load_asm(saved(case, "asm/weights/", tmp_path / "asm.pt"), model)
+    with torch.no_grad():
+        ours = model(case.batch()["observation"], _tokens(case))
+    torch.testing.assert_close(case.ragged(ours), case.arrays["asm/logits"], rtol=0, atol=1e-5)
+
+
+def _tokens(case):
+    """The action with the mask token where the recorder masked it."""
+    return torch.where(case.arrays["asm/mask"].bool(), torch.tensor(case.spec.nvec), case.arrays["asm/input_action"])
+
+
+def test_what_does_not_fit_is_refused_by_name(tmp_path):
+    case, other = (golden.load(name) for name in golden.CASES)
+    policy = case.policy("factored")
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    wrong_kind = saved(case, "policy/saint/weights/", tmp_path / "saint.pt")
+    with pytest.raises(CheckpointError, match=r"saint.pt does not fit a FactoredPolicy"):
+        reference.load_policy(wrong_kind, policy)
+    wrong_size = saved(other, "policy/factored/weights/", tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"other.pt does not fit a FactoredPolicy"):
+        reference.load_policy(wrong_size, policy)
+    torch.save({"step": 3}, tmp_path / "step.pt")
+    with pytest.raises(CheckpointError, match="not a state dict"):
+        reference.load_policy(tmp_path / "step.pt", policy)
+    torch.save({"config": Factored()}, tmp_path / "objects.pt")
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
+        reference.load_policy(tmp_path / "objects.pt", policy)
+    assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
