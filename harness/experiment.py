@@ -12,7 +12,7 @@ from attrs.validators import ge, gt, in_, le, min_len, optional
 
 from harness.records import CellKey
 from spinrl.algorithms import AlgorithmConfig
-from spinrl.asm import Pretraining
+from spinrl.asm import LinearProbe, Pretraining
 from spinrl.data import Tier
 from spinrl.machine import Machine
 from spinrl.policies import PolicyConfig
@@ -127,6 +127,7 @@ class Experiment(ExperimentConfig):
         data_seed: seed of the datasets, which all cells of a tier share.
         pretraining: of the ASM, for policies that want one.
         pretrainings: of the ASM of the policies named here, in place of `pretraining`.
+        probe: of the ASM that `pretraining` gives, for `harness.probe`; no training depends on it.
         training: budget and batches.
         evaluation: when and how to evaluate.
         machine: device, precision, compilation, threads.
@@ -147,6 +148,7 @@ class Experiment(ExperimentConfig):
     data_seed: int = 0
     pretraining: Pretraining = attrs.field(factory=Pretraining)
     pretrainings: Mapping[str, Pretraining] = attrs.field(factory=dict)
+    probe: LinearProbe = attrs.field(factory=LinearProbe)
     training: Training = attrs.field(factory=Training)
     evaluation: Evaluating = attrs.field(factory=Evaluating)
     machine: Machine = attrs.field(factory=Machine)

@@ -48,6 +48,17 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m harness.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_experiment_options(made)
+    made.add_argument("--list", action="store_true", help="print every component with its fields")
+    made.add_argument(
+        "--jobs", type=int, default=0, metavar="N", help="cells side by side (default: what cores and memory carry)"
+    )
+    made.add_argument("--smoke", action="store_true", help="the same grid at sizes that take seconds a cell")
+    return made
+
+
+def add_experiment_options(made: argparse.ArgumentParser) -> None:
+    """The options of every command that works on an experiment."""
     made.add_argument(
         "--gin", "--gin_file", action="append", default=[], metavar="FILE", help="a gin file; repeat to add or override"
     )
@@ -60,16 +71,21 @@ def parser() -> argparse.ArgumentParser:
         metavar="BINDING",
         help="a binding such as 'IQL.expectile=0.7'; repeatable",
     )
-    made.add_argument("--dry-run", action="store_true", help="check everything, print configuration, cells and costs")
-    made.add_argument("--list", action="store_true", help="print every component with its fields")
-    made.add_argument(
-        "--jobs", type=int, default=0, metavar="N", help="cells side by side (default: what cores and memory carry)"
-    )
-    made.add_argument("--smoke", action="store_true", help="the same grid at sizes that take seconds a cell")
+    made.add_argument("--dry-run", action="store_true", help="check everything, and print what would be done")
     made.add_argument(
         "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder)"
     )
-    return made
+
+
+def load_experiment(options: argparse.Namespace, example: str) -> Resolved[Experiment]:
+    """The experiment that `add_experiment_options` gave.
+
+    Raises:
+        ConfigError: with everything that is wrong; where no file was given, it names `example`.
+    """
+    if not options.gin:
+        raise ConfigError([f"nothing to run: give --gin FILE, for example --gin {example}"])
+    return load(Experiment, options.gin, options.bindings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,11 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print(format_registry())
         return 0
-    if not options.gin:
-        print("nothing to run: give --gin FILE, for example --gin gin/spin_humanoid.gin", file=sys.stderr)
-        return 2
     try:
-        resolved = load(Experiment, options.gin, options.bindings)
+        resolved = load_experiment(options, "gin/spin_humanoid.gin")
         experiment = resolved.value.smoke() if options.smoke else resolved.value
         machine = experiment.machine.resolve()
         cells = experiment.cells()

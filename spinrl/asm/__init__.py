@@ -1,20 +1,25 @@
-"""The action structure model: the network, its masked pre-training, and frozen loading under a fingerprint."""
+"""The action structure model: the network, its pre-training, frozen loading under a fingerprint, and a probe of it."""
 
 from spinrl.asm.frozen import ASMError, FrozenASM
 from spinrl.asm.masking import Masking, masked_cross_entropy, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.asm.pretraining import Pretraining, PretrainingProgress, asm_folder, pretrained_asm
+from spinrl.asm.probe import LinearProbe, ProbeError, ProbeResult, probe_asm
 
 __all__ = [
     "ASM",
     "ASMEncoder",
     "ASMError",
     "FrozenASM",
+    "LinearProbe",
     "Masking",
     "Pretraining",
     "PretrainingProgress",
+    "ProbeError",
+    "ProbeResult",
     "asm_folder",
     "masked_cross_entropy",
     "masked_prediction",
     "pretrained_asm",
+    "probe_asm",
 ]

@@ -48,9 +48,11 @@ class FrozenASM:
         return cls(model.eval().requires_grad_(False), fingerprint, seconds, card)
 
     @classmethod
-    def untrained(cls, encoder: ASMEncoder, observation_size: int, action_spec: ActionSpec) -> FrozenASM:
-        """Random weights, for timing and for probes of what pre-training adds."""
-        return cls.of(encoder.build(observation_size, action_spec, seed=0), "untrained", 0.0, {})
+    def untrained(
+        cls, encoder: ASMEncoder, observation_size: int, action_spec: ActionSpec, *, seed: int = 0
+    ) -> FrozenASM:
+        """Random weights, those that pre-training starts from: for timing, and for probes of what pre-training adds."""
+        return cls.of(encoder.build(observation_size, action_spec, seed=seed), "untrained", 0.0, {})
 
     def save(self, folder: Path) -> None:
         """Write weights and card beside `folder` and rename, so that a kill leaves nothing half-written.

@@ -1,0 +1,253 @@
+"""Probe the ASM of an experiment, and a random one of the same sizes, for the actions that it knows.
+
+Examples:
+  python -m harness.probe --gin gin/experiments/linear_probe.gin
+  python -m harness.probe --gin gin/experiments/linear_probe.gin --set 'LinearProbe.transitions=5000'
+  python -m harness.probe --gin gin/experiments/linear_probe.gin --dry-run
+
+Dataset and ASM of each task, number of bins, tier and seed come from the cache, or are made and put there; no policy is
+trained. What the probe is, spinrl/asm/probe.py says. Exit code: 0 when every probe finished, 1 when one failed, 2 when
+something given was wrong, 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import attrs
+import pandas as pd
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.cell import (
+    ASMReady,
+    DatasetReady,
+    Event,
+    StageStarted,
+    Waiting,
+    prepare_asm,
+    prepare_dataset,
+    standardizer,
+)
+from harness.experiment import Cell, Experiment
+from harness.launch import EXPECTED, failure_text
+from harness.paths import use_packaged_configs
+from harness.preflight import PreflightError, cached_asm, check
+from harness.run import add_experiment_options, common_tags, load_experiment
+from harness.runs import ROLE_TAG, TrackedRun
+from harness.tracking import Tracker, TrackingError
+from spinrl.asm import FrozenASM, ProbeError, ProbeResult, probe_asm
+from spinrl.config import ConfigError, Resolved, flatten
+from spinrl.machine import ResolvedMachine
+
+SETTING = ["task", "bins", "tier"]
+SHARES = ["slot_accuracy", "majority_accuracy", "independence", "exact_match"]
+RESULTS_FILE = "probe.csv"
+NOTES = (
+    "Sees others: the observation and all sub-actions but the slot's own. Sees observation: nothing else.",
+    "Majority: always answering a slot's most frequent choice. Independence: the product of the slots' accuracies.",
+    "All in percent of what is held out: the mean over seeds, ± half the distance between the lowest and the highest.",
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m harness.probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_experiment_options(made)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    use_packaged_configs()
+    console = Console()
+    try:
+        resolved = load_experiment(options, "gin/experiments/linear_probe.gin")
+        experiment = resolved.value
+        machine = experiment.machine.resolve()
+        cells = probed_cells(experiment)
+        check(experiment, cells)
+        if options.dry_run:
+            print_dry_run(console, resolved, machine, cells)
+            return 0
+        tracker = Tracker.open(
+            options.tracking_uri, experiment.name, warn=lambda line: console.print(line, style="yellow")
+        )
+    except (ConfigError, PreflightError, TrackingError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return run(resolved, machine, cells, tracker, console)
+
+
+def probed_cells(experiment: Experiment) -> list[Cell]:
+    """One cell for each task, number of bins, tier and seed, with the ASM that is no single policy's own."""
+    by_setting: dict[tuple, Cell] = {}
+    for cell in experiment.cells():
+        key = cell.key
+        by_setting.setdefault((key.task, key.bins, key.tier, key.seed), cell)
+    return [attrs.evolve(cell, pretraining=experiment.pretraining) for cell in by_setting.values()]
+
+
+def run(
+    resolved: Resolved[Experiment],
+    machine: ResolvedMachine,
+    cells: Sequence[Cell],
+    tracker: Tracker,
+    console: Console,
+) -> int:
+    """Probe one cell after another, each in a run of its own; returns the exit code."""
+    experiment = resolved.value
+    machine.apply()
+    tags = {
+        **common_tags(experiment),
+        **{f"machine.{name}": value for name, value in attrs.asdict(machine).items()},
+        ROLE_TAG: "probe",  # not an experiment's: it has no returns to report
+        "mlflow.source.name": "harness.probe",
+    }
+    tables: list[pd.DataFrame] = []
+    code = 0
+    for cell in cells:
+        setting, label = _setting(cell), _label(cell)
+        tracked = tracker.start_parent(
+            label,
+            params={**flatten(experiment), **setting},
+            tags={**tags, **setting},
+            given_text=resolved.given,
+            resolved_text=resolved.resolved,
+        )
+        try:
+            tables.append(probe_cell(experiment, cell, machine, tracked, console))
+            tracked.finish()
+        except (*EXPECTED, ProbeError) as error:
+            tracked.tags({"failed": failure_text(error)})
+            tracked.finish("FAILED")
+            console.print(f"failed: {label}: {failure_text(error)}", style="red", markup=False)
+            code = 1
+        except KeyboardInterrupt:
+            tracked.tags({"stopped": "by the user"})
+            tracked.finish("KILLED")
+            console.print("\nstopped; the datasets and ASMs that are done are kept")
+            code = 130
+            break
+        except BaseException as error:
+            tracked.tags({"failed": str(error)[:200]})
+            tracked.finish("FAILED")
+            tracker.close()
+            raise
+    if tables:
+        console.print(console_table(pd.concat(tables, ignore_index=True)))
+    unsent = tracker.close()
+    if unsent:
+        console.print(unsent, style="yellow", markup=False)
+    console.print(f"to compare runs: [bold]{tracker.ui_line()}[/bold]")
+    return code
+
+
+def probe_cell(
+    experiment: Experiment, cell: Cell, machine: ResolvedMachine, tracked: TrackedRun, console: Console
+) -> pd.DataFrame:
+    """Prepare a cell's dataset and ASM, probe the ASM and a random one, and log it all.
+
+    Returns:
+        One row for each ASM and input: the cell's setting, ``asm`` (trained or random), ``input``, the shares of
+        `SHARES`, ``fitted``, ``tested``, and the accuracy of each slot.
+    """
+    report = partial(_tell, tracked, console, _label(cell))
+    store = prepare_dataset(experiment, cell, machine, report)
+    trained = prepare_asm(experiment, cell, store, machine, report)
+    random = FrozenASM.untrained(
+        cell.pretraining.encoder, store.observation_size, store.action_spec, seed=cell.key.seed
+    )
+    random.model.to(machine.device)
+    began = time.perf_counter()
+    rows = []
+    for name, asm in (("trained", trained), ("random", random)):
+        results = probe_asm(
+            experiment.probe, asm, store, seed=cell.key.seed, standardizer=standardizer(experiment, store)
+        )
+        for what, result in results.items():
+            shares = {share: getattr(result, share) for share in SHARES}
+            tracked.metrics({f"probe/{share}_{name}_{what}": value for share, value in shares.items()}, 0)
+            rows.append({**_setting(cell), "asm": name, "input": what, **shares, **_details(result)})
+    tracked.metrics({"time/probe_seconds": time.perf_counter() - began}, 0)
+    table = pd.DataFrame(rows)
+    table.insert(0, "preset", experiment.preset)
+    tracked.text(RESULTS_FILE, table.to_csv(index=False))
+    return table
+
+
+def console_table(table: pd.DataFrame) -> RenderableType:
+    """The results of all cells, for a terminal of 80 columns and more; seeds are averaged over."""
+    parts: list[RenderableType] = []
+    for (task, bins, tier), group in table.groupby(SETTING, sort=False):
+        seeds, tested = group["seed"].nunique(), group["tested"].min()
+        title = f"{task}, {bins} bins, {tier}: {seeds} seed{'' if seeds == 1 else 's'}, {tested:,} held-out transitions"
+        rendered = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1))
+        for name in ("ASM", "sees"):
+            rendered.add_column(name)
+        for name in ("per slot", "majority", "independence", "exact match"):
+            rendered.add_column(name, justify="right")
+        for (asm, what), rows in group.groupby(["asm", "input"], sort=False):
+            rendered.add_row(str(asm), str(what), *(_percent(rows[share]) for share in SHARES))
+        parts += [Text(title, style="bold"), rendered]
+    return Group(*parts, *(Text(note, style="dim") for note in NOTES))
+
+
+def print_dry_run(
+    console: Console, resolved: Resolved[Experiment], machine: ResolvedMachine, cells: Sequence[Cell]
+) -> None:
+    """Everything that a run would do, without doing it."""
+    console.print(resolved.resolved, markup=False, highlight=False, soft_wrap=True)
+    lines = [f"# machine: {attrs.asdict(machine)}", ""]
+    for number, cell in enumerate(cells, 1):
+        have = "in the cache" if cached_asm(resolved.value, cell) else "to be made, at least in part"
+        lines.append(f"probe {number}: {_label(cell)}: dataset and ASM {have}")
+    console.print("\n".join([*lines, "", "nothing was probed"]), markup=False, highlight=False, soft_wrap=True)
+
+
+def _setting(cell: Cell) -> dict[str, str | int]:
+    key = cell.key
+    return {"task": key.task, "bins": key.bins, "tier": key.tier, "seed": key.seed}
+
+
+def _label(cell: Cell) -> str:
+    key = cell.key
+    return f"{key.task}/{key.bins} {key.tier} probe s{key.seed}"
+
+
+def _details(result: ProbeResult) -> dict[str, float]:
+    slots = {f"slot_accuracy_{slot}": accuracy for slot, accuracy in enumerate(result.slot_accuracies)}
+    return {"fitted": result.fitted, "tested": result.tested, **slots}
+
+
+def _percent(shares: pd.Series) -> str:
+    mean, half = 100 * shares.mean(), 50 * (shares.max() - shares.min())
+    return f"{mean:.2f}" if len(shares) == 1 else f"{mean:.2f} ± {half:.2f}"
+
+
+def _tell(tracked: TrackedRun, console: Console, label: str, event: Event) -> None:
+    """What preparing the dataset and the ASM reports."""
+    match event:
+        case StageStarted(stage, total, unit):
+            console.print(f"{label}: {stage}, {total:,} {unit} …", markup=False, highlight=False)
+        case Waiting(path):
+            console.print(f"{label}: another run is making {path.name}; waiting for it", style="dim")
+        case DatasetReady():
+            tracked.tags({"dataset_fingerprint": event.fingerprint})
+        case ASMReady(fingerprint, seconds):
+            tracked.tags({"asm_fingerprint": fingerprint})
+            tracked.metrics({"time/asm_seconds": seconds}, 0)
+            console.print(f"{label}: probing …", markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
