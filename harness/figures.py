@@ -22,6 +22,7 @@ from matplotlib.ticker import NullLocator
 
 from harness.records import Reference, ReportMeta
 from harness.statistics import policy_order, tier_order
+from harness.tables import algorithm_title
 
 PANEL = ["preset", "metric", "algorithm", "task", "bins"]  # what one figure shows
 _STYLES = {
@@ -30,8 +31,17 @@ _STYLES = {
     "saint": ("#0072B2", ":", "D"),
     "spin": ("#D55E00", "-", "o"),
 }
-_OTHERS = [("#009E73", "-", "v"), ("#CC79A7", "--", "P"), ("#56B4E9", "-.", "X"), ("#000000", ":", "*")]
-_RC: dict[Any, Any] = {
+_OTHERS = [
+    ("#009E73", "-", "v"),
+    ("#CC79A7", "--", "P"),
+    ("#56B4E9", "-.", "X"),
+    ("#000000", ":", "*"),
+    ("#009E73", ":", "<"),
+    ("#CC79A7", "-", ">"),
+    ("#56B4E9", "--", "p"),
+    ("#000000", "-.", "d"),
+]
+RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -57,17 +67,22 @@ def figures(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[tuple[str, Figu
     """
     for values, panel in summary.groupby(PANEL, sort=True):
         preset, metric, algorithm, task, bins = values
-        stem = f"{task}_{bins}bins_{algorithm}_{preset}" + ("" if metric == "return" else f"_{metric}")
         reference = meta.references.get((str(task), int(bins)))
-        title = f"{task}, {bins} bins, {algorithm.upper()}, {preset} preset"
+        title = f"{task}, {bins} bins, {algorithm_title(preset, metric, algorithm)}"
+        stem = file_stem(task, f"{bins}bins", algorithm, preset, metric)
         yield f"curves_{stem}", return_curves(panel, reference, title, _return_label(metric))
         yield f"table_{stem}", heat_table(panel, title, _return_label(metric))
+
+
+def file_stem(*parts: str) -> str:
+    """Name of a figure's files; the last part is the metric, which goes without saying where it is ``return``."""
+    return "_".join(parts[:-1] if parts[-1] == "return" else parts)
 
 
 def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
     """Write ``<stem>.png`` and ``<stem>.svg`` into `directory` and close the figure."""
     paths = [directory / f"{stem}{suffix}" for suffix in (".png", ".svg")]
-    with plt.rc_context(_RC):
+    with plt.rc_context(RC):
         for path in paths:
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
             figure.set_layout_engine("none")  # laid out once is enough
@@ -80,7 +95,7 @@ def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, 
     tiers = sorted(panel["tier"].unique(), key=tier_order)
     styles = policy_styles(sorted(panel["policy"].unique(), key=policy_order))
     unit, unit_name = _time_unit(float((panel["asm_seconds"] + panel["train_seconds"]).max()))
-    with plt.rc_context(_RC):
+    with plt.rc_context(RC):
         figure, grid = plt.subplots(
             2, len(tiers), figsize=(1.2 + 2.7 * len(tiers), 5.6), sharey=True, squeeze=False, layout="constrained"
         )
@@ -97,14 +112,12 @@ def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, 
             grid[1, column].set_xlabel(f"ASM pre-training + training ({unit_name})")
         for axes in grid.flat:
             _reference_lines(axes, reference)
-            axes.grid(axis="y", color="0.9", lw=0.6)
-            axes.set_axisbelow(True)
+            light_grid(axes)
         lowest = np.nanmin([0.0, panel["mean"].min(), panel["low"].min()])
         grid[0, 0].set_ylim(bottom=lowest if lowest < 0 else 0)
         for axes in grid[:, 0]:
             axes.set_ylabel(ylabel)
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        legend_below(figure, grid[0, 0])
         figure.suptitle(title, fontsize=11)
     return figure
 
@@ -118,7 +131,7 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
     colours = panel.pivot(index="row", columns="fraction", values="normalized" if normalized else "mean")
     means = panel.pivot(index="row", columns="fraction", values="mean")
     halves = panel.assign(half=(panel["high"] - panel["low"]) / 2).pivot(index="row", columns="fraction", values="half")
-    with plt.rc_context(_RC):
+    with plt.rc_context(RC):
         figure, axes = plt.subplots(figsize=(3.2 + 0.95 * len(fractions), 1.4 + 0.36 * len(rows)), layout="constrained")
         values = np.array([[_at(colours, row, fraction) for fraction in fractions] for row in rows])
         image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100 if normalized else None, aspect="auto")
@@ -139,6 +152,19 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
         axes.set_title(f"{title}\n{ylabel.lower()}, mean ± half of the 95% interval", fontsize=10)
         figure.colorbar(image, ax=axes, label="normalized score" if normalized else ylabel, shrink=0.9)
     return figure
+
+
+def light_grid(axes: Axes) -> None:
+    """Thin horizontal lines behind everything."""
+    axes.grid(axis="y", color="0.9", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """The legend of `axes` below the whole figure, in as many rows as its width asks for."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, int(figure.get_figwidth() / (0.5 + 0.075 * max(map(len, labels)))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False)
 
 
 def _at(table: pd.DataFrame, row: tuple[str, str], fraction: float) -> float:

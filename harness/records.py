@@ -133,6 +133,44 @@ class ReportMeta:
         return cls(experiment=plain["experiment"], references=references)
 
 
+@attrs.frozen(kw_only=True)
+class Invocation:
+    """One run of the command line that returns came from.
+
+    Attributes:
+        name: of its MLflow run.
+        started: when, in UTC.
+        status: of its MLflow run, e.g. ``FINISHED``.
+        tags: what it wrote down of itself: preset, git_commit, ``version.<package>``, ``machine.<choice>``.
+        given: gin files and bindings as given; empty where they are not stored.
+        resolved: the value of every field; empty where they are not stored.
+    """
+
+    name: str
+    started: str
+    status: str
+    tags: Mapping[str, str]
+    given: str
+    resolved: str
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Name and text of everything short, versions and machine choices in one line each."""
+        rows = [("started", f"{self.started} UTC"), ("status", self.status)]
+        grouped: dict[str, list[str]] = {}
+        for name, value in sorted(self.tags.items()):
+            group, _, rest = name.partition(".")
+            if rest:
+                grouped.setdefault(group, []).append(f"{rest} {value}")
+            else:
+                rows.append((name, value))
+        return rows + [(group, ", ".join(values)) for group, values in grouped.items()]
+
+    def texts(self) -> list[tuple[str, str]]:
+        """Name and text of the stored configurations."""
+        named = (("as given", self.given), ("every value", self.resolved))
+        return [(name, text) for name, text in named if text.strip()]
+
+
 def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str, metric: str = "return") -> pd.DataFrame:
     """One row an episode.
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import difflib
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from mlflow.entities import Run
 
 from harness.connection import TrackingError, ask, default_uri, redacted, sqlite_path
 from harness.mlflow_store import MlflowClient
-from harness.records import Reference, ReportMeta, merge, read_csv
+from harness.records import Invocation, Reference, ReportMeta, merge, read_csv
 from harness.runs import META_FILE, RETURNS_FILE, ROLE_TAG
+
+CONFIG_FILES = ("config/given.gin", "config/resolved.gin")  # as `harness.tracking.Tracker.start_parent` stores them
+_NOT_SETTINGS = ("mlflow.", "spinrl.")  # MLflow's own tags, and ours that link runs
 
 
 class ResultsError(Exception):
@@ -31,6 +37,44 @@ def load_results(
     Raises:
         ResultsError: when the store cannot be used, or there is no such experiment, or it holds no returns.
     """
+    client, runs = _runs_with_returns(tracking_uri, experiment, directory)
+    frames: list[pd.DataFrame] = []
+    references: dict[tuple[str, int], Reference] = {}
+    for run in runs:
+        try:
+            frames.append(read_csv(_artifact(client, run, RETURNS_FILE)))
+            references.update(ReportMeta.from_json(_artifact(client, run, META_FILE)).references)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ResultsError(f"the returns of run {run.info.run_name} cannot be read: {error}") from error
+    return merge(frames), ReportMeta(experiment=experiment, references=references)
+
+
+def load_invocations(tracking_uri: str | None, experiment: str, directory: Path = Path()) -> list[Invocation]:
+    """What the invocations with stored returns wrote down of themselves, oldest first.
+
+    Args and errors are those of `load_results`.
+    """
+    client, runs = _runs_with_returns(tracking_uri, experiment, directory)
+    invocations = []
+    for run in runs:
+        stored = {file.path for file in client.list_artifacts(run.info.run_id, "config")}
+        given, resolved = (_artifact(client, run, name) if name in stored else "" for name in CONFIG_FILES)
+        invocations.append(
+            Invocation(
+                name=run.info.run_name,
+                started=time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.info.start_time / 1000)),
+                status=run.info.status,
+                tags={name: value for name, value in run.data.tags.items() if not name.startswith(_NOT_SETTINGS)},
+                given=given,
+                resolved=resolved,
+            )
+        )
+    return invocations
+
+
+def _runs_with_returns(
+    tracking_uri: str | None, experiment: str, directory: Path
+) -> tuple[MlflowClient, Sequence[Run]]:
     uri = tracking_uri or default_uri(directory)
     local = sqlite_path(uri)
     if local is not None and not local.exists():  # opening it would create an empty one
@@ -44,28 +88,21 @@ def load_results(
         near = difflib.get_close_matches(experiment, names, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]!r}?" if near else "it holds none"
         raise ResultsError(f"no experiment is called {experiment!r} in {redacted(uri)}; {hint}")
-    return _merged(client, names[experiment], experiment)
-
-
-def _merged(client: MlflowClient, experiment_id: str, experiment: str) -> tuple[pd.DataFrame, ReportMeta]:
-    runs = client.search_runs(
-        [experiment_id], filter_string=f"tags.`{ROLE_TAG}` = 'experiment'", order_by=["attributes.start_time ASC"]
-    )
-    frames: list[pd.DataFrame] = []
-    references: dict[tuple[str, int], Reference] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for run in runs:
-            stored = {file.path for file in client.list_artifacts(run.info.run_id)}
-            if not {RETURNS_FILE, META_FILE} <= stored:  # stopped before its first evaluation
-                continue
-            returns, meta = (
-                Path(client.download_artifacts(run.info.run_id, name, folder)) for name in (RETURNS_FILE, META_FILE)
-            )
-            try:
-                frames.append(read_csv(returns))
-                references.update(ReportMeta.from_json(meta.read_text()).references)
-            except (ValueError, KeyError, TypeError) as error:
-                raise ResultsError(f"the returns of run {run.info.run_name} cannot be read: {error}") from error
-    if not frames:
+    runs = [
+        run
+        for run in client.search_runs(
+            [names[experiment]],
+            filter_string=f"tags.`{ROLE_TAG}` = 'experiment'",
+            order_by=["attributes.start_time ASC"],
+        )
+        # Others were stopped before their first evaluation.
+        if {RETURNS_FILE, META_FILE} <= {file.path for file in client.list_artifacts(run.info.run_id)}
+    ]
+    if not runs:
         raise ResultsError(f"experiment {experiment!r} has no stored returns yet")
-    return merge(frames), ReportMeta(experiment=experiment, references=references)
+    return client, runs
+
+
+def _artifact(client: MlflowClient, run: Run, name: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run.info.run_id, name, folder)).read_text(encoding="utf-8")

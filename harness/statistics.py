@@ -7,7 +7,8 @@ that of the best checkpoint on the way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 import attrs
 import numpy as np
@@ -53,7 +54,7 @@ def bootstrap_interval(
     strata: Sequence[np.ndarray],
     rng: np.random.Generator,
     *,
-    statistic: str = "mean",
+    statistic: str | Callable[..., np.ndarray] = "mean",
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
@@ -62,7 +63,8 @@ def bootstrap_interval(
     Args:
         strata: `units` of each task (one array where there is one task).
         rng: draws the resamples; the same generator state gives the same interval.
-        statistic: ``mean``, the mean over strata of their means, or ``iqm`` over all units of all strata.
+        statistic: ``mean``, the mean over strata of their means, ``iqm`` over all units of all strata, or a function
+            of one array a stratum and of the keyword ``axis``, which it reduces.
         confidence: coverage of the interval.
         resamples: number of bootstrap resamples.
     """
@@ -73,7 +75,9 @@ def bootstrap_interval(
     def interquartile(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
         return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
-    function = {"mean": mean, "iqm": interquartile}[statistic]
+    function = {"mean": mean, "iqm": interquartile}[statistic] if isinstance(statistic, str) else statistic
+    if any(np.isnan(sample).any() for sample in strata):  # trimming would count NaN as the highest value
+        return Interval(float("nan"), float("nan"), float("nan"))
     value = float(function(*strata))
     if any(len(sample) < 2 for sample in strata):
         return Interval(value, float("nan"), float("nan"))
@@ -172,28 +176,31 @@ def tier_by_fraction(summary: pd.DataFrame, column: str = "mean") -> pd.DataFram
 def tier_by_policy(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
     """Rows tier and a last row ``average``, columns policy: `column` at the full budget, averaged over tasks.
 
-    The average of a policy is over the tiers that it finished on, and NaN when it lacks one that another has.
+    NaN for a policy that lacks a task of the tier that another has finished, and then of the average too: a mean over
+    other tasks is no comparison.
     """
     full = asymptotic(summary)
-    table = _ordered(full.pivot_table(index="tier", columns="policy", values=column, sort=True), "tier")
+    by_task = full.pivot_table(index=["tier", "task", "bins"], columns="policy", values=column, sort=True)
+    table = _ordered(by_task.groupby(level="tier").agg(lambda values: values.mean(skipna=False)), "tier")
     if not table.empty:
         table.loc["average"] = table.mean(axis=0, skipna=False)
     return table[sorted(table.columns, key=policy_order)]
 
 
 def tier_order(tier: str) -> tuple[int, str]:
-    """Sort key: the paper's order of tiers, others after it by name."""
+    """Sort key: the paper's order of tiers, others after it by name, numbers in names by value."""
     return _position(("random", "medium", "medium-expert", "random-medium-expert", "expert"), tier)
 
 
 def policy_order(policy: str) -> tuple[int, str]:
-    """Sort key: the paper's order of policies, others after it by name."""
+    """Sort key: the paper's order of policies, others after it by name, numbers in names by value."""
     return _position(("factored", "autoregressive", "saint", "spin"), policy)
 
 
 def _position(known: Sequence[str], name: str) -> tuple[int, str]:
     lowered = name.casefold()
-    return (known.index(lowered) if lowered in known else len(known), lowered)
+    padded = re.sub(r"\d+", lambda digits: digits.group().zfill(9), lowered)
+    return (known.index(lowered) if lowered in known else len(known), padded)
 
 
 def _ordered(table: pd.DataFrame, level: str) -> pd.DataFrame:

@@ -1,3 +1,4 @@
+import re
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -5,8 +6,11 @@ from pathlib import Path
 import attrs
 import pytest
 from rich.console import Console
-from synthetic import META, table
+from synthetic import META, TASKS, table
 
+from harness.comparison_figures import comparison_figures
+from harness.comparisons import asymptotic_runs
+from harness.connection import connect
 from harness.figures import figures, policy_styles, save
 from harness.records import ReportMeta, from_frame, merge, read_csv, to_frame
 from harness.report import console_report, main, markdown_report, write_report
@@ -70,7 +74,7 @@ def test_a_report_of_nothing_says_so() -> None:
 def test_a_written_report_is_complete_and_repeats(tmp_path: Path) -> None:
     rows = table(policies=("factored", "spin"), tiers=("medium", "expert"))
     paths = write_report(rows, META, tmp_path)
-    assert {path.suffix for path in paths} == {".png", ".svg", ".md", ".csv"}
+    assert {path.suffix for path in paths} == {".png", ".svg", ".html", ".md", ".csv"}
     assert all(path.stat().st_size > 500 for path in paths)
     text = (tmp_path / "report.md").read_text()
     assert all(f"({path.name})" in text for path in paths if path.suffix == ".png")
@@ -78,6 +82,95 @@ def test_a_written_report_is_complete_and_repeats(tmp_path: Path) -> None:
     svg = (tmp_path / "curves_humanoid-stand_3bins_iql_laptop.svg").read_text()
     for word in ("factored", "spin", "expert", "random", "gradient steps", "Episode return", "pre-training"):
         assert word in svg
+
+
+def page(directory: Path, *arguments: object) -> str:
+    """The page of a report, without its images and held to needing nothing else."""
+    assert directory / "report.html" in write_report(*arguments, directory)  # type: ignore[arg-type]
+    text = (directory / "report.html").read_text()
+    images = re.findall(r'<img src="([^"]*)"', text)
+    assert len(images) == len(list(directory.glob("*.svg")))
+    assert all(image.startswith("data:image/svg+xml;base64,") for image in images)
+    assert not re.search(r"<(script|link|iframe|object)", text) and "@import" not in text and "url(" not in text
+    assert all(target.startswith("#") for target in re.findall(r'href="([^"]*)"', text))
+    return re.sub(r'"data:[^"]*"', '""', text)
+
+
+def rows_of(text: str, title: str) -> list[list[str]]:
+    """The cells of the table under the heading that holds `title`."""
+    (part,) = [part for part in text.split("<h3>")[1:] if title in part.partition("</h3>")[0]]
+    body = part.partition("</table>")[0]
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("<tr>")[1:]]
+
+
+def test_the_page_holds_the_numbers_beside_the_papers(tmp_path: Path) -> None:
+    rows = table(seeds=3, tasks=TASKS, policies=("factored", "spin"), tiers=("medium", "expert"))
+    text = page(tmp_path, rows, META)
+    full = rows[(rows["fraction"] == 1) & (rows["tier"] == "expert")].groupby("policy")["return"].mean()
+    head, *body = rows_of(text, "return by tier (ours over")
+    assert head[:4] == ["tier", "factored", "spin", "factored (paper)"] and head[-1] == "spin (paper)"
+    (expert,) = [row for row in body if row[0] == "expert"]
+    assert expert[1:3] == [f"{full['factored']:.1f}", f"{full['spin']:.1f}"]
+    assert expert[3:] == ["778.1", "770.3", "773.1", "778.7"]
+    assert body[-1][:4] == ["average", "–", "–", "558.2"]  # of ours two tiers are missing
+    _, *shares = rows_of(text, "return at 1% of the budget")
+    assert [row[0] for row in shares] == ["cheetah-run", "finger-spin", "humanoid-stand", "quadruped-walk", "average"]
+    assert shares[1][1:5] == ["–", "–", "0.37%", "0.70%"]
+    _, *aggregates = rows_of(text, "preset: asymptotic score")
+    assert [row[:4] for row in aggregates][-1] == ["all tiers", "spin", "4", "12"]
+    _, *improvement = rows_of(text, "probability that")
+    assert improvement[1][0] == "spin" and re.fullmatch(r"[01]\.\d\d \[[01]\.\d\d, [01]\.\d\d\]", improvement[1][1])
+    assert 'alt="profile_iql_laptop"' in text
+    assert "Settings" not in text  # a table alone does not say how it was made
+    # Best checkpoints have a part of their own, after everything else.
+    assert text.count("score of the best checkpoint") == 3
+    assert text.index("score of the best checkpoint") > text.index('id="s6"') > text.rindex("asymptotic score")
+
+
+def test_cardinality_stands_beside_the_papers_for_dog_alone(tmp_path: Path) -> None:
+    rows = table(("factored", "spin"), ("medium-expert",), tasks=("dog-trot",))
+    many = rows.assign(bins=30, **{"return": rows["return"] + 100})
+    head, *body = rows_of(page(tmp_path, merge([rows, many]), META), "return on dog-trot, medium-expert, by bins")
+    mean = rows[(rows["fraction"] == 1) & (rows["policy"] == "spin")]["return"].mean()
+    assert [row[0] for row in body] == ["3", "10", "30"] and head[2] == "spin"
+    assert [row[2] for row in body] == [f"{mean:.1f}", "–", f"{mean + 100:.1f}"]
+    assert [row[-1] for row in body] == ["647.0", "629.5", "703.9"]
+
+
+def test_the_papers_numbers_stand_beside_its_algorithm_only(tmp_path: Path) -> None:
+    rows = table(("factored", "spin"), ("expert",)).assign(algorithm="bcq")
+    assert "(paper)</th>" not in page(tmp_path, rows, META)
+
+
+def test_names_in_a_page_are_escaped(tmp_path: Path) -> None:
+    rows = table(("spin",), ("expert",), seeds=1).assign(policy="<script>x")
+    assert "&lt;script&gt;x" in page(tmp_path, rows, ReportMeta(experiment="a & <b>"))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_page_copes_with_an_interrupted_run(tmp_path: Path, seeds: int) -> None:
+    rows = table(("factored", "spin"), ("medium", "expert"), seeds=seeds)
+    partial = rows[(rows["policy"] == "spin") | (rows["fraction"] < 0.02)]
+    text = page(tmp_path, partial, META)
+    _, *aggregates = rows_of(text, "preset: asymptotic score")
+    assert {row[1] for row in aggregates} == {"spin"}
+    assert all(("[" in row[-1]) == (seeds > 1) for row in aggregates)
+    assert ("profile_" in text) == (seeds > 1) and "probability that" not in text
+    assert page(tmp_path / "none", rows[rows["fraction"] < 0.02], META).count("<h2") == 2  # curves, and each task
+    assert "No evaluation" in page(tmp_path / "empty", rows[:0], META)
+
+
+def test_the_curve_over_pretraining_shows_what_the_summary_says() -> None:
+    policies = ("factored", *(f"spin-asm-{percent}%" for percent in (5, 20, 100)))
+    rows = table(policies, ("medium-expert",), seeds=1)
+    summary = summarize(rows, META)
+    ((stem, figure),) = comparison_figures(summary, asymptotic_runs(rows, META))
+    assert stem == "asm_humanoid-stand_3bins_iql_laptop"
+    (line, level) = figure.axes[0].lines
+    assert line.get_xdata().tolist() == [5, 20, 100]  # type: ignore[union-attr]
+    full = summary[summary["fraction"] == 1].set_index("policy")["mean"]
+    assert line.get_ydata().tolist() == [full[policy] for policy in policies[1:]]  # type: ignore[union-attr]
+    assert level.get_ydata()[0] == full["factored"]  # type: ignore[index]
 
 
 def test_figures_show_what_the_summary_says() -> None:
@@ -117,8 +210,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tracker = Tracker.open(
             f"sqlite:///{directory / 'mlflow.db'}", "spin-humanoid", directory=directory, period=0.05
         )
-        parent = tracker.start_parent(name, params={}, tags={}, given_text="", resolved_text="")
+        parent = tracker.start_parent(
+            name,
+            params={},
+            tags={"git_commit": "0123abc", "version.torch": "2.13.0", "version.numpy": "2.4.6"},
+            given_text=f"include 'policies/{name}.gin'",
+            resolved_text="Training.batch_size = 256",
+        )
         parent.results(rows, attrs.evolve(META, experiment="spin-humanoid"))
+        if name == "spin":
+            for path in write_report(rows, META, directory / "handed-over"):
+                parent.hand_over(path, "report")
         parent.finish()
         assert tracker.close(30) is None
     return directory
@@ -134,6 +236,26 @@ def test_a_report_from_the_store_alone_merges_invocations(
     assert "| tier | factored | saint | spin |" in text
     assert len(read_csv(store / "report" / "returns.csv")) == 3 * 4 * 6 * 4
     assert "normalized score by tier and policy" in capsys.readouterr().out
+
+
+def test_a_report_from_the_store_shows_how_it_was_made(
+    store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(store)
+    assert main(["--experiment", "spin-humanoid", "--tracking-uri", "sqlite:///mlflow.db", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text()
+    settings = text[text.index('id="settings"') :]
+    assert re.findall("<h3>(.*)</h3>", settings) == ["factored", "saint", "spin", "spin again"]
+    for shown in ("0123abc", "numpy 2.4.6, torch 2.13.0", "policies/saint.gin", "Training.batch_size = 256"):
+        assert shown in settings and shown in (tmp_path / "report.md").read_text()
+    assert "mlflow." not in settings and "spinrl.role" not in settings
+
+
+def test_a_page_handed_over_is_logged_with_the_rest(store: Path) -> None:
+    client, experiment_id = connect(f"sqlite:///{store / 'mlflow.db'}", "spin-humanoid", store, 10)
+    (run,) = client.search_runs([experiment_id], "attributes.run_name = 'spin'")
+    logged = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "report")}
+    assert {"report.html", "report.md", "returns.csv"} <= logged
 
 
 def test_a_wrong_experiment_is_one_line_with_the_nearest(

@@ -11,6 +11,7 @@ from harness.statistics import (
     bootstrap_interval,
     iqm,
     normalized_score,
+    policy_order,
     share_of_best,
     summarize,
     tier_by_fraction,
@@ -77,6 +78,8 @@ def test_an_interval_needs_two_values_and_constants_have_none() -> None:
     assert alone.value == 5 and math.isnan(alone.low) and math.isnan(alone.high)
     same = bootstrap_interval([np.array([5.0, 5.0])], np.random.default_rng(0))
     assert (same.low, same.high) == (5, 5)
+    broken = bootstrap_interval([np.array([5.0, 6.0, 7.0, np.nan])], np.random.default_rng(0), statistic="iqm")
+    assert math.isnan(broken.value)
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -165,11 +168,19 @@ def test_tables_in_the_papers_order() -> None:
     assert list(by_policy.columns) == ["factored", "spin"]
     assert list(by_policy.index) == ["medium", "expert", "average"]
     assert by_policy.loc["expert", "factored"] == 80  # mean over the tasks t and u
-    assert by_policy.loc["average", "spin"] == 75
+    assert by_policy.loc["medium", "spin"] == 50
+    assert math.isnan(by_policy.loc["expert", "spin"])  # it lacks the task u
     assert math.isnan(by_policy.loc["average", "factored"])  # it lacks medium
+    alone = tier_by_policy(summarize(rows[(rows["task"] == "t") & (rows["policy"] == "spin")], META))
+    assert alone.loc["average", "spin"] == 75
     by_fraction = tier_by_fraction(summary)
     assert list(by_fraction.columns) == [0.01, 1.0]
     assert list(by_fraction.index) == [("factored", "expert"), ("spin", "medium"), ("spin", "expert")]
+
+
+def test_unknown_names_come_last_with_their_numbers_in_order() -> None:
+    names = ["spin-asm-100%", "spin-asm-5%", "spin", "spin-asm-20%", "factored"]
+    assert sorted(names, key=policy_order) == ["factored", "spin", "spin-asm-5%", "spin-asm-20%", "spin-asm-100%"]
 
 
 def test_an_empty_table_has_an_empty_summary() -> None:

@@ -1,0 +1,61 @@
+"""A report as one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from harness.records import Invocation, ReportMeta
+from harness.sections import NOTES, Section
+from harness.statistics import policy_order, tier_order
+from harness.tables import PAPER, text_columns
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+_FACTS: tuple[tuple[str, Callable[[Any], Any] | None], ...] = (
+    ("preset", None),
+    ("task", None),
+    ("bins", None),
+    ("tier", tier_order),
+    ("policy", policy_order),
+    ("algorithm", None),
+    ("seed", None),
+)
+
+
+def html_page(
+    table: pd.DataFrame,
+    meta: ReportMeta,
+    sections: Sequence[Section],
+    images: Mapping[str, bytes],
+    invocations: Sequence[Invocation] = (),
+) -> str:
+    """The page.
+
+    Args:
+        table: of `harness.records`; what it is of stands at the top.
+        meta: gives the name of the experiment.
+        sections: of `harness.sections`.
+        images: SVG of every figure that `sections` names by its stem.
+        invocations: what is shown as settings.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.globals.update(text_columns=text_columns, paper=PAPER, zip=zip)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        experiment=meta.experiment,
+        facts={name: _distinct(table[name], order) for name, order in _FACTS},
+        sections=sections,
+        images={stem: "data:image/svg+xml;base64," + base64.b64encode(svg).decode() for stem, svg in images.items()},
+        notes=NOTES,
+        invocations=invocations,
+    )
+
+
+def _distinct(values: pd.Series, order: Callable[[Any], Any] | None) -> str:
+    return ", ".join(map(str, sorted(values.unique(), key=order)))

@@ -1,0 +1,94 @@
+"""What a report says and in which order, for all its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+import pandas as pd
+
+from harness.comparisons import asymptotic_runs, best_checkpoint_runs
+from harness.records import ReportMeta
+from harness.statistics import REFERENCE_POLICY
+from harness.tables import (
+    NamedTable,
+    aggregate_tables,
+    bounded,
+    improvement_tables,
+    matrix_tables,
+    paper_tables,
+    per_task_tables,
+    setting_tables,
+)
+
+NOTES = (
+    "Mean return over seeds and episodes, with its 95% bootstrap interval (bounds in brackets, or half its width "
+    "after ±): over seeds where there are several, else over episodes.",
+    "Normalized: 100 · (return − random) / (expert − random). Share: of the best return at the full budget of any "
+    "policy on the same data.",
+    f"Time to target: seconds of ASM pre-training and training until 95% of {REFERENCE_POLICY}'s return at its full "
+    "budget; evaluation is not counted.",
+)
+_PAPER = (
+    "Columns marked (paper) hold the numbers of arXiv 2601.04441: at its budget of 1M gradient steps, over five seeds, "
+    "those by tier averaged over its own tasks, minutes on one A40. They are not of the tasks, data or budget of the "
+    "columns beside them."
+)
+_OVERALL = (
+    "At the full budget, over tasks and seeds: the interquartile mean (IQM) of all runs and the mean over tasks, with "
+    "stratified bootstrap 95% intervals (none of a single seed). Policies that have not finished every dataset are "
+    "left out. A profile shows the share of runs above each score; a probability of improvement of 0.5 is a tie."
+)
+_CURVES = (
+    "Mean and 95% interval, against gradient steps and against minutes of ASM pre-training and training, and as tables "
+    "coloured by score."
+)
+_ASM = "Return at the full budget against the length of ASM pre-training, beside the policies trained as usual."
+_BEST = (
+    "Not asymptotic: of each finished run its best evaluation, wherever in the budget, judged by the episodes that it "
+    "was chosen by. This flatters, and more the more evaluations there are; compare it with nothing above."
+)
+
+
+@attrs.frozen
+class Section:
+    """A part of a report.
+
+    Attributes:
+        title: its heading.
+        note: what to know before reading it.
+        tables: each with its title.
+        figures: file stems.
+    """
+
+    title: str
+    note: str
+    tables: Sequence[NamedTable] = ()
+    figures: Sequence[str] = ()
+
+
+def sections(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Sequence[str]) -> list[Section]:
+    """Every part that has something to say.
+
+    Args:
+        table: of `harness.records`.
+        summary: of it, by `harness.statistics.summarize`.
+        meta: what goes with it.
+        stems: of the figures that were drawn.
+    """
+    return [part for part in _all(table, summary, meta, stems) if part.tables or part.figures]
+
+
+def _all(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Sequence[str]) -> Iterator[Section]:
+    def drawn(*kinds: str) -> list[str]:
+        return [stem for stem in stems if stem.startswith(kinds)]
+
+    finished, best = asymptotic_runs(table, meta), best_checkpoint_runs(table, meta)
+    overall = [*aggregate_tables(finished, "asymptotic"), *improvement_tables(finished)]
+    yield Section("Beside the paper", _PAPER, list(paper_tables(summary)))
+    yield Section("Over tasks and seeds", _OVERALL, overall, drawn("profile_"))
+    yield Section("By tier and by task", "", [*matrix_tables(summary), *per_task_tables(summary)])
+    yield Section("Learning curves", _CURVES, [], drawn("curves_", "table_"))
+    yield Section("Length of ASM pre-training", _ASM, [], drawn("asm_"))
+    yield Section("Each task over the budget", "", list(setting_tables(summary, bounded)))
+    yield Section("Best checkpoint", _BEST, list(aggregate_tables(best, "best_checkpoint")))

@@ -1,0 +1,240 @@
+"""The tables of a report, as text: each a title and a data frame of cells, for any of the report's forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pandas as pd
+
+from harness import published
+from harness.comparisons import aggregate, early_share, improvement_matrix, minutes_to_target, per_task, strata
+from harness.statistics import LINE, Interval, policy_order, tier_by_policy, tier_order, time_to_target
+
+GROUP = ["preset", "metric", "algorithm"]  # never averaged over
+SETTING_TITLE = ["task", "bins", *GROUP]
+PAPER = " (paper)"  # ends the name of a column with the paper's numbers
+_COMBINED = (("average", "mean"), ("total", "sum"))  # last rows of the paper's tables
+NamedTable = tuple[str, pd.DataFrame]
+
+
+def setting_tables(summary: pd.DataFrame, interval: Callable[[Any], str]) -> Iterator[NamedTable]:
+    """What there is for each task: returns, scores and shares over the budget, and times.
+
+    Args:
+        summary: of `harness.statistics.summarize`.
+        interval: writes a row's mean with its bounds.
+    """
+    for values, group in summary.groupby(SETTING_TITLE, sort=True):
+        task, bins, *rest = values
+        setting = f"{task}, {bins} bins, {algorithm_title(*rest)}"
+        yield f"{setting}: mean return by share of the budget, {_counts(group)}", _by_fraction(group, interval)
+        if group["normalized"].notna().any():
+            yield f"{setting}: normalized score", _by_fraction(group, lambda row: _number(row.normalized))
+        yield f"{setting}: share of the best full-budget return", _by_fraction(group, lambda row: _percent(row.share))
+        yield f"{setting}: seconds spent, and time to target", _times(group)
+
+
+def matrix_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
+    """Return and score at the full budget by tier and policy, averaged over tasks."""
+    for values, group in summary.groupby(GROUP, sort=True):
+        if group["policy"].nunique() < 2 and group["tier"].nunique() < 2:
+            continue
+        for column, what in (("mean", "return at the full budget"), ("normalized", "normalized score")):
+            matrix = tier_by_policy(group, column)
+            if matrix.notna().any(axis=None):
+                yield f"{algorithm_title(*values)}: {what} by tier and policy ({_datasets(group)})", _matrix(matrix)
+
+
+def paper_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
+    """The paper's tables with our numbers and then the paper's; an average is ours only where nothing is missing.
+
+    They are of the paper's algorithm, and of simulated returns, alone.
+    """
+    chosen = summary[(summary["metric"] == "return") & (summary["algorithm"] == published.ALGORITHM)]
+    for values, group in chosen.groupby(GROUP, sort=True):
+        standard = group[group["bins"] == published.BINS]
+        title, over = algorithm_title(*values), f"ours over {_datasets(standard)}"
+        returns = tier_by_policy(standard).drop(index="average", errors="ignore")
+        if returns.notna().any(axis=None):
+            yield f"{title}: return by tier ({over})", _beside(returns, published.RETURNS, "tier")
+        minutes = minutes_to_target(standard)
+        if minutes.notna().any(axis=None):
+            yield f"{title}: minutes to target ({over})", _beside(minutes, published.MINUTES, "tier")
+        shares = early_share(standard)
+        if shares.notna().any(axis=None):
+            percent = f"{100 * published.EARLY_FRACTION:g}%"
+            table = _beside(shares, published.SHARE_OF_BEST, "task", _percent)
+            yield f"{title}: return at {percent} of the budget, as a share of the best at the full budget", table
+        dog = group[(group["task"] == published.CARDINALITY_TASK) & (group["tier"] == published.CARDINALITY_TIER)]
+        by_bins = per_task(dog).groupby(level="bins").first()
+        if by_bins.notna().any(axis=None):
+            table = _beside(by_bins, published.CARDINALITY, "bins")
+            yield f"{title}: return on {published.CARDINALITY_TASK}, {published.CARDINALITY_TIER}, by bins", table
+
+
+def per_task_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
+    """Return at the full budget on each dataset, a column a policy."""
+    for values, group in summary.groupby(GROUP, sort=True):
+        means, lows, highs = (per_task(group, column) for column in ("mean", "low", "high"))
+        rows = [
+            [*dataset, *(_bounded(Interval(*cell)) for cell in zip(*bounds, strict=True))]
+            for dataset, *bounds in zip(means.index, means.to_numpy(), lows.to_numpy(), highs.to_numpy(), strict=True)
+        ]
+        if rows:
+            columns = ["task", "bins", "tier", *means.columns]
+            yield f"{algorithm_title(*values)}: return at the full budget", pd.DataFrame(rows, columns=columns)
+
+
+def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
+    """Interquartile mean and mean of the normalised score over tasks and seeds.
+
+    Args:
+        runs: of `harness.comparisons`.
+        measure: ``asymptotic`` or ``best_checkpoint``, whichever `runs` is of.
+    """
+    name = {"asymptotic": "asymptotic score", "best_checkpoint": "score of the best checkpoint"}[measure]
+    for values, group in runs.groupby(GROUP, sort=True):
+        rows = [
+            [row.tier, row.policy, row.datasets, row.runs, _bounded(row.iqm), _bounded(row.mean)]
+            for row in aggregate(group, f"{measure}_score").itertuples()
+        ]
+        if rows:
+            columns = ["tier", "policy", "datasets", "runs", f"{name}, IQM", f"{name}, mean"]
+            yield f"{algorithm_title(*values)}: {name}", pd.DataFrame(rows, columns=columns)
+
+
+def improvement_tables(runs: pd.DataFrame) -> Iterator[NamedTable]:
+    """Probability that the row's policy does better than the column's, given two policies and two seeds.
+
+    Args:
+        runs: of `harness.comparisons.asymptotic_runs`.
+    """
+    for values, group in runs.groupby(GROUP, sort=True):
+        samples = strata(group, "asymptotic_return")  # within a dataset, returns and scores have the same order
+        if len(samples) < 2 or group["seed"].nunique() < 2:
+            continue
+        matrix = improvement_matrix(samples)
+        rows = [
+            [policy, *("" if cell is None else _bounded(cell, 2) for cell in cells)]
+            for policy, cells in zip(matrix.index, matrix.to_numpy(), strict=True)
+        ]
+        title = f"{algorithm_title(*values)}: probability that the row's policy does better than the column's"
+        yield title, pd.DataFrame(rows, columns=["policy", *matrix.columns])
+
+
+def text_columns(rows: pd.DataFrame) -> int:
+    """How many columns, from the left, name what a row is of."""
+    return sum(str(column) in ("policy", "tier", "task", "bins") for column in rows.columns)
+
+
+def algorithm_title(preset: str, metric: str, algorithm: str) -> str:
+    """What is never averaged over, in words."""
+    return f"{algorithm.upper()}, {preset} preset" + ("" if metric == "return" else f", {metric}")
+
+
+def bounded(row: Any) -> str:
+    """The mean of a row of the summary with its bounds."""
+    return _bounded(Interval(row.mean, row.low, row.high))
+
+
+def half_width(row: Any) -> str:
+    """The mean of a row of the summary with half the width of its interval."""
+    return f"{row.mean:.0f}" if math.isnan(row.low) else f"{row.mean:.0f}±{(row.high - row.low) / 2:.0f}"
+
+
+def _bounded(interval: Interval, digits: int = 1) -> str:
+    if math.isnan(interval.low):
+        return _number(interval.value, digits)
+    fewer = digits if digits > 1 else 0
+    return f"{interval.value:.{digits}f} [{interval.low:.{fewer}f}, {interval.high:.{fewer}f}]"
+
+
+def _datasets(group: pd.DataFrame) -> str:
+    settings = group[["task", "bins"]].drop_duplicates().itertuples(index=False)
+    return ", ".join(f"{task}, {bins} bins" for task, bins in settings)
+
+
+def _counts(group: pd.DataFrame) -> str:
+    """How many seeds, and evaluation episodes of each, are behind the numbers."""
+    parts = []
+    for numbers, name in ((group["seeds"], "seed"), (group["episodes"] // group["seeds"], "episode")):
+        low, high = int(numbers.min()), int(numbers.max())
+        parts.append(f"{low if low == high else f'{low} to {high}'} {name}{'' if high == 1 else 's'}")
+    return f"{parts[0]} of {parts[1]}"
+
+
+def _beside(
+    ours: pd.DataFrame, paper: pd.DataFrame, name: str, cell: Callable[[float], str] | None = None
+) -> pd.DataFrame:
+    """Rows and the four policies of `paper`, and whatever else `ours` has; `ours` to the left, `paper` to the right.
+
+    A last row of `paper` that is an average or total is made for ours from the paper's other rows.
+    """
+    cell = cell or _number
+    labels = [label for label in paper.index if label not in ("average", "total")]
+    combined = {label: ours.reindex(labels).agg(how, skipna=False) for label, how in _COMBINED if label in paper.index}
+    shown = ours.reindex([*labels, *(label for label in ours.index if label not in labels)])
+    shown = pd.concat([shown, pd.DataFrame(combined).T]) if combined else shown
+    both = shown.join(paper.add_suffix(PAPER))
+    rows = [[label, *map(cell, values)] for label, values in zip(both.index, both.to_numpy(dtype=float), strict=True)]
+    return pd.DataFrame(rows, columns=[name, *both.columns])
+
+
+def _by_fraction(group: pd.DataFrame, cell: Callable[[Any], str]) -> pd.DataFrame:
+    fractions = sorted(group["fraction"].unique())
+    rows = []
+    for (policy, tier), line in _lines(group):
+        at = {row.fraction: row for row in line.itertuples()}
+        cells = [cell(at[fraction]) if fraction in at else "–" for fraction in fractions]
+        rows.append([policy, tier, *cells])
+    names = [f"{100 * fraction:g}%" for fraction in fractions]
+    return pd.DataFrame(rows, columns=["policy", "tier", *names])
+
+
+def _times(group: pd.DataFrame) -> pd.DataFrame:
+    targets = time_to_target(group).set_index(list(LINE))
+    rows = []
+    for (policy, tier), line in _lines(group):
+        target = targets.loc[tuple(line.iloc[0][list(LINE)])]
+        last = line.sort_values("gradient_step").iloc[-1]
+        never = target["seconds"] is None and not math.isnan(target["target"])
+        rows.append(
+            [
+                policy,
+                tier,
+                *(_seconds(last[name]) for name in ("asm_seconds", "train_seconds", "evaluation_seconds")),
+                _number(target["target"]),
+                "never" if never else _seconds(target["seconds"]),
+            ]
+        )
+    return pd.DataFrame(rows, columns=["policy", "tier", "ASM", "training", "evaluation", "target", "reached in"])
+
+
+def _matrix(matrix: pd.DataFrame) -> pd.DataFrame:
+    rows = [
+        [tier, *(_number(value) for value in row)] for tier, row in zip(matrix.index, matrix.to_numpy(), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["tier", *matrix.columns])
+
+
+def _lines(group: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    lines = [((str(policy), str(tier)), line) for (policy, tier), line in group.groupby(["policy", "tier"])]
+    return sorted(lines, key=lambda item: (policy_order(item[0][0]), tier_order(item[0][1])))
+
+
+def _number(value: float, digits: int = 1) -> str:
+    if math.isinf(value):
+        return "never"  # only times are infinite
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.{2 if abs(value) < 1 else 1}f}%"  # as the paper writes 0.37%
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
