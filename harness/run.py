@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -51,10 +52,30 @@ def parser() -> argparse.ArgumentParser:
     add_experiment_options(made)
     made.add_argument("--list", action="store_true", help="print every component with its fields")
     made.add_argument(
-        "--jobs", type=int, default=0, metavar="N", help="cells side by side (default: what cores and memory carry)"
+        "--jobs",
+        type=_at_least_one,
+        metavar="N",
+        help="cells side by side (default: what cores and memory carry)",
     )
     made.add_argument("--smoke", action="store_true", help="the same grid at sizes that take seconds a cell")
     return made
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"wants a number from 1, got {number}")
+    return number
+
+
+def command_line(options: argparse.Namespace) -> str:
+    """The command that makes the same run again; where it is logged to is not part of it, and may hold a password."""
+    files, bindings = (
+        [part for value in values for part in (option, value)]
+        for option, values in (("--gin", options.gin), ("--set", options.bindings))
+    )
+    smoke = ["--smoke"] if options.smoke else []
+    return shlex.join(["python", "-m", "harness.run", *files, *bindings, *smoke])
 
 
 def add_experiment_options(made: argparse.ArgumentParser) -> None:
@@ -120,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrackingError as error:
         print(error, file=sys.stderr)
         return 2
-    return run(experiment, resolved, machine, cost, tracker, console, jobs)
+    return run(experiment, resolved, machine, cost, tracker, console, jobs, command_line(options))
 
 
 def run(
@@ -131,6 +152,7 @@ def run(
     tracker: Tracker,
     console: Console,
     jobs: int,
+    command: str,
 ) -> int:
     """Run the grid under an open tracker, `jobs` cells side by side; returns the exit code."""
     cells = experiment.cells()
@@ -152,7 +174,11 @@ def run(
     parent = tracker.start_parent(
         f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in experiment.cells()))}",
         params=flatten(experiment),
-        tags={**common_tags(experiment), **{f"machine.{name}": value for name, value in attrs.asdict(machine).items()}},
+        tags={
+            "command": command,
+            **common_tags(experiment),
+            **{f"machine.{name}": value for name, value in attrs.asdict(machine).items()},
+        },
         given_text=resolved.given,
         resolved_text=resolved.resolved,
         cells=[cell.key for cell in cells],

@@ -138,6 +138,7 @@ def run_side_by_side(
 def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine) -> None:
     """Body of a worker: run the cells whose numbers come, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    signal.signal(signal.SIGTERM, _leave)
     experiment = from_plain(plain)
     assert isinstance(experiment, Experiment)
     cells = experiment.cells()
@@ -147,6 +148,11 @@ def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine) ->
         except EOFError:
             return
         pipe.send(_run(experiment, cells[number], machine, partial(_tell, pipe)))
+
+
+def _leave(number: int, _frame: object) -> None:
+    """End in good order, so that environments are closed and nothing shared is left behind."""
+    raise SystemExit(128 + number)
 
 
 def _tell(pipe: Connection, event: Event) -> None:
