@@ -94,9 +94,11 @@ class AWACAlgorithm(Algorithm):
         minimize(loss_policy, self.policy_optimizer)
 
         # (3) V by MSE on what the target critics expect of the policy just updated.
-        with torch.no_grad(), self.machine.autocast():
+        with torch.no_grad():
             values = self.target_qvalue.per_choice(observation)  # (E, B, N, K)
-            expected = self.policy.expected_sum(policy_input(batch), values, config.value_samples).amin(0)  # (B,)
+            with self.machine.autocast():
+                expected = self.policy.expected_sum(policy_input(batch), values, config.value_samples)  # (E, B)
+            expected = expected.amin(0)  # (B,)
         loss_value = (self.value(observation) - expected).square().mean()
         minimize(loss_value, self.value_optimizer)
 

@@ -6,6 +6,7 @@ import torch
 from policy_samples import POLICIES
 
 from spinrl.algorithms import AWAC
+from spinrl.machine import ResolvedMachine
 from spinrl.policies import gumbel_noise
 from spinrl.specs import OBSERVATION, ActionSpec
 
@@ -48,3 +49,19 @@ def test_the_value_follows_the_policy_and_not_the_data():
         values = algorithm.target_qvalue.per_choice(batch[OBSERVATION])
         expected = algorithm.policy.expected_sum(batch[OBSERVATION], values, 0).amin(0)
         torch.testing.assert_close(algorithm.value(batch[OBSERVATION]), expected, rtol=0, atol=0.02)
+
+
+def test_critics_stay_in_full_precision(monkeypatch):
+    """Only networks of the policy run in the machine's precision."""
+    spec = ActionSpec([3, 3])
+    machine = ResolvedMachine(precision="bf16")
+    algorithm = contracts.build_algorithm(SMALL, POLICIES["factored"], spec, machine=machine)
+    lowered = []
+    outputs = algorithm.target_qvalue.outputs
+    monkeypatch.setattr(
+        algorithm.target_qvalue,
+        "outputs",
+        lambda observation: lowered.append(torch.is_autocast_enabled("cpu")) or outputs(observation),
+    )
+    algorithm.update(contracts.random_batch(spec))
+    assert lowered == [False]
