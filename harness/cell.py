@@ -22,7 +22,7 @@ from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import ReplayLoader, Standardizer, Store, features_path, home, row_features, tier_store
+from spinrl.data import ReplayLoader, Standardizer, Store, home, row_features, tier_store
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
@@ -350,8 +350,7 @@ class _Training:
             )
         report(FeaturesReady(features.seconds, features.num_bytes))
         if not frozen.shared:
-            standardized = self.standardizer is not None
-            self.private.add(features_path(frozen.identity, self.store.fingerprint, standardized=standardized))
+            self.private.add(features.path)
         self.loader.give_along(features.values, following=self.cell.algorithm.asks_next_policy)
         self.prepared = frozen.identity
         if self.counted != self.prepared:

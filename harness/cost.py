@@ -203,7 +203,7 @@ def _asm_seconds(cell: Cell, machine: ResolvedMachine) -> float:
 def _update_seconds(experiment: Experiment, cell: Cell, machine: ResolvedMachine) -> tuple[float, float, float]:
     task = get_task(cell.key.task)
     size, spec = task.observation_size, task.action_spec(cell.key.bins)
-    policy = untrained_policy(experiment, cell)
+    policy = untrained_policy(cell)
     algorithm = cell.algorithm.build(policy, size, spec, seed=0, machine=machine)
     observation = random_batch(FEATURE_BATCH, size, spec)[OBSERVATION].to(machine.device)
     update = encoding = 0.0

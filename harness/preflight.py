@@ -64,7 +64,7 @@ def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
     return needed + sum(missing_features(experiment, cell) for cell in cells)
 
 
-def untrained_policy(experiment: Experiment, cell: Cell) -> Policy:
+def untrained_policy(cell: Cell) -> Policy:
     """The cell's policy on an ASM without pre-training: of the right sizes and speed."""
     task = get_task(cell.key.task)
     spec = task.action_spec(cell.key.bins)
@@ -103,7 +103,7 @@ def missing_features(experiment: Experiment, cell: Cell) -> int:
 
 def features_needed(experiment: Experiment, cell: Cell) -> int:
     """Bytes of what the policy computes of the whole dataset; 0 for most policies."""
-    policy = untrained_policy(experiment, cell)
+    policy = untrained_policy(cell)
     policy.reach(1.0)
     frozen = policy.frozen_input()
     if frozen is None:

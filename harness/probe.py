@@ -108,8 +108,7 @@ def run(
     experiment = resolved.value
     machine.apply()
     tags = {
-        **common_tags(experiment),
-        **{f"machine.{name}": value for name, value in attrs.asdict(machine).items()},
+        **common_tags(experiment, machine),
         ROLE_TAG: "probe",  # not an experiment's: it has no returns to report
         "mlflow.source.name": "harness.probe",
     }

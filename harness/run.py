@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 from rich.console import Console
@@ -172,12 +173,11 @@ def run(
         f"({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
     )
     parent = tracker.start_parent(
-        f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in experiment.cells()))}",
+        f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in cells))}",
         params=flatten(experiment),
         tags={
             "command": command,
-            **common_tags(experiment),
-            **{f"machine.{name}": value for name, value in attrs.asdict(machine).items()},
+            **common_tags(experiment, machine),
         },
         given_text=resolved.given,
         resolved_text=resolved.resolved,
@@ -267,9 +267,10 @@ def default_jobs(experiment: Experiment, cells: Sequence[Cell], machine: Resolve
     return max(1, min(machine.threads, len(cells), int(0.7 * physical / memory_needed(experiment, cells))))
 
 
-def common_tags(experiment: Experiment) -> dict[str, str]:
-    """Tags that the parent and every cell carry."""
-    return {"preset": experiment.preset, "git_commit": git_commit(), **versions()}
+def common_tags(experiment: Experiment, machine: ResolvedMachine) -> dict[str, Any]:
+    """Tags of every parent run: what it ran on, and with which versions."""
+    taken = {f"machine.{name}": value for name, value in attrs.asdict(machine).items()}
+    return {"preset": experiment.preset, "git_commit": git_commit(), **versions(), **taken}
 
 
 if __name__ == "__main__":

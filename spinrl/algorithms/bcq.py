@@ -21,7 +21,7 @@ from spinrl.algorithms.base import (
 from spinrl.algorithms.losses import ensemble_mse, td_target
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble, seeded_initialization
-from spinrl.policies import IndependentPolicy, Policy, gumbel_noise, gumbel_uniform
+from spinrl.policies import IndependentPolicy, Policy, gumbel_noise, gumbel_to_uniform, uniform_to_gumbel
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
@@ -91,7 +91,7 @@ class BCQAlgorithm(Algorithm):
         return TensorDict({name: loss.detach() for name, loss in losses.items()})
 
     def _next_value(self, batch: TensorDictBase, observation: torch.Tensor) -> torch.Tensor:
-        """The smallest target-Q of the best allowed joint action: () → (B,)."""
+        """The smallest target-Q of the best allowed joint action in each next observation (B, S): (B,)."""
         given = next_policy_input(batch)
         if isinstance(self.policy, IndependentPolicy):
             values = self.target_qvalue.per_choice(observation)  # (E, B, N, K)
@@ -160,12 +160,12 @@ class BestOfSamplesPolicy(Policy):
         return self.policy.logits(observation, self.mode(observation) if action is None else action)
 
     def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        uniform = torch.zeros(()) if noise is None else gumbel_uniform(noise)
+        uniform = torch.zeros(()) if noise is None else gumbel_to_uniform(noise)
         outputs = self.qvalue.outputs(observation)  # (E, B, Σm_i)
         actions, values = [], []
         for shift in self.shifts:
             shifted = ((uniform + shift) % 1).expand(len(observation), -1, -1)
-            actions.append(self.policy.sample(observation, gumbel_noise(uniform=shifted)))
+            actions.append(self.policy.sample(observation, uniform_to_gumbel(shifted)))
             values.append(self.qvalue.chosen(outputs, actions[-1]).amin(0))
         best = torch.stack(values).argmax(0)  # (B,)
         action = torch.stack(actions)[best, torch.arange(len(observation), device=best.device)]

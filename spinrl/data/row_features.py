@@ -36,11 +36,13 @@ class RowFeatures:
         values: (R, ...), mapped; row r belongs to row r of the store's observations.
         seconds: that computing them took, whether it was done now or found in the cache.
         num_bytes: on the disk.
+        path: their folder.
     """
 
     values: torch.Tensor
     seconds: float
     num_bytes: int
+    path: Path
 
 
 def features_bytes(rows: int, shape: tuple[int, ...]) -> int:
@@ -150,6 +152,6 @@ def _open(path: Path, rows: int, shape: tuple[int, ...]) -> RowFeatures:
         if checksum(path / ARRAY) != card["crc32"]:
             raise StoreError(f"the features at {path} have been altered (their checksum differs); {remake}")
         values = torch.from_numpy(np.memmap(path / ARRAY, np.int16, mode="c", shape=wanted)).view(torch.bfloat16)
-        return RowFeatures(values, float(card["seconds"]), found[1])
+        return RowFeatures(values, float(card["seconds"]), found[1], path)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"the features at {path} are damaged: {error}; {remake}") from error

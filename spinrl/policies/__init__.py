@@ -8,7 +8,8 @@ from spinrl.policies.base import (
     PolicyConfig,
     PretrainedASM,
     gumbel_noise,
-    gumbel_uniform,
+    gumbel_to_uniform,
+    uniform_to_gumbel,
 )
 from spinrl.policies.factored import Factored, FactoredPolicy
 from spinrl.policies.saint import SAINT, SAINTPolicy
@@ -29,5 +30,6 @@ __all__ = [
     "SAINTPolicy",
     "SPINPolicy",
     "gumbel_noise",
-    "gumbel_uniform",
+    "gumbel_to_uniform",
+    "uniform_to_gumbel",
 ]

@@ -175,26 +175,18 @@ def joint_log_prob(log_probs: torch.Tensor, action: torch.Tensor) -> torch.Tenso
 
 
 def gumbel_noise(
-    shape: tuple[int, ...] = (),
-    *,
-    uniform: torch.Tensor | None = None,
-    generator: torch.Generator | None = None,
-    device: torch.device | str | None = None,
+    shape: tuple[int, ...], *, generator: torch.Generator | None = None, device: torch.device | str | None = None
 ) -> torch.Tensor:
-    """Standard Gumbel noise, finite throughout: the argmax of logits plus it is a sample of their categorical.
+    """Standard Gumbel noise, finite throughout: the argmax of logits plus it is a sample of their categorical."""
+    return uniform_to_gumbel(torch.rand(shape, generator=generator, device=device))
 
-    Args:
-        shape: of the noise.
-        uniform: the numbers in [0, 1) to make it from; drawn from `generator` by default.
-        generator: torch's global one by default.
-        device: where to draw.
-    """
-    if uniform is None:
-        uniform = torch.rand(shape, generator=generator, device=device)
+
+def uniform_to_gumbel(uniform: torch.Tensor) -> torch.Tensor:
+    """Gumbel noise from uniform numbers in [0, 1)."""
     tiny = torch.finfo(uniform.dtype).tiny
     return -(-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()
 
 
-def gumbel_uniform(noise: torch.Tensor) -> torch.Tensor:
-    """The uniform numbers that Gumbel noise was made from."""
+def gumbel_to_uniform(noise: torch.Tensor) -> torch.Tensor:
+    """The inverse of `uniform_to_gumbel`."""
     return (-(-noise).exp()).exp()
