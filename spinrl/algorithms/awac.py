@@ -6,12 +6,12 @@ import copy
 
 import attrs
 import torch
-from attrs.validators import deep_iterable, ge, gt, le
+from attrs.validators import ge, gt
 from tensordict import TensorDict, TensorDictBase
 
 from spinrl.algorithms.base import (
+    ActorCriticConfig,
     Algorithm,
-    AlgorithmConfig,
     minimize,
     policy_input,
     polyak_update,
@@ -19,7 +19,7 @@ from spinrl.algorithms.base import (
 )
 from spinrl.algorithms.losses import advantage_weight, ensemble_mse, td_target, weighted_log_likelihood
 from spinrl.machine import ResolvedMachine
-from spinrl.nn import CriticEnsemble, ValueNetwork, seeded_initialization
+from spinrl.nn import CriticEnsemble, ValueNetwork
 from spinrl.policies.base import Policy
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
@@ -27,35 +27,23 @@ from spinrl.specs import ActionSpec
 
 @register
 @attrs.frozen(kw_only=True)
-class AWAC(AlgorithmConfig):
+class AWAC(ActorCriticConfig):
     """Advantage-weighted actor-critic: values of the policy itself, and a policy by advantage-weighted likelihood.
 
     Attributes:
-        gamma: discount.
-        polyak_rate: share of critics and value that the targets take over in a step.
-        learning_rate: of Adam, for all networks.
         temperature: advantages are divided by it; the lower, the more sharply the policy prefers them.
         weight_clip: largest weight of a transition in the policy's loss.
         value_samples: joint actions drawn for a state's value, by policies whose sub-actions are not independent.
-        hidden: widths of the critics' and the value network's hidden layers.
-        num_critics: critics in the ensemble, of which the smallest counts.
     """
 
-    gamma: float = attrs.field(default=0.99, validator=[ge(0), le(1)])
-    polyak_rate: float = attrs.field(default=0.005, validator=[gt(0), le(1)])
-    learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
     temperature: float = attrs.field(default=0.3, validator=gt(0))
     weight_clip: float = attrs.field(default=100.0, validator=gt(0))
     value_samples: int = attrs.field(default=4, validator=ge(1))
-    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=deep_iterable(gt(0)))
-    num_critics: int = attrs.field(default=2, validator=gt(0))
 
     def build(
         self, policy: Policy, observation_size: int, action_spec: ActionSpec, *, seed: int, machine: ResolvedMachine
     ) -> AWACAlgorithm:
-        with seeded_initialization(seed, "critics"):
-            qvalue = CriticEnsemble(observation_size, action_spec, hidden=self.hidden, num_critics=self.num_critics)
-            value = ValueNetwork(observation_size, hidden=self.hidden)
+        qvalue, value = self.build_critics(observation_size, action_spec, seed)
         return AWACAlgorithm(self, policy, qvalue, value, machine)
 
 

@@ -6,11 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+import attrs
 import torch
+from attrs.validators import deep_iterable, ge, gt, le
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from spinrl.machine import ResolvedMachine
+from spinrl.nn import CriticEnsemble, ValueNetwork, seeded_initialization
 from spinrl.policies.base import Policy
 from spinrl.registry import Component
 from spinrl.specs import (
@@ -36,6 +39,33 @@ class AlgorithmConfig(Component, ABC):
         self, policy: Policy, observation_size: int, action_spec: ActionSpec, *, seed: int, machine: ResolvedMachine
     ) -> Algorithm:
         """The algorithm around `policy`, on the machine's device, with fresh critics from a child seed of `seed`."""
+
+
+@attrs.frozen(kw_only=True)
+class ActorCriticConfig(AlgorithmConfig):
+    """Base of the configurations of algorithms with critics.
+
+    Attributes:
+        gamma: discount.
+        polyak_rate: share of the online networks that the targets take over in a step.
+        learning_rate: of Adam, for all networks.
+        hidden: widths of the hidden layers of critics and state values.
+        num_critics: critics in the ensemble, of which the smallest counts.
+    """
+
+    gamma: float = attrs.field(default=0.99, validator=[ge(0), le(1)])
+    polyak_rate: float = attrs.field(default=0.005, validator=[gt(0), le(1)])
+    learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=deep_iterable(gt(0)))
+    num_critics: int = attrs.field(default=2, validator=gt(0))
+
+    def build_critics(
+        self, observation_size: int, action_spec: ActionSpec, seed: int
+    ) -> tuple[CriticEnsemble, ValueNetwork]:
+        """Critics and a state value with fresh weights from a child seed of `seed`."""
+        with seeded_initialization(seed, "critics"):
+            qvalue = CriticEnsemble(observation_size, action_spec, hidden=self.hidden, num_critics=self.num_critics)
+            return qvalue, ValueNetwork(observation_size, hidden=self.hidden)
 
 
 class Algorithm(nn.Module, ABC):

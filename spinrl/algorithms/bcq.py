@@ -7,12 +7,12 @@ import math
 
 import attrs
 import torch
-from attrs.validators import deep_iterable, ge, gt, le
+from attrs.validators import ge, gt, le
 from tensordict import TensorDict, TensorDictBase
 
 from spinrl.algorithms.base import (
+    ActorCriticConfig,
     Algorithm,
-    AlgorithmConfig,
     minimize,
     next_policy_input,
     polyak_update,
@@ -20,7 +20,7 @@ from spinrl.algorithms.base import (
 )
 from spinrl.algorithms.losses import ensemble_mse, td_target
 from spinrl.machine import ResolvedMachine
-from spinrl.nn import CriticEnsemble, seeded_initialization
+from spinrl.nn import CriticEnsemble
 from spinrl.policies import IndependentPolicy, Policy, gumbel_noise, gumbel_to_uniform, uniform_to_gumbel
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
@@ -28,34 +28,23 @@ from spinrl.specs import ActionSpec
 
 @register
 @attrs.frozen(kw_only=True)
-class BCQ(AlgorithmConfig):
+class BCQ(ActorCriticConfig):
     """Batch-constrained Q-learning: the best choices among those that an imitation policy finds likely enough.
 
     Attributes:
-        gamma: discount.
-        polyak_rate: share of the critics that the targets take over in a step.
-        learning_rate: of Adam, for all networks.
         threshold: a choice is allowed where its probability is at least this share of the likeliest choice's.
         candidates: joint actions drawn to choose the best from, by policies whose sub-actions are not independent.
-        hidden: widths of the critics' hidden layers.
-        num_critics: critics in the ensemble, of which the smallest counts.
     """
 
     asks_next_policy = True
 
-    gamma: float = attrs.field(default=0.99, validator=[ge(0), le(1)])
-    polyak_rate: float = attrs.field(default=0.005, validator=[gt(0), le(1)])
-    learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
     threshold: float = attrs.field(default=0.3, validator=[gt(0), le(1)])
     candidates: int = attrs.field(default=10, validator=ge(1))
-    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=deep_iterable(gt(0)))
-    num_critics: int = attrs.field(default=2, validator=gt(0))
 
     def build(
         self, policy: Policy, observation_size: int, action_spec: ActionSpec, *, seed: int, machine: ResolvedMachine
     ) -> BCQAlgorithm:
-        with seeded_initialization(seed, "critics"):
-            qvalue = CriticEnsemble(observation_size, action_spec, hidden=self.hidden, num_critics=self.num_critics)
+        qvalue, _ = self.build_critics(observation_size, action_spec, seed)
         return BCQAlgorithm(self, policy, qvalue, machine)
 
 

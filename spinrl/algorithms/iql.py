@@ -6,10 +6,10 @@ import copy
 
 import attrs
 import torch
-from attrs.validators import deep_iterable, ge, gt, le, lt
+from attrs.validators import ge, gt, lt
 from tensordict import TensorDict, TensorDictBase
 
-from spinrl.algorithms.base import Algorithm, AlgorithmConfig, minimize, polyak_update, transition
+from spinrl.algorithms.base import ActorCriticConfig, Algorithm, minimize, polyak_update, transition
 from spinrl.algorithms.losses import (
     advantage_weight,
     ensemble_mse,
@@ -18,7 +18,7 @@ from spinrl.algorithms.losses import (
     weighted_log_likelihood,
 )
 from spinrl.machine import ResolvedMachine
-from spinrl.nn import CriticEnsemble, ValueNetwork, seeded_initialization
+from spinrl.nn import CriticEnsemble, ValueNetwork
 from spinrl.policies.base import Policy
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
@@ -26,35 +26,23 @@ from spinrl.specs import ActionSpec
 
 @register
 @attrs.frozen(kw_only=True)
-class IQL(AlgorithmConfig):
+class IQL(ActorCriticConfig):
     """Implicit Q-learning: expectile state values, and a policy by advantage-weighted likelihood.
 
     Attributes:
-        gamma: discount.
-        polyak_rate: share of the critics that the targets take over in a step.
-        learning_rate: of Adam, for all networks.
         expectile: of the state value regression; 0.5 is the mean, 1 the maximum.
         inverse_temperature: how sharply the policy prefers advantages.
         weight_clip: largest weight of a transition in the policy's loss.
-        hidden: widths of the critics' and the value network's hidden layers.
-        num_critics: critics in the ensemble, of which the smallest counts.
     """
 
-    gamma: float = attrs.field(default=0.99, validator=[ge(0), le(1)])
-    polyak_rate: float = attrs.field(default=0.005, validator=[gt(0), le(1)])
-    learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
     expectile: float = attrs.field(default=0.8, validator=[gt(0), lt(1)])
     inverse_temperature: float = attrs.field(default=3.0, validator=ge(0))
     weight_clip: float = attrs.field(default=100.0, validator=gt(0))
-    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=deep_iterable(gt(0)))
-    num_critics: int = attrs.field(default=2, validator=gt(0))
 
     def build(
         self, policy: Policy, observation_size: int, action_spec: ActionSpec, *, seed: int, machine: ResolvedMachine
     ) -> IQLAlgorithm:
-        with seeded_initialization(seed, "critics"):
-            qvalue = CriticEnsemble(observation_size, action_spec, hidden=self.hidden, num_critics=self.num_critics)
-            value = ValueNetwork(observation_size, hidden=self.hidden)
+        qvalue, value = self.build_critics(observation_size, action_spec, seed)
         return IQLAlgorithm(self, policy, qvalue, value, machine)
 
 
