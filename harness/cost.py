@@ -10,7 +10,6 @@ from functools import partial
 import attrs
 import numpy as np
 import torch
-from tensordict import TensorDict
 
 from harness.experiment import Cell, Experiment
 from harness.preflight import (
@@ -19,22 +18,12 @@ from harness.preflight import (
     features_needed,
     missing_features,
     take_missing,
-    untrained_policy,
 )
-from spinrl.asm import masked_prediction
+from harness.steps import pretraining_step, random_batch, untrained_policy
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import Rollout, rollouts
 from spinrl.machine import ResolvedMachine
-from spinrl.specs import (
-    ACTION,
-    NEXT_OBSERVATION,
-    NEXT_REWARD,
-    NEXT_TERMINATED,
-    NEXT_TRUNCATED,
-    OBSERVATION,
-    POLICY_INPUT,
-    ActionSpec,
-)
+from spinrl.specs import OBSERVATION, POLICY_INPUT, ActionSpec
 from spinrl.tasks import BatchedEnvironment, get_task
 
 BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
@@ -89,7 +78,7 @@ class _Rates:
     def pretraining(self, cell: Cell) -> float:
         """Of one step of ASM pre-training."""
         key = ("asm", cell.key.task, cell.key.bins, fingerprint(to_plain(cell.pretraining)))
-        return self._once(key, lambda: (_asm_seconds(cell, self._machine),))[0]
+        return self._once(key, lambda: (_timed(pretraining_step(cell.pretraining, *_sizes(cell), self._machine)),))[0]
 
     def training(self, cell: Cell) -> tuple[float, ...]:
         """Of one update, of choosing one action for every episode of an evaluation, of one row of features."""
@@ -145,6 +134,11 @@ def memory_needed(experiment: Experiment, cells: Sequence[Cell]) -> float:
     return BASE_MEMORY + 1.5 * most
 
 
+def _sizes(cell: Cell) -> tuple[int, ActionSpec]:
+    task = get_task(cell.key.task)
+    return task.observation_size, task.action_spec(cell.key.bins)
+
+
 def _timed(step: Callable[[], object], repeats: int = 3) -> float:
     step()
     took = []
@@ -167,43 +161,9 @@ def _environment_seconds(task: str, bins: int, steps: int = 60) -> float:
     return seconds
 
 
-def random_batch(batch: int, observation_size: int, spec: ActionSpec) -> TensorDict:
-    """A valid batch of transitions with the keys of `spinrl.specs`, for timing."""
-    flag = torch.zeros(batch, 1, dtype=torch.bool)
-    values = {
-        OBSERVATION: torch.randn(batch, observation_size),
-        ACTION: torch.stack([torch.randint(0, choices, (batch,)) for choices in spec.nvec], -1),
-        NEXT_OBSERVATION: torch.randn(batch, observation_size),
-        NEXT_REWARD: torch.rand(batch, 1),
-        NEXT_TERMINATED: flag,
-        NEXT_TRUNCATED: flag,
-    }
-    return TensorDict(values, batch_size=[batch])
-
-
-def _asm_seconds(cell: Cell, machine: ResolvedMachine) -> float:
-    task = get_task(cell.key.task)
-    config, size, spec = cell.pretraining, task.observation_size, task.action_spec(cell.key.bins)
-    model = config.encoder.build(size, spec, seed=0).to(machine.device)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    batch = random_batch(config.batch_size, size, spec).to(machine.device)
-    generator = torch.Generator(device=machine.device).manual_seed(0)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with machine.autocast():
-            loss, _ = masked_prediction(model, config.masking, batch[OBSERVATION], batch[ACTION], generator)
-        loss.backward()
-        optimizer.step()
-        float(loss.detach())
-
-    return _timed(step)
-
-
 def _update_seconds(experiment: Experiment, cell: Cell, machine: ResolvedMachine) -> tuple[float, float, float]:
-    task = get_task(cell.key.task)
-    size, spec = task.observation_size, task.action_spec(cell.key.bins)
-    policy = untrained_policy(cell)
+    size, spec = _sizes(cell)
+    policy = untrained_policy(cell.policy, cell.pretraining.encoder, size, spec)
     algorithm = cell.algorithm.build(policy, size, spec, seed=0, machine=machine)
     observation = random_batch(FEATURE_BATCH, size, spec)[OBSERVATION].to(machine.device)
     update = encoding = 0.0

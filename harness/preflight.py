@@ -19,7 +19,6 @@ from spinrl.data import (
     home,
     rollouts,
 )
-from spinrl.policies import Policy
 from spinrl.tasks import get_task
 
 
@@ -64,15 +63,6 @@ def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
     return needed + sum(missing_features(experiment, cell) for cell in cells)
 
 
-def untrained_policy(cell: Cell) -> Policy:
-    """The cell's policy on an ASM without pre-training: of the right sizes and speed."""
-    task = get_task(cell.key.task)
-    spec = task.action_spec(cell.key.bins)
-    encoder, size = cell.pretraining.encoder, task.observation_size
-    asm = FrozenASM.untrained(encoder, size, spec) if cell.policy.needs_asm else None
-    return cell.policy.build(size, spec, asm=asm, seed=0)
-
-
 def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | None:
     """The cell's dataset and ASM, if the cache holds both; damaged ones are for the cell to report."""
     key = cell.key
@@ -103,14 +93,12 @@ def missing_features(experiment: Experiment, cell: Cell) -> int:
 
 def features_needed(experiment: Experiment, cell: Cell) -> int:
     """Bytes of what the policy computes of the whole dataset; 0 for most policies."""
-    policy = untrained_policy(cell)
-    policy.reach(1.0)
-    frozen = policy.frozen_input()
-    if frozen is None:
-        return 0
     key = cell.key
+    shape = cell.policy.frozen_shape(cell.pretraining.encoder, get_task(key.task).action_spec(key.bins))
+    if shape is None:
+        return 0
     parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
-    return features_bytes(sum(count for _, count in parts), frozen.shape)
+    return features_bytes(sum(count for _, count in parts), shape)
 
 
 def take_missing(parts: Iterable[tuple[Rollout, int]], have: dict[Rollout, int]) -> int:

@@ -20,16 +20,14 @@ from typing import Any
 import attrs
 import torch
 
-from harness.cost import random_batch
 from harness.experiment import Experiment
 from harness.paths import config_root
-from spinrl.asm.frozen import FrozenASM
-from spinrl.asm.masking import masked_prediction
+from harness.steps import finish, pretraining_step, random_batch, untrained_policy
 from spinrl.config import load
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import Machine, ResolvedMachine
 from spinrl.policies import SPIN, Policy, PolicyConfig, gumbel_noise
-from spinrl.specs import ACTION, OBSERVATION, POLICY_INPUT, ActionSpec
+from spinrl.specs import OBSERVATION, POLICY_INPUT, ActionSpec
 from spinrl.tasks import EPISODE_STEPS, ParallelEnvironment, Task, get_task
 
 PUBLIC_GFLOPS = 300.0  # fp32 matrix products of the machine that the public code's figures come from
@@ -103,14 +101,9 @@ def matmul_gflops(dtype: torch.dtype, machine: ResolvedMachine, size: int = 1024
 
     def product() -> None:
         a @ b
-        _finish(machine)
+        finish(machine)
 
     return rate(product, 0.5, machine.threads)[0] * 2 * size**3 / 1e9
-
-
-def _finish(machine: ResolvedMachine) -> None:
-    if machine.device == "cuda":
-        torch.cuda.synchronize()
 
 
 class Benchmark:
@@ -138,10 +131,9 @@ class Benchmark:
         self.spec: ActionSpec = task.action_spec(experiment.bins[0])
 
     def policy(self, config: PolicyConfig) -> Policy:
-        """A policy with fresh weights, and an untrained ASM where it wants one."""
-        size = self.task.observation_size
-        asm = FrozenASM.untrained(self.experiment.pretraining.encoder, size, self.spec) if config.needs_asm else None
-        return config.build(size, self.spec, asm=asm, seed=0).to(self.machine.device)
+        """The policy without training, on the machine's device."""
+        encoder, size = self.experiment.pretraining.encoder, self.task.observation_size
+        return untrained_policy(config, encoder, size, self.spec).to(self.machine.device)
 
     def update(self, config: PolicyConfig) -> Callable[[], object]:
         """One gradient step of the first algorithm."""
@@ -154,28 +146,13 @@ class Benchmark:
 
         def step() -> None:
             algorithm.update(batch)
-            _finish(self.machine)
+            finish(self.machine)
 
         return step
 
     def pretraining(self) -> Callable[[], object]:
         """One step of ASM pre-training."""
-        config, size = self.experiment.pretraining, self.task.observation_size
-        model = config.encoder.build(size, self.spec, seed=0).to(self.machine.device)
-        optimizer = torch.optim.Adam(model.parameters(), fused=True)
-        batch = random_batch(config.batch_size, size, self.spec).to(self.machine.device)
-        generator = torch.Generator(device=self.machine.device).manual_seed(0)
-
-        def step() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            with self.machine.autocast():
-                loss, _ = masked_prediction(model, config.masking, batch[OBSERVATION], batch[ACTION], generator)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
-            optimizer.step()
-            _finish(self.machine)
-
-        return step
+        return pretraining_step(self.experiment.pretraining, self.task.observation_size, self.spec, self.machine)
 
     def act(self, config: PolicyConfig) -> Callable[[], object]:
         """Sampling one action for one observation, as a robot would."""

@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import InteractionType, TensorDictModuleBase
 from tensordict.nn.probabilistic import interaction_type
 
-from spinrl.asm.model import ASM
+from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.registry import Component
 from spinrl.specs import ACTION, LOGITS, OBSERVATION, SAMPLE_LOG_PROB, ActionSpec
 
@@ -48,6 +48,15 @@ class PolicyConfig(Component, ABC):
         Raises:
             ValueError: when a needed ASM is missing or of other sizes.
         """
+
+    def frozen_shape(self, encoder: ASMEncoder, action_spec: ActionSpec) -> tuple[int, ...] | None:
+        """The shape of the policy's `frozen_input` at the end of training, if it has one then.
+
+        Args:
+            encoder: sizes of the ASM that the policy would be built on.
+            action_spec: the action's shape.
+        """
+        return None
 
 
 @attrs.frozen

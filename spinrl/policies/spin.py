@@ -11,7 +11,7 @@ import torch
 from attrs.validators import ge, in_, le
 from torch import nn
 
-from spinrl.asm.model import ASM
+from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.nn import StateEncoder, seeded_initialization
 from spinrl.policies.base import FrozenInput, IndependentPolicy, PolicyConfig, PretrainedASM
 from spinrl.registry import register
@@ -75,6 +75,9 @@ class SPIN(PolicyConfig):
             raise ValueError("SPIN.cached wants an ASM with state_conditioning: without, a state encoder is trained")
         with seeded_initialization(seed, "policy"):
             return SPINPolicy(self, model, asm.fingerprint)
+
+    def frozen_shape(self, encoder: ASMEncoder, action_spec: ActionSpec) -> tuple[int, ...] | None:
+        return (action_spec.num_sub_actions, encoder.d_model) if self.cached else None
 
 
 class SPINPolicy(IndependentPolicy):

@@ -129,6 +129,7 @@ def test_queries_are_trained_for_their_share_and_then_fixed():
     policy.reach(0.5)
     frozen = policy.frozen_input()
     assert frozen is not None and not frozen.shared
+    assert frozen.shape == config.frozen_shape(contracts.frozen_asm(SPEC).model.config, SPEC)
     algorithm.update(contracts.random_batch(SPEC))
     assert torch.equal(policy.slot_queries, half)
     assert policy.frozen_input().identity == frozen.identity
