@@ -13,17 +13,15 @@ from harness.cell import (
     FeaturesReady,
     Metrics,
     Resumed,
-    StageProgress,
-    StageStarted,
     Trained,
-    Waiting,
 )
 from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome, Observer
-from harness.progress import Progress, Stage
+from harness.progress import Progress
 from harness.provenance import git_commit
 from harness.records import CellKey, Evaluation, ReportMeta, to_frame
 from harness.runs import CellRun, ParentRun
+from harness.stages import CellStages
 from harness.statistics import normalized_score
 from spinrl.config import flatten
 from spinrl.machine import ResolvedMachine
@@ -31,11 +29,10 @@ from spinrl.machine import ResolvedMachine
 
 @attrs.define
 class _Open:
-    """A cell under way: its run, and the stages that are not over yet."""
+    """A cell under way: its run, and what is shown of it."""
 
     run: CellRun
-    stages: dict[str, Stage] = attrs.field(factory=dict)
-    stage: Stage | None = None
+    stages: CellStages
 
 
 class RunObserver(Observer):
@@ -88,31 +85,21 @@ class RunObserver(Observer):
         }
         params.update({f"machine.{name}": value for name, value in attrs.asdict(self._machine).items()})
         tags = {"preset": experiment.preset, "git_commit": self._commit}
-        self._open[cell.key] = _Open(self._parent.start_cell(cell.key, params=params, tags=tags))
+        stages = CellStages(self._progress, self._console, cell.key.label())
+        self._open[cell.key] = _Open(self._parent.start_cell(cell.key, params=params, tags=tags), stages)
 
     def event(self, cell: Cell, event: Event) -> None:
         this, label = self._open[cell.key], cell.key.label()
         run = this.run
+        this.stages.event(event)
         match event:
-            case StageStarted(stage, total, unit):
-                if stage not in this.stages:
-                    this.stages[stage] = self._progress.stage(label, stage, total, unit)
-                this.stage = this.stages[stage]
-                self._progress.show(this.stage)
-            case StageProgress(done) if this.stage is not None:
-                this.stage.update(done)
-            case Waiting(path):
-                self._console.print(f"{label}: another run is making {path.name}; waiting for it", style="dim")
             case DatasetReady():
-                self._finish("collecting", cell)
                 run.tags({"dataset_fingerprint": event.fingerprint})
                 log_dataset(run, event, cell)
             case ASMReady(fingerprint, seconds):
-                self._finish("pre-training", cell)
                 run.tags({"asm_fingerprint": fingerprint})
                 run.metrics({"time/asm_seconds": seconds}, 0)
             case FeaturesReady(seconds, num_bytes):
-                self._finish("embedding", cell)
                 run.metrics({"time/embedding_seconds": seconds}, 0)
                 run.tags({"features_bytes": num_bytes})
             case Resumed(step, evaluations):
@@ -122,12 +109,6 @@ class RunObserver(Observer):
                     self._log_evaluation(cell.key, evaluation)
             case Metrics(step, values):
                 run.metrics(values, step)
-                if this.stage is not None:
-                    this.stage.metrics = {
-                        name.removeprefix("train/"): value
-                        for name, value in values.items()
-                        if name in ("train/loss_policy", "train/loss_asm")
-                    }
             case Evaluated(evaluation):
                 self._log_evaluation(cell.key, evaluation)
                 self._parent.results(to_frame(self.results, preset=self._experiment.preset), self._meta)
@@ -156,15 +137,6 @@ class RunObserver(Observer):
         self._open[key].run.evaluation(
             evaluation, normalized_score(mean, reference.random, reference.expert) if reference else None
         )
-
-    def _finish(self, stage: str, cell: Cell) -> None:
-        """A stage has ended, or was never begun because the cache had its result."""
-        this = self._open[cell.key]
-        if stage in this.stages:
-            this.stages.pop(stage).finish()
-        else:
-            self._progress.settle(cell.key.label(), stage)
-        this.stage = None
 
 
 def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:

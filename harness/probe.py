@@ -29,8 +29,7 @@ from harness.cell import (
     ASMReady,
     DatasetReady,
     Event,
-    StageStarted,
-    Waiting,
+    Metrics,
     prepare_asm,
     prepare_dataset,
     standardizer,
@@ -39,10 +38,12 @@ from harness.experiment import Cell, Experiment
 from harness.launch import EXPECTED, failure_text
 from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, cached_asm, check
-from harness.run import add_experiment_options, common_tags, load_experiment
+from harness.progress import Progress
+from harness.run import add_experiment_options, both_signals_stop, common_tags, load_experiment
 from harness.runs import ROLE_TAG, TrackedRun
+from harness.stages import CellStages
 from harness.tracking import Tracker, TrackingError
-from spinrl.asm import FrozenASM, ProbeError, ProbeResult, probe_asm
+from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeError, ProbeResult, probe_asm
 from spinrl.config import ConfigError, Resolved, flatten
 from spinrl.machine import ResolvedMachine
 
@@ -114,6 +115,7 @@ def run(
     }
     tables: list[pd.DataFrame] = []
     code = 0
+    progress = Progress(len(cells), console)
     for cell in cells:
         setting, label = _setting(cell), _label(cell)
         tracked = tracker.start_parent(
@@ -124,7 +126,8 @@ def run(
             resolved_text=resolved.resolved,
         )
         try:
-            tables.append(probe_cell(experiment, cell, machine, tracked, console))
+            with both_signals_stop(), progress:
+                tables.append(probe_cell(experiment, cell, machine, tracked, progress, console))
             tracked.finish()
         except (*EXPECTED, ProbeError) as error:
             tracked.tags({"failed": failure_text(error)})
@@ -152,7 +155,12 @@ def run(
 
 
 def probe_cell(
-    experiment: Experiment, cell: Cell, machine: ResolvedMachine, tracked: TrackedRun, console: Console
+    experiment: Experiment,
+    cell: Cell,
+    machine: ResolvedMachine,
+    tracked: TrackedRun,
+    progress: Progress,
+    console: Console,
 ) -> pd.DataFrame:
     """Prepare a cell's dataset and ASM, probe the ASM and a random one, and log it all.
 
@@ -160,7 +168,8 @@ def probe_cell(
         One row for each ASM and input: the cell's setting, ``asm`` (trained or random), ``input``, the shares of
         `SHARES`, ``fitted``, ``tested``, and the accuracy of each slot.
     """
-    report = partial(_tell, tracked, console, _label(cell))
+    label = _label(cell)
+    report = partial(_tell, tracked, CellStages(progress, console, label))
     store = prepare_dataset(experiment, cell, machine, report)
     trained = prepare_asm(experiment, cell, store, machine, report)
     random = FrozenASM.untrained(
@@ -169,14 +178,22 @@ def probe_cell(
     random.model.to(machine.device)
     began = time.perf_counter()
     rows = []
-    for name, asm in (("trained", trained), ("random", random)):
-        results = probe_asm(
-            experiment.probe, asm, store, seed=cell.key.seed, standardizer=standardizer(experiment, store)
-        )
-        for what, result in results.items():
-            shares = {share: getattr(result, share) for share in SHARES}
-            tracked.metrics({f"probe/{share}_{name}_{what}": value for share, value in shares.items()}, 0)
-            rows.append({**_setting(cell), "asm": name, "input": what, **shares, **_details(result)})
+    asms = {"trained": trained, "random": random}
+    with progress.stage(label, "probing", len(asms) * len(PROBE_INPUTS), "probes") as stage:
+        for name, asm in asms.items():
+            for what in PROBE_INPUTS:
+                result = probe_asm(
+                    experiment.probe,
+                    asm,
+                    store,
+                    what,
+                    seed=cell.key.seed,
+                    standardizer=standardizer(experiment, store),
+                )
+                shares = {share: getattr(result, share) for share in SHARES}
+                tracked.metrics({f"probe/{share}_{name}_{what}": value for share, value in shares.items()}, 0)
+                rows.append({**_setting(cell), "asm": name, "input": what, **shares, **_details(result)})
+                stage.update(len(rows))
     tracked.metrics({"time/probe_seconds": time.perf_counter() - began}, 0)
     table = pd.DataFrame(rows)
     table.insert(0, "preset", experiment.preset)
@@ -233,19 +250,17 @@ def _percent(shares: pd.Series) -> str:
     return f"{mean:.2f}" if len(shares) == 1 else f"{mean:.2f} ± {half:.2f}"
 
 
-def _tell(tracked: TrackedRun, console: Console, label: str, event: Event) -> None:
+def _tell(tracked: TrackedRun, stages: CellStages, event: Event) -> None:
     """What preparing the dataset and the ASM reports."""
+    stages.event(event)
     match event:
-        case StageStarted(stage, total, unit):
-            console.print(f"{label}: {stage}, {total:,} {unit} …", markup=False, highlight=False)
-        case Waiting(path):
-            console.print(f"{label}: another run is making {path.name}; waiting for it", style="dim")
+        case Metrics(step, values):
+            tracked.metrics(values, step)
         case DatasetReady():
             tracked.tags({"dataset_fingerprint": event.fingerprint})
         case ASMReady(fingerprint, seconds):
             tracked.tags({"asm_fingerprint": fingerprint})
             tracked.metrics({"time/asm_seconds": seconds}, 0)
-            console.print(f"{label}: probing …", markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ Later --gin files and --set override earlier ones. Exit code: 0 when every cell 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, check
 from harness.progress import Progress, duration
 from harness.provenance import git_commit, versions
-from harness.records import Reference, ReportMeta, to_frame
+from harness.records import Invocation, Reference, ReportMeta, to_frame
 from harness.report import console_report, write_report
 from harness.tracking import Tracker, TrackingError
 from harness.workers import run_side_by_side
@@ -110,6 +111,20 @@ def load_experiment(options: argparse.Namespace, example: str) -> Resolved[Exper
     return load(Experiment, options.gin, options.bindings)
 
 
+@contextlib.contextmanager
+def both_signals_stop() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt meanwhile.
+
+    A run started in the background of a script comes with Ctrl-C ignored; it too is to be stopped in good order.
+    """
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -172,26 +187,23 @@ def run(
         f"each on {machine.device} "
         f"({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
     )
+    name = f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in cells))}"
+    began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    tags = {"command": command, **common_tags(experiment, machine)}
     parent = tracker.start_parent(
-        f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in cells))}",
+        name,
         params=flatten(experiment),
-        tags={
-            "command": command,
-            **common_tags(experiment, machine),
-        },
+        tags=tags,
         given_text=resolved.given,
         resolved_text=resolved.resolved,
         cells=[cell.key for cell in cells],
     )
     outcomes: list[CellOutcome] = []
     status, code = "FINISHED", 0
-    # A run started in the background of a script comes with Ctrl-C ignored; both signals stop it in good order.
-    handled = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, signal.default_int_handler) for number in handled}
     progress = Progress(len(cells), console, plan=plan, parallel=jobs)
     observer = RunObserver(experiment, machine, parent, progress, console, meta)
     try:
-        with progress:
+        with both_signals_stop(), progress:
             if jobs == 1:
                 outcomes = run_grid(experiment, cells, machine, observer)
             else:
@@ -207,13 +219,14 @@ def run(
         parent.finish("FAILED")
         tracker.close()
         raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     table = to_frame(observer.results, preset=experiment.preset)
     parent.results(table, meta)
+    texts = {"given": resolved.given, "resolved": resolved.resolved}
+    itself = Invocation(
+        name=name, started=began, status=status, tags={name: str(value) for name, value in tags.items()}, **texts
+    )
     with tempfile.TemporaryDirectory() as folder:
-        for path in write_report(table, meta, Path(folder)):
+        for path in write_report(table, meta, Path(folder), [itself]):
             parent.hand_over(path, "report")
     parent.metrics({"time/total_seconds": time.monotonic() - started}, 0)
     parent.finish(status)

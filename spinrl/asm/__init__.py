@@ -4,10 +4,11 @@ from spinrl.asm.frozen import ASMError, FrozenASM
 from spinrl.asm.masking import Masking, masked_cross_entropy, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.asm.pretraining import Pretraining, PretrainingProgress, asm_folder, pretrained_asm
-from spinrl.asm.probe import LinearProbe, ProbeError, ProbeResult, probe_asm
+from spinrl.asm.probe import PROBE_INPUTS, LinearProbe, ProbeError, ProbeResult, probe_asm
 
 __all__ = [
     "ASM",
+    "PROBE_INPUTS",
     "ASMEncoder",
     "ASMError",
     "FrozenASM",

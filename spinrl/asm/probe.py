@@ -99,14 +99,21 @@ class ProbeResult:
 
 
 def probe_asm(
-    config: LinearProbe, asm: FrozenASM, store: Store, *, seed: int, standardizer: Standardizer | None = None
-) -> dict[ProbeInput, ProbeResult]:
-    """Probe an ASM with each of the two inputs.
+    config: LinearProbe,
+    asm: FrozenASM,
+    store: Store,
+    what: ProbeInput,
+    *,
+    seed: int,
+    standardizer: Standardizer | None = None,
+) -> ProbeResult:
+    """Probe an ASM.
 
     Args:
         config: how.
         asm: whose slot embeddings.
         store: the dataset.
+        what: the ASM is shown.
         seed: of the choice of episodes and transitions, the same for every ASM that is probed with it.
         standardizer: of the store's observations, or None for raw ones.
 
@@ -118,16 +125,13 @@ def probe_asm(
     (observation, action), (unseen_observation, unseen_action) = (
         tuple(part.to(device) for part in storage.actions(index)) for index in split_transitions(config, store, seed)
     )
-    return {
-        what: fit_and_test(
-            config,
-            store.action_spec,
-            (embed(asm.model, observation, action, what), action),
-            (embed(asm.model, unseen_observation, unseen_action, what), unseen_action),
-            seed=seed,
-        )
-        for what in PROBE_INPUTS
-    }
+    return fit_and_test(
+        config,
+        store.action_spec,
+        (embed(asm.model, observation, action, what), action),
+        (embed(asm.model, unseen_observation, unseen_action, what), unseen_action),
+        seed=seed,
+    )
 
 
 def split_transitions(config: LinearProbe, store: Store, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -64,6 +64,8 @@ def test_the_real_chain_on_every_policy(shared_cache, capsys):
     assert {"config", "report", "returns.csv"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
     report = {Path(file.path).suffix for file in client.list_artifacts(parent.info.run_id, "report")}
     assert {".md", ".html", ".png", ".svg"} <= report
+    text = Path(client.download_artifacts(parent.info.run_id, "report/report.md", str(shared_cache))).read_text()
+    assert "- status: FINISHED" in text and "SPIN.cached = True" in text
     assert parent.data.tags["command"].startswith(
         "python -m harness.run --gin gin/spin_humanoid.gin --gin gin/policies/all.gin --set"
     )
