@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import attrs
 import torch
-from attrs.validators import ge, gt, lt
+from attrs.validators import ge, gt, lt, optional
 from torch import nn
 
 from spinrl.nn import SlotEncoder, StackedHeads, seeded_initialization
@@ -24,6 +24,7 @@ class ASMEncoder(Component):
         num_heads: attention heads of every block; divides d_model.
         num_blocks: transformer blocks.
         num_state_tokens: tokens that the observation becomes.
+        state_width: width of the state encoder's hidden layer; none for the published 2 · d_model.
         dropout: share set to zero in training, in blocks and heads.
         head_width: width of the hidden layer of every sub-action's head.
         state_conditioning: False leaves the state tokens out, so that only the other sub-actions are seen.
@@ -35,6 +36,7 @@ class ASMEncoder(Component):
     num_heads: int = attrs.field(default=4, validator=gt(0))
     num_blocks: int = attrs.field(default=3, validator=gt(0))
     num_state_tokens: int = attrs.field(default=1, validator=gt(0))
+    state_width: int | None = attrs.field(default=None, validator=optional(gt(0)))
     dropout: float = attrs.field(default=0.1, validator=[ge(0), lt(1)])
     head_width: int = attrs.field(default=128, validator=gt(0))
     state_conditioning: bool = True
@@ -56,6 +58,7 @@ class ASMEncoder(Component):
             num_heads=self.num_heads,
             num_blocks=self.num_blocks,
             num_state_tokens=self.num_state_tokens,
+            state_width=self.state_width,
             dropout=self.dropout,
             state_conditioning=self.state_conditioning,
         )

@@ -14,6 +14,8 @@ from spinrl.policies import Policy
 from spinrl.seeding import child_seed, numpy_generator
 from spinrl.tasks import EPISODE_STEPS, Environment
 
+ROWS = 10  # of a policy call: the protocol's ten episodes fill it, so that nothing is padded
+
 ActionChoice = Literal["sample", "mode"]
 
 
@@ -78,10 +80,10 @@ def _lock_step(
         inputs = torch.from_numpy(observations)
         inputs = (standardizer(inputs) if standardizer else inputs).to(device)
         if action == "mode":
-            actions = in_fixed_batches(policy.mode, inputs)
+            actions = in_fixed_batches(policy.mode, inputs, rows=ROWS)
         else:
             gumbel = torch.from_numpy(np.stack([rng.gumbel(size=shape).astype(np.float32) for rng in noise]))
-            actions = in_fixed_batches(lambda *part: policy.sample(*part), inputs, gumbel.to(device))
+            actions = in_fixed_batches(lambda *part: policy.sample(*part), inputs, gumbel.to(device), rows=ROWS)
         observations, rewards = environment.step(actions.cpu().numpy(), indices)
         returns += rewards
     return returns.tolist()

@@ -10,13 +10,14 @@ from spinrl.nn.transformer import TransformerBlock
 
 
 class StateEncoder(nn.Sequential):
-    """Observation (B, S) → state tokens (B, M, d): Linear S→2d, GELU, Linear 2d→M·d."""
+    """Observation (B, S) → state tokens (B, M, d): Linear S→W, GELU, Linear W→M·d; the published W is 2d."""
 
-    def __init__(self, observation_size: int, d_model: int, num_state_tokens: int) -> None:
+    def __init__(self, observation_size: int, d_model: int, num_state_tokens: int, width: int | None = None) -> None:
+        width = 2 * d_model if width is None else width
         super().__init__(
-            nn.Linear(observation_size, 2 * d_model),
+            nn.Linear(observation_size, width),
             nn.GELU(),
-            nn.Linear(2 * d_model, num_state_tokens * d_model),
+            nn.Linear(width, num_state_tokens * d_model),
             nn.Unflatten(-1, (num_state_tokens, d_model)),
         )
 
@@ -33,6 +34,7 @@ class SlotEncoder(nn.Module):
         num_heads: attention heads of every block.
         num_blocks: L, at least 1.
         num_state_tokens: M.
+        state_width: W, of the state encoder's hidden layer; None for 2d.
         dropout: of every block.
         state_conditioning: whether there are state tokens at all.
     """
@@ -45,12 +47,15 @@ class SlotEncoder(nn.Module):
         num_heads: int,
         num_blocks: int,
         num_state_tokens: int,
+        state_width: int | None = None,
         dropout: float,
         state_conditioning: bool = True,
     ) -> None:
         super().__init__()
         self.observation_size = observation_size
-        self.state_encoder = StateEncoder(observation_size, d_model, num_state_tokens) if state_conditioning else None
+        self.state_encoder = (
+            StateEncoder(observation_size, d_model, num_state_tokens, state_width) if state_conditioning else None
+        )
         self.blocks = nn.ModuleList(TransformerBlock(d_model, num_heads, dropout) for _ in range(num_blocks))
 
     def forward(

@@ -106,7 +106,7 @@ class SPINPolicy(IndependentPolicy):
             self.heads.load_state_dict(asm.heads.state_dict())
         if self.encoder.state_encoder is None:
             self.encoder.state_encoder = StateEncoder(
-                asm.observation_size, asm.config.d_model, asm.config.num_state_tokens
+                asm.observation_size, asm.config.d_model, asm.config.num_state_tokens, asm.config.state_width
             )
         self._from_asm = [parameter for name, parameter in self.encoder.named_parameters() if name in given]
         self.to(asm.embedding.device)

@@ -40,7 +40,8 @@ def test_the_paper_preset_is_the_published_method():
     assert paper.training.gradient_steps == 1_000_000 and paper.training.batch_size == 256
     assert paper.evaluation.every_steps == 5000 and paper.evaluation.episodes == 10
     encoder, pretraining, spin = paper.pretraining.encoder, paper.pretraining, paper.policies[0]
-    assert (encoder.d_model, encoder.num_heads, encoder.num_blocks, encoder.num_state_tokens) == (256, 4, 3, 1)
+    sizes = (encoder.d_model, encoder.num_heads, encoder.num_blocks, encoder.num_state_tokens, encoder.state_width)
+    assert sizes == (256, 4, 3, 1, None)
     assert (encoder.dropout, encoder.head_width) == (0.1, 128)
     assert (pretraining.batch_size, pretraining.epochs, pretraining.learning_rate) == (1024, 100, 4e-4)
     assert (pretraining.masking.share, pretraining.masking.probability) == ("fixed", 0.15)
