@@ -65,6 +65,7 @@ def check_policy(config: PolicyConfig) -> None:
         policy = build_policy(config, spec).eval()
         _check_distribution(policy, spec)
         _check_sampling(policy, spec)
+        check_forbidden_choices(policy, spec)
         _check_tensordict_module(policy, spec)
         _check_gradients_are_finite(build_policy(config, spec), spec)
     _check_seeds(config)
@@ -102,6 +103,25 @@ def _check_sampling(policy: Policy, spec: ActionSpec) -> None:
     assert (counts / many - expected).abs().max() < 5 * (0.25 / many) ** 0.5
     for actions in (action, policy.sample(one, noise)):
         assert (actions >= 0).all() and (actions < torch.tensor(spec.nvec)).all()
+
+
+def check_forbidden_choices(policy: Policy, spec: ActionSpec) -> None:
+    """What is not allowed is never chosen, and allowing everything changes nothing."""
+    observation = random_batch(spec, 64)[OBSERVATION]
+    shape = (64, spec.num_sub_actions, spec.max_choices)
+    generator = torch.Generator().manual_seed(5)
+    noise = gumbel_noise(shape, generator=generator)
+    everything = torch.ones(shape, dtype=torch.bool)
+    allowed = torch.rand(shape, generator=generator) < 0.5
+    for slot, choices in enumerate(spec.nvec):  # one choice at least
+        allowed[torch.arange(64), slot, torch.randint(choices, (64,), generator=generator)] = True
+    for given in (noise, None):
+        unrestricted = policy.decide(observation, given)
+        for ours, free in zip(policy.decide(observation, given, everything), unrestricted, strict=True):
+            assert torch.equal(ours, free)
+        action, logits = policy.decide(observation, given, allowed)
+        assert allowed.gather(-1, action[..., None]).all()
+        assert (logits[~allowed] == -torch.inf).all() and logits.gather(-1, action[..., None]).isfinite().all()
 
 
 def _check_tensordict_module(policy: Policy, spec: ActionSpec) -> None:

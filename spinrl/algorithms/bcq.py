@@ -21,7 +21,7 @@ from spinrl.algorithms.base import (
 from spinrl.algorithms.losses import ensemble_mse, td_target
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble
-from spinrl.policies import IndependentPolicy, Policy, gumbel_noise, gumbel_to_uniform, uniform_to_gumbel
+from spinrl.policies import IndependentPolicy, Policy, forbid, gumbel_noise, gumbel_to_uniform, uniform_to_gumbel
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
@@ -102,9 +102,11 @@ class BCQAlgorithm(Algorithm):
         return kind(self.policy, self.qvalue, self.config).train(self.training)
 
 
-def likely_choices(policy: IndependentPolicy, observation: torch.Tensor, threshold: float) -> torch.Tensor:
-    """(B, N, K) bool: the choices whose probability is at least `threshold` times the likeliest one's."""
-    log_probs = policy.log_probs(observation)
+def likely_choices(
+    policy: IndependentPolicy, observation: torch.Tensor, threshold: float, allowed: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(B, N, K) bool: the choices whose probability is at least `threshold` times that of the likeliest allowed one."""
+    log_probs = forbid(policy.log_probs(observation), allowed)
     return log_probs >= math.log(threshold) + log_probs.amax(-1, keepdim=True)
 
 
@@ -119,11 +121,13 @@ class FilteredPolicy(Policy):
         self.policy, self.qvalue, self.threshold = policy, qvalue, config.threshold
 
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        allowed = likely_choices(self.policy, observation, self.threshold)  # type: ignore[arg-type]
-        return self.qvalue.per_choice(observation).amin(0).masked_fill(~allowed, -torch.inf)
+        return self.decide(observation, None)[1]
 
-    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self.logits(observation)
+    def decide(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        likely = likely_choices(self.policy, observation, self.threshold, allowed)  # type: ignore[arg-type]
+        logits = self.qvalue.per_choice(observation).amin(0).masked_fill(~likely, -torch.inf)
         return logits.argmax(-1), logits
 
 
@@ -148,14 +152,16 @@ class BestOfSamplesPolicy(Policy):
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
         return self.policy.logits(observation, self.mode(observation) if action is None else action)
 
-    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def decide(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         uniform = torch.zeros(()) if noise is None else gumbel_to_uniform(noise)
         outputs = self.qvalue.outputs(observation)  # (E, B, Σm_i)
         actions, values = [], []
         for shift in self.shifts:
             shifted = ((uniform + shift) % 1).expand(len(observation), -1, -1)
-            actions.append(self.policy.sample(observation, uniform_to_gumbel(shifted)))
+            actions.append(self.policy.decide(observation, uniform_to_gumbel(shifted), allowed)[0])
             values.append(self.qvalue.chosen(outputs, actions[-1]).amin(0))
         best = torch.stack(values).argmax(0)  # (B,)
         action = torch.stack(actions)[best, torch.arange(len(observation), device=best.device)]
-        return action, self.policy.logits(observation, action)
+        return action, forbid(self.policy.logits(observation, action), allowed)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from spinrl.nn import LSTMLayer, StackedHeads, seeded_initialization
 from spinrl.nn.lstm import Memory
-from spinrl.policies.base import Policy, PolicyConfig, PretrainedASM
+from spinrl.policies.base import Policy, PolicyConfig, PretrainedASM, forbid
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
@@ -68,7 +68,9 @@ class AutoregressivePolicy(Policy):
             hidden = layer(layer.input_gates(hidden))
         return self.heads.slot_major(hidden).transpose(0, 1)
 
-    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def decide(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         batch, spec = observation.shape[0], self.action_spec
         of_state, of_action = self._first_gates(observation)
         layers = self._layers()
@@ -80,7 +82,8 @@ class AutoregressivePolicy(Policy):
             for depth, layer in enumerate(layers[1:], start=1):
                 memories[depth] = memory = layer.step(layer.input_gates(memory[0]), memories[depth])
             hidden = memory[0]  # (B, h)
-            logits.append(self.heads.one(sub_action, hidden))
+            mine = None if allowed is None else allowed[:, sub_action]
+            logits.append(forbid(self.heads.one(sub_action, hidden), mine))
             scores = logits[-1] if noise is None else logits[-1] + noise[:, sub_action]
             previous = scores.argmax(-1)
             actions.append(previous)

@@ -103,8 +103,20 @@ class Policy(TensorDictModuleBase, ABC):
         """
 
     @abstractmethod
-    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Choose actions: (B, S), Gumbel noise (B, N, K) or None for the mode → action (B, N), logits (B, N, K)."""
+    def decide(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Choose actions.
+
+        Args:
+            observation: (B, S).
+            noise: Gumbel noise (B, N, K) to sample with, or None for the most likely choices.
+            allowed: (B, N, K) bool, False for choices that must not be made; None for all. Of a sub-action none of
+                whose choices is allowed, the chosen one means nothing.
+
+        Returns:
+            action (B, N) and logits (B, N, K), -inf where a choice does not exist or is not allowed.
+        """
 
     @property
     def milestones(self) -> tuple[float, ...]:
@@ -173,9 +185,16 @@ class IndependentPolicy(Policy):
         probabilities = self.log_probs(observation).float().exp()  # (B, N, K), 0 where a choice does not exist
         return (probabilities * values.masked_fill(probabilities == 0, 0.0)).sum((-1, -2))
 
-    def decide(self, observation: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self.logits(observation)
+    def decide(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = forbid(self.logits(observation), allowed)
         return (logits if noise is None else logits + noise).argmax(-1), logits
+
+
+def forbid(logits: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+    """The logits (..., K) with -inf where `allowed` (..., K) is False; None allows everything."""
+    return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
 
 
 def joint_log_prob(log_probs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:

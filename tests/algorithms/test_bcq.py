@@ -36,6 +36,14 @@ def test_it_takes_the_best_of_the_likely_choices(threshold, seed):
             assert action[row, slot] == max(likely, key=lambda k: values[row, slot, k])
 
 
+@pytest.mark.parametrize("name", ["factored", "autoregressive"])
+def test_it_makes_no_forbidden_choice(name):
+    for spec in contracts.SPECS:
+        algorithm = contracts.build_algorithm(BCQ(hidden=[16], candidates=3), POLICIES[name], spec).eval()
+        with torch.no_grad():
+            contracts.check_forbidden_choices(algorithm.acting_policy(), spec)
+
+
 def test_of_dependent_sub_actions_it_takes_the_best_sample():
     spec = ActionSpec([2, 5, 3])
     algorithm = contracts.build_algorithm(BCQ(hidden=[16], candidates=64), POLICIES["autoregressive"], spec).eval()
