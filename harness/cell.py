@@ -30,6 +30,9 @@ from spinrl.tasks import Environment, ParallelEnvironment, get_task
 from spinrl.train import train
 
 
+CHECKPOINT_VERSION = 1
+
+
 class CellError(Exception):
     """A cell that cannot go on; the message says why."""
 
@@ -293,6 +296,7 @@ class _Training:
         """Everything that resuming, and exporting the policy, needs."""
         checkpoint.save(
             {
+                "format_version": CHECKPOINT_VERSION,
                 "algorithm": self.algorithm.state_dict(),
                 "loader": self.loader.state_dict(),
                 "standardizer": None
@@ -309,6 +313,13 @@ class _Training:
                     "policy_config": to_plain(self.cell.policy),
                     "algorithm_config": to_plain(self.cell.algorithm),
                     "encoder_config": to_plain(self.cell.pretraining.encoder),
+                    "observation_size": self.store.observation_size,
+                    "nvec": list(self.store.action_spec.nvec),
+                    "dataset_fingerprint": self.store.fingerprint,
+                    "asm_fingerprint": self.asm.fingerprint if self.asm else None,
+                    "gradient_steps": self.experiment.training.gradient_steps,
+                    "action": self.experiment.evaluation.action,
+                    "episode_steps": self.experiment.evaluation.episode_steps,
                 },
             },
             self.path,

@@ -41,7 +41,8 @@ class CellStages:
                 shown = {name.removeprefix("train/"): value for name, value in values.items() if name in _SHOWN}
                 self._current.metrics = shown
             case Waiting(path):
-                self._console.print(f"{self._label}: another run is making {path.name}; waiting for it", style="dim")
+                waits = f"{self._label}: another run is making {path.name}; waiting for it"
+                self._console.print(waits, style="dim", soft_wrap=True)
             case DatasetReady() | ASMReady() | FeaturesReady():
                 self._finish(_ENDS[type(event)])
 
