@@ -60,7 +60,7 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
     Args:
         uri: of the store.
         question: the first use of the client.
-        directory: where the lock that guards the creation of a local store lies.
+        directory: where the lock lies that guards the creation of a local store that is no file.
         probe_seconds: how long a server may take; a local store has no limit, as creating it takes its time.
 
     Raises:
@@ -68,11 +68,13 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
     """
     outcome: list[T | Exception] = []
     remote = is_remote(uri)
+    local = sqlite_path(uri)
+    lock = (local.parent if local and local.parent.is_dir() else directory) / "mlflow.db.lock"
 
     def work() -> None:
         try:
             # Two processes that create a fresh sqlite store at once would break each other.
-            with contextlib.nullcontext() if remote else FileLock(directory / "mlflow.db.lock", timeout=60):
+            with contextlib.nullcontext() if remote else FileLock(lock, timeout=60):
                 _check_sqlite(uri)
                 outcome.append(question(MlflowClient(uri)))
         except Exception as error:
