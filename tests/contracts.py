@@ -121,7 +121,9 @@ def check_forbidden_choices(policy: Policy, spec: ActionSpec) -> None:
             assert torch.equal(ours, free)
         action, logits = policy.decide(observation, given, allowed)
         assert allowed.gather(-1, action[..., None]).all()
-        assert (logits[~allowed] == -torch.inf).all() and logits.gather(-1, action[..., None]).isfinite().all()
+        assert (logits[~allowed] == -torch.inf).all()
+        assert (policy.decide(observation, given, ~everything)[1] == -torch.inf).all()
+        assert logits.gather(-1, action[..., None]).isfinite().all()
 
 
 def _check_tensordict_module(policy: Policy, spec: ActionSpec) -> None:

@@ -107,7 +107,8 @@ def likely_choices(
 ) -> torch.Tensor:
     """(B, N, K) bool: the choices whose probability is at least `threshold` times that of the likeliest allowed one."""
     log_probs = forbid(policy.log_probs(observation), allowed)
-    return log_probs >= math.log(threshold) + log_probs.amax(-1, keepdim=True)
+    # Where nothing is allowed, nothing is likely either.
+    return (log_probs > -torch.inf) & (log_probs >= math.log(threshold) + log_probs.amax(-1, keepdim=True))
 
 
 class FilteredPolicy(Policy):
@@ -155,13 +156,13 @@ class BestOfSamplesPolicy(Policy):
     def decide(
         self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        batch, candidates = observation.shape[0], self.shifts.shape[0]  # `len` would be a constant when exported
         uniform = torch.zeros(()) if noise is None else gumbel_to_uniform(noise)
-        outputs = self.qvalue.outputs(observation)  # (E, B, Σm_i)
-        actions, values = [], []
-        for shift in self.shifts:
-            shifted = ((uniform + shift) % 1).expand(len(observation), -1, -1)
-            actions.append(self.policy.decide(observation, uniform_to_gumbel(shifted), allowed)[0])
-            values.append(self.qvalue.chosen(outputs, actions[-1]).amin(0))
-        best = torch.stack(values).argmax(0)  # (B,)
-        action = torch.stack(actions)[best, torch.arange(len(observation), device=best.device)]
+        # All candidates are rows of one batch: an exported program has the policy in it once.
+        shifted = ((uniform + self.shifts) % 1).expand(-1, batch, -1, -1).flatten(0, 1)  # (C·B, N, K)
+        repeated = None if allowed is None else allowed.repeat(candidates, 1, 1)
+        drawn, _ = self.policy.decide(observation.repeat(candidates, 1), uniform_to_gumbel(shifted), repeated)
+        outputs = self.qvalue.outputs(observation).repeat(1, candidates, 1)  # (E, C·B, Σm_i)
+        best = self.qvalue.chosen(outputs, drawn).amin(0).view(candidates, batch).argmax(0)  # (B,)
+        action = drawn.view(candidates, batch, -1)[best, torch.arange(batch, device=best.device)]
         return action, forbid(self.policy.logits(observation, action), allowed)

@@ -69,7 +69,7 @@ def _lock_step(
     steps: int,
     standardizer: Standardizer | None,
 ) -> list[float]:
-    device = next(policy.parameters()).device
+    device = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
     spec = environment.action_spec
     noise = [numpy_generator(seed, "sampling") for seed in seeds]
     shape = (spec.num_sub_actions, spec.max_choices)

@@ -3,6 +3,7 @@
 from spinrl.nn.critics import CriticEnsemble, ValueNetwork
 from spinrl.nn.dropout import Dropout
 from spinrl.nn.encoder import SlotEncoder, StateEncoder
+from spinrl.nn.folded import FoldedSlots
 from spinrl.nn.heads import StackedHeads
 from spinrl.nn.initialization import seeded_initialization, uniform_fan_in
 from spinrl.nn.lstm import LSTMLayer
@@ -13,6 +14,7 @@ __all__ = [
     "MLP",
     "CriticEnsemble",
     "Dropout",
+    "FoldedSlots",
     "LSTMLayer",
     "SlotEncoder",
     "StackedHeads",

@@ -53,6 +53,7 @@ class SlotEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.observation_size = observation_size
+        self.num_heads = num_heads
         self.state_encoder = (
             StateEncoder(observation_size, d_model, num_state_tokens, state_width) if state_conditioning else None
         )

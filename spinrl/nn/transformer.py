@@ -9,6 +9,8 @@ from torch.nn import functional
 from spinrl.nn.attention import attention
 from spinrl.nn.dropout import Dropout
 
+NORM_EPS = 1e-5  # torch's
+
 
 class TransformerBlock(nn.Module):
     """A pre-norm block with separate LayerNorms for queries and for keys and values, and no norm at its end.
@@ -48,9 +50,15 @@ class TransformerBlock(nn.Module):
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values of tokens, side by side: (..., d) → (..., 3d)."""
+        weight, bias = self.projection()
+        normalized = functional.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
+        return functional.linear(normalized, weight, bias)
+
+    def projection(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (3d, d) and bias (3d,) of `project`, which applies them to tokens normalised without either norm."""
         # Both norms share their statistics, so their scales and shifts move into one fused projection:
         # W(γ⊙x̂ + β) + b = (Wγ)x̂ + (Wβ + b); the 1/√(d/H) of the scores moves into the queries.
-        temper = (self.num_heads / x.shape[-1]) ** 0.5
+        temper = (self.num_heads / self.query.in_features) ** 0.5
         scale_q, scale_kv = self.norm_query.weight * temper, self.norm_key_value.weight
         shift_q, shift_kv = self.norm_query.bias, self.norm_key_value.bias
         weight = torch.cat([self.query.weight * scale_q, self.key.weight * scale_kv, self.value.weight * scale_kv])
@@ -61,8 +69,7 @@ class TransformerBlock(nn.Module):
                 functional.linear(shift_kv, self.value.weight, self.value.bias),
             ]
         )
-        normalized = functional.layer_norm(x, x.shape[-1:], eps=self.norm_query.eps)
-        return functional.linear(normalized, weight, bias)
+        return weight, bias
 
     def mix(self, projected: torch.Tensor, tail: int | None = None) -> torch.Tensor:
         """Attention over (B, T, 3d) for all queries or the last `tail`: contexts (B, T or tail, d), before Out."""

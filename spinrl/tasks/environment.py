@@ -72,8 +72,14 @@ class BatchedEnvironment:
         if spec.shape != (task.num_sub_actions,):
             raise RuntimeError(f"{task.name} has {spec.shape} actuators here, the benchmark has {task.num_sub_actions}")
         low, high = np.broadcast_to(spec.minimum, spec.shape), np.broadcast_to(spec.maximum, spec.shape)
-        self._controls = control_values(low, high, self.action_spec.nvec)
+        self.controls = control_values(low, high, self.action_spec.nvec)  # (N, K)
         self._columns = np.arange(task.num_sub_actions)
+
+    @property
+    def observation_layout(self) -> dict[str, int]:
+        """The suite's observation arrays in the order in which they stand in an observation, with their sizes."""
+        spec = self._envs[0].observation_spec()
+        return {name: int(np.prod(array.shape)) for name, array in spec.items()}
 
     def reset(self, index: int, seed: int, *, default_pose: bool = False) -> np.ndarray:
         """Start a new episode in environment `index`.
@@ -109,7 +115,7 @@ class BatchedEnvironment:
         indices = range(self.num_envs) if indices is None else indices
         observations = np.empty((len(actions), self.task.observation_size), dtype=np.float32)
         rewards = np.empty(len(actions))
-        controls = self._controls[self._columns, actions]  # (n, N)
+        controls = self.controls[self._columns, actions]  # (n, N)
         for row, index in enumerate(indices):
             step = self._envs[index].step(controls[row])
             observations[row] = _flatten(step.observation)
