@@ -29,7 +29,6 @@ from spinrl.seeding import child_seed
 from spinrl.tasks import Environment, ParallelEnvironment, get_task
 from spinrl.train import train
 
-
 CHECKPOINT_VERSION = 1
 
 

@@ -1,0 +1,166 @@
+"""A finished cell's policy, from its MLflow run or its checkpoint file, as it was evaluated."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from harness.cell import CHECKPOINT_VERSION
+from harness.connection import TrackingError, ask, default_uri, sqlite_path
+from harness.records import CellKey, Evaluation
+from harness.runs import ROLE_TAG
+from spinrl import checkpoint
+from spinrl.algorithms import AlgorithmConfig
+from spinrl.asm import ASMEncoder, FrozenASM
+from spinrl.checkpoint import CheckpointError
+from spinrl.config import ConfigError, from_plain
+from spinrl.data import Standardizer
+from spinrl.machine import ResolvedMachine
+from spinrl.policies import Policy, PolicyConfig
+from spinrl.specs import ActionSpec
+
+CHECKPOINT_FILE = "checkpoint.pt"
+RUN_SCHEMES = ("runs:/",)
+
+
+class FinishedError(Exception):
+    """There is no finished policy there; the message is one line for the user."""
+
+
+@attrs.frozen(eq=False)
+class FinishedCell:
+    """A trained policy and what is known of it.
+
+    Attributes:
+        key: task, tier, policy and so on.
+        policy: as it acts.
+        standardizer: of the observations it was trained on, or None.
+        final: the evaluation at the end of the budget.
+        dataset_fingerprint: of what it was trained on.
+        asm_fingerprint: of the ASM that it was built on, or None.
+        action: how actions were chosen in evaluation: sample or mode.
+        episode_steps: of that evaluation.
+        gradient_steps: that it was trained for.
+        run_id: its MLflow run, None where it came from a file.
+        source: where it came from, for people.
+    """
+
+    key: CellKey
+    policy: Policy
+    standardizer: Standardizer | None
+    final: Evaluation
+    dataset_fingerprint: str
+    asm_fingerprint: str | None
+    action: str
+    episode_steps: int
+    gradient_steps: int
+    run_id: str | None
+    source: str
+
+
+def finished_cell(source: str, tracking_uri: str | None = None) -> FinishedCell:
+    """The policy of a finished cell.
+
+    Args:
+        source: an MLflow run id or ``runs:/<id>``, a checkpoint file, or the folder that holds one.
+        tracking_uri: as for `harness.tracking.Tracker.open`.
+
+    Raises:
+        FinishedError: in one line, when there is none, it is unfinished, damaged or of another version.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / CHECKPOINT_FILE
+    if path.exists() or path.suffix:
+        return _from_file(path, None, source)
+    run_id = source.removeprefix("runs:/").strip("/")
+    with tempfile.TemporaryDirectory() as folder:
+        return _from_file(_downloaded(run_id, tracking_uri, Path(folder)), run_id, f"run {run_id}")
+
+
+def _downloaded(run_id: str, tracking_uri: str | None, folder: Path) -> Path:
+    uri = tracking_uri or default_uri()
+    local = sqlite_path(uri)
+    if local is not None and not local.exists():  # opening it would create an empty one
+        raise FinishedError(
+            f"{run_id} is no checkpoint file or folder, and there is no MLflow store at {uri}; "
+            "go to the folder of the run or give --tracking-uri"
+        )
+    try:
+        client, run = ask(uri, lambda client: (client, client.get_run(run_id)), Path())
+    except TrackingError as error:
+        raise FinishedError(f"{run_id} is no checkpoint file or folder, and no run: {error}") from error
+    role, name = run.data.tags.get(ROLE_TAG), run.info.run_name
+    if role == "experiment":
+        cells = client.search_runs(
+            [run.info.experiment_id], filter_string=f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+        )
+        ids = ", ".join(f"{cell.info.run_id} ({cell.info.run_name})" for cell in cells)
+        raise FinishedError(f"run {run_id} ({name}) is a whole experiment; give one of its cells: {ids or 'none'}")
+    if run.info.status != "FINISHED":
+        raise FinishedError(f"run {run_id} ({name}) is {run.info.status}, only finished ones can be exported")
+    stored = {file.path for file in client.list_artifacts(run_id, "checkpoint")}
+    if f"checkpoint/{CHECKPOINT_FILE}" not in stored:
+        raise FinishedError(f"run {run_id} ({name}) holds no checkpoint/{CHECKPOINT_FILE}")
+    return Path(client.download_artifacts(run_id, f"checkpoint/{CHECKPOINT_FILE}", str(folder)))
+
+
+def _from_file(path: Path, run_id: str | None, source: str) -> FinishedCell:
+    try:
+        state = checkpoint.load(path)
+    except CheckpointError as error:
+        raise FinishedError(str(error)) from error
+    version = state.get("format_version") if isinstance(state, dict) else None
+    if version != CHECKPOINT_VERSION:
+        raise FinishedError(
+            f"{source}: the checkpoint has format {version}, this spinrl exports {CHECKPOINT_VERSION}; "
+            "export with the version that trained it, or train again"
+        )
+    try:
+        return _rebuilt(state, run_id, source)
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+        reason = " ".join(str(error).split())
+        raise FinishedError(f"{source}: the checkpoint does not fit together: {reason[:400]}") from error
+
+
+def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> FinishedCell:
+    cell = dict(state["cell"])
+    evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
+    steps = int(cell["gradient_steps"])
+    if state["step"] < steps or not evaluations or evaluations[-1].gradient_step < steps:
+        raise FinishedError(
+            f"{source}: the training has stopped at {state['step']:,} of {steps:,} gradient steps; run its command "
+            "again to finish it"
+        )
+    key = CellKey(**{field.name: cell[field.name] for field in attrs.fields(CellKey)})
+    spec, size = ActionSpec(cell["nvec"]), int(cell["observation_size"])
+    policy_config, algorithm_config = from_plain(cell["policy_config"]), from_plain(cell["algorithm_config"])
+    encoder = from_plain(cell["encoder_config"])
+    if not (
+        isinstance(policy_config, PolicyConfig)
+        and isinstance(algorithm_config, AlgorithmConfig)
+        and isinstance(encoder, ASMEncoder)
+    ):
+        raise ValueError("policy, algorithm and encoder are of other kinds")
+    fingerprint = cell["asm_fingerprint"]
+    asm = FrozenASM.of(encoder.build(size, spec, seed=0), fingerprint, 0.0, {}) if policy_config.needs_asm else None
+    policy = policy_config.build(size, spec, asm=asm, seed=key.seed)
+    algorithm = algorithm_config.build(policy, size, spec, seed=key.seed, machine=ResolvedMachine())
+    algorithm.load_state_dict(state["algorithm"])
+    given = state["standardizer"]
+    return FinishedCell(
+        key=key,
+        policy=algorithm.eval().acting_policy().eval(),
+        standardizer=None if given is None else Standardizer(given["mean"], given["scale"]),
+        final=evaluations[-1],
+        dataset_fingerprint=cell["dataset_fingerprint"],
+        asm_fingerprint=fingerprint,
+        action=cell["action"],
+        episode_steps=int(cell["episode_steps"]),
+        gradient_steps=steps,
+        run_id=run_id,
+        source=source,
+    )

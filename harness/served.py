@@ -1,0 +1,73 @@
+"""Logging an exported policy to MLflow as a model that it can serve."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+
+from harness.connection import default_uri
+from harness.finished import FinishedCell, FinishedError
+from harness.outbox import one_line
+from spinrl.export.formats import RUNNERS
+
+SIGNATURE = ModelSignature(
+    inputs=Schema(
+        [
+            ColSpec(Array(DataType.double), "observation"),
+            ColSpec(Array(Array(DataType.boolean)), "allowed", required=False),
+        ]
+    ),
+    outputs=Schema(
+        [
+            ColSpec(Array(DataType.long), "action"),
+            ColSpec(Array(DataType.double), "control"),
+            ColSpec(Array(Array(DataType.double)), "logits"),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("seed", DataType.long, -1)]),
+)
+
+
+def log_model(folder: Path, cell: FinishedCell, name: str, tracking_uri: str | None) -> str:
+    """Log an exported folder with an onnx model to its cell's run, and register it.
+
+    The model is code and data, without any pickle.
+
+    Args:
+        folder: as ``tools/export_policy.py`` wrote it.
+        cell: whose policy it is; from an MLflow run.
+        name: of the registered model.
+        tracking_uri: as for `harness.tracking.Tracker.open`.
+
+    Returns:
+        The version registered.
+
+    Raises:
+        FinishedError: when MLflow does not take it.
+    """
+    mlflow.set_tracking_uri(tracking_uri or default_uri())
+    example = pd.DataFrame({"observation": json.loads((folder / "example.json").read_text())})
+    try:
+        with warnings.catch_warnings(), mlflow.start_run(run_id=cell.run_id):
+            warnings.simplefilter("ignore")  # advice on type hints, and on columns that could be missing
+            info = mlflow.pyfunc.log_model(
+                name="policy",
+                python_model=str(RUNNERS / "serve_onnx.py"),
+                artifacts={"policy": str(folder)},
+                signature=SIGNATURE,
+                input_example=example,
+                registered_model_name=name,
+                pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnxruntime")],
+            )
+    except MlflowException as error:
+        raise FinishedError(f"{folder} is written, but MLflow did not take it: {one_line(error)}") from error
+    return str(info.registered_model_version)

@@ -1,0 +1,23 @@
+"""Policies for where spinrl is not installed: one network from observation to actuator, in several file formats."""
+
+from spinrl.export.check import Comparison, compare, require_agreement
+from spinrl.export.deployed import DeployedPolicy, folded
+from spinrl.export.formats import FORMATS, NEEDS, ExportError, describe, load_runner, write
+from spinrl.export.latency import BATCHES, Latency, latency
+
+__all__ = [
+    "BATCHES",
+    "FORMATS",
+    "NEEDS",
+    "Comparison",
+    "DeployedPolicy",
+    "ExportError",
+    "Latency",
+    "compare",
+    "describe",
+    "folded",
+    "latency",
+    "load_runner",
+    "require_agreement",
+    "write",
+]

@@ -1,0 +1,134 @@
+"""A trained policy as it is handed over: from the raw observation to the actuators, in one network."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from spinrl.algorithms.bcq import FilteredPolicy
+from spinrl.data import Standardizer
+from spinrl.data.standardizer import LIMIT
+from spinrl.nn import FoldedSlots
+from spinrl.policies import IndependentPolicy, Policy, SAINTPolicy, SPINPolicy
+
+UNDECIDED = -1  # the action where there is none to give
+Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class FoldedPolicy(IndependentPolicy):
+    """SAINT or SPIN with everything computed once that no observation changes.
+
+    Args:
+        policy: trained, and trained no more.
+    """
+
+    def __init__(self, policy: SAINTPolicy | SPINPolicy) -> None:
+        super().__init__(policy.observation_size, policy.action_spec)
+        self.slots = FoldedSlots(policy.encoder, policy.slot_queries)
+        self.heads = policy.heads
+
+    def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        return self.heads(self.slots(observation))
+
+
+def folded(policy: Policy) -> Policy:
+    """The same policy, with everything computed once that no observation changes."""
+    if isinstance(policy, SAINTPolicy | SPINPolicy):
+        return FoldedPolicy(policy)
+    if isinstance(policy, FilteredPolicy):
+        outer = copy.copy(policy)
+        outer._modules = dict(policy._modules)
+        outer.policy = folded(policy.policy)
+        return outer
+    return policy
+
+
+class DeployedPolicy(nn.Module):
+    """Observation → action, control values and logits.
+
+    Where no action can be given it says so instead of acting: in a row whose observation is not finite, and for a
+    sub-action none of whose choices is allowed, the action is -1 and the control NaN; logits of such a row are NaN.
+
+    Args:
+        policy: what decides, left in evaluation mode.
+        standardizer: of the observations that it was trained on, or None for raw ones.
+        controls: (N, K) the control value of every choice, NaN where there is none.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+    controls: torch.Tensor
+    slots: torch.Tensor
+
+    def __init__(self, policy: Policy, standardizer: Standardizer | None, controls: torch.Tensor) -> None:
+        super().__init__()
+        self.policy = folded(policy.eval()).requires_grad_(False)
+        self.standardized = standardizer is not None
+        size = policy.observation_size
+        given = (standardizer.mean, standardizer.scale) if standardizer else (torch.zeros(size), torch.ones(size))
+        for name, value in zip(("mean", "scale"), given, strict=True):
+            self.register_buffer(name, value.clone())  # (S,)
+        self.register_buffer("controls", controls.float())
+        self.register_buffer("slots", torch.arange(len(controls)), persistent=False)
+        self.eval()
+
+    def forward(self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None) -> Outputs:
+        """Decide.
+
+        Args:
+            observation: (B, S) float32, as the sensors give it.
+            noise: (B, N, K) standard Gumbel noise to sample with, or None for the most likely choices.
+            allowed: (B, N, K) bool, False for choices that must not be made; None for all.
+
+        Returns:
+            action (B, N) int64, control (B, N) float32, logits (B, N, K) float32.
+        """
+        known = observation.isfinite().all(-1)  # (B,)
+        seen = torch.where(known[:, None], observation, 0.0)
+        if self.standardized:
+            seen = ((seen - self.mean) * self.scale).clamp(-LIMIT, LIMIT)
+        action, logits = self.policy.decide(seen, noise, allowed)
+        possible = known[:, None] & (logits > -torch.inf).any(-1)  # (B, N)
+        control = torch.where(possible, self.controls[self.slots, action], torch.nan)
+        return (
+            torch.where(possible, action, UNDECIDED),
+            control,
+            torch.where(known[:, None, None], logits, torch.nan),
+        )
+
+
+class Greedy(nn.Module):
+    """The entry point that takes the most likely choices.
+
+    Args:
+        deployed: what decides.
+    """
+
+    def __init__(self, deployed: DeployedPolicy) -> None:
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, observation: torch.Tensor, allowed: torch.Tensor) -> Outputs:
+        """As `DeployedPolicy.forward`."""
+        return self.deployed(observation, None, allowed)
+
+
+class Sampling(nn.Module):
+    """The entry point that samples; the noise is an input, so that the same inputs give the same outputs.
+
+    Args:
+        deployed: what decides.
+    """
+
+    def __init__(self, deployed: DeployedPolicy) -> None:
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, observation: torch.Tensor, allowed: torch.Tensor, noise: torch.Tensor) -> Outputs:
+        """As `DeployedPolicy.forward`."""
+        return self.deployed(observation, noise, allowed)
+
+
+ENTRY_POINTS: dict[str, type[Greedy] | type[Sampling]] = {"greedy": Greedy, "sample": Sampling}

@@ -1,0 +1,155 @@
+"""Writing a deployed policy in each format: what is written needs no pickle to be read, and spinrl is not needed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+
+from spinrl.algorithms.bcq import BestOfSamplesPolicy, FilteredPolicy
+from spinrl.data.standardizer import LIMIT
+from spinrl.export.deployed import ENTRY_POINTS, DeployedPolicy, FoldedPolicy
+from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy
+
+RUNNERS = Path(__file__).with_name("runners")
+WEIGHTS = "policy.safetensors"
+_EXAMPLE_ROWS = 3  # torch.export takes sizes of 0 and 1 for constants
+
+
+class ExportError(Exception):
+    """A policy that cannot be exported; the message is one line for the user."""
+
+
+def write(deployed: DeployedPolicy, name: str, folder: Path) -> None:
+    """Write the files of one format, and its runner, into an existing folder.
+
+    Args:
+        deployed: the policy.
+        name: of `FORMATS`.
+        folder: where to.
+
+    Raises:
+        ExportError: when a package that the format needs is missing, or it cannot express the policy.
+    """
+    for module in NEEDS[name]:
+        if importlib.util.find_spec(module) is None:
+            raise ExportError(f"format {name} needs {module}: pip install 'spinrl[export]'")
+    FORMATS[name](deployed, folder)
+    for runner in (f"run_{name}.py", *(() if name == "onnx" else ("torch_policy.py",))):
+        shutil.copyfile(RUNNERS / runner, folder / runner)
+
+
+def network(policy: Policy) -> dict[str, Any]:
+    """What ``run_safetensors.py`` has to know of a policy besides its weights.
+
+    Raises:
+        ExportError: for a policy that it does not know.
+    """
+    match policy:
+        case FactoredPolicy():
+            layers = [index for index, layer in enumerate(policy.trunk) if isinstance(layer, torch.nn.Linear)]
+            return {"kind": "factored", "layers": layers}
+        case FoldedPolicy():
+            blocks = policy.slots.blocks
+            return {"kind": "slots", "num_heads": policy.slots.num_heads, "num_blocks": len(blocks)}
+        case AutoregressivePolicy():
+            return {"kind": "autoregressive", "layers": len(policy.lstm)}
+        case FilteredPolicy():
+            return {"kind": "filtered", "threshold": policy.threshold, "policy": network(policy.policy)}
+        case BestOfSamplesPolicy():
+            return {"kind": "best_of_samples", "policy": network(policy.policy)}
+    raise ExportError(
+        f"format safetensors knows spinrl's own policies, not {type(policy).__name__}; take --format pt2 or onnx"
+    )
+
+
+def describe(deployed: DeployedPolicy) -> dict[str, Any]:
+    """The card's entry ``network``."""
+    return {"standardized": deployed.standardized, "limit": LIMIT, "policy": network(deployed.policy)}
+
+
+def _examples(deployed: DeployedPolicy, entry: str) -> dict[str, torch.Tensor]:
+    policy = deployed.policy
+    spec = policy.action_spec
+    shape = (_EXAMPLE_ROWS, spec.num_sub_actions, spec.max_choices)
+    inputs = {
+        "observation": torch.zeros(_EXAMPLE_ROWS, policy.observation_size),
+        "allowed": torch.ones(shape, dtype=torch.bool),
+    }
+    return inputs if entry == "greedy" else {**inputs, "noise": torch.zeros(shape)}
+
+
+def _program(deployed: DeployedPolicy, entry: str) -> torch.export.ExportedProgram:
+    inputs = _examples(deployed, entry)
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad():
+        return torch.export.export(
+            ENTRY_POINTS[entry](deployed), tuple(inputs.values()), dynamic_shapes=tuple({0: batch} for _ in inputs)
+        )
+
+
+def _write_pt2(deployed: DeployedPolicy, folder: Path) -> None:
+    for entry in ENTRY_POINTS:
+        program = _program(deployed, entry)
+        program._example_inputs = None  # they would be stored as a pickle
+        torch.export.save(program, folder / f"{entry}.pt2")
+
+
+def _write_onnx(deployed: DeployedPolicy, folder: Path) -> None:
+    for entry in ENTRY_POINTS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of onnxscript's own code
+            for chatty in ("onnxscript", "torch.onnx._internal.exporter"):
+                logging.getLogger(chatty).setLevel(logging.ERROR)
+            program = torch.onnx.export(
+                _program(deployed, entry),
+                dynamo=True,
+                input_names=list(_examples(deployed, entry)),
+                output_names=["action", "control", "logits"],
+                verbose=False,
+            )
+        assert program is not None
+        program.save(folder / f"{entry}.onnx")
+
+
+def _write_safetensors(deployed: DeployedPolicy, folder: Path) -> None:
+    network(deployed.policy)
+    tensors = {**dict(deployed.named_parameters()), **dict(deployed.named_buffers())}
+    content = save_safetensors({name: value.detach().contiguous().clone() for name, value in tensors.items()})
+    (folder / WEIGHTS).write_bytes(content)
+
+
+FORMATS: dict[str, Callable[[DeployedPolicy, Path], None]] = {
+    "pt2": _write_pt2,
+    "onnx": _write_onnx,
+    "safetensors": _write_safetensors,
+}
+NEEDS: dict[str, tuple[str, ...]] = {"pt2": (), "onnx": ("onnx", "onnxscript", "onnxruntime"), "safetensors": ()}
+
+
+def load_runner(folder: Path, name: str) -> Any:
+    """The `Policy` of a folder's own runner, as whoever it is handed to would have it."""
+    path, before = str(folder.resolve()), dict(sys.modules)
+    importlib.invalidate_caches()  # the files may be younger than the import system's last look
+    sys.path.insert(0, path)
+    try:
+        for module in (f"run_{name}", "torch_policy"):
+            sys.modules.pop(module, None)
+        loaded: ModuleType = importlib.import_module(f"run_{name}")
+        return loaded.Policy(folder)
+    finally:
+        sys.path.remove(path)
+        for module in (f"run_{name}", "torch_policy"):
+            sys.modules.pop(module, None)
+            if module in before:
+                sys.modules[module] = before[module]

@@ -1,0 +1,316 @@
+"""Export the policy of a finished cell to files that act without spinrl.
+
+Examples:
+  python -m tools.export_policy 0123456789abcdef0123456789abcdef --out exported
+  python -m tools.export_policy runs:/0123456789abcdef0123456789abcdef --out exported --format onnx --format pt2
+  python -m tools.export_policy path/to/checkpoint --out exported --format safetensors
+  python -m tools.export_policy 0123456789abcdef0123456789abcdef --out exported --register humanoid --latency
+
+A cell's run id stands on its page in the MLflow UI. What is written is compared with the trained policy first, on
+observations of its dataset and on extreme ones, and acts in ten episodes of the simulator; where it differs nothing is
+written. The folder holds the model, card.json, and one run_<format>.py for each format that needs only torch, or only
+onnxruntime and numpy. Exit code: 0 when all was written, 2 when something given was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness.finished import FinishedCell, FinishedError, finished_cell
+from harness.served import log_model
+from spinrl.data import Store, StoreError, home
+from spinrl.evaluation import episode_seeds, evaluate
+from spinrl.export import (
+    FORMATS,
+    Comparison,
+    DeployedPolicy,
+    ExportError,
+    Latency,
+    compare,
+    describe,
+    latency,
+    load_runner,
+    require_agreement,
+    write,
+)
+from spinrl.policies import Policy
+from spinrl.tasks import BatchedEnvironment, ParallelEnvironment, get_task
+
+CARD, EXAMPLE = "card.json", "example.json"
+OBSERVATIONS = 1000
+EPISODES = 10
+ANSWERS = {
+    "observation of another size, of no numbers, or not finite": "ValueError from run_<format>.py; the bare model "
+    "gives action -1 and control NaN in rows that are not finite",
+    "a sub-action none of whose choices is allowed": "ValueError from run_<format>.py; the bare model gives action -1 "
+    "and control NaN for it",
+    "values far from the dataset": "standardised observations are cut off at 10 standard deviations, raw ones are not",
+}
+
+
+class ExportedPolicy(Policy):
+    """A runner of an exported folder as a policy, so that it can be evaluated like one.
+
+    Args:
+        runner: with `act`.
+        policy: what it was exported from, for its sizes.
+    """
+
+    def __init__(self, runner: Any, policy: Policy) -> None:
+        super().__init__(policy.observation_size, policy.action_spec)
+        self.runner = runner
+
+    def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+        return self.decide(observation, None)[1]
+
+    def decide(
+        self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = (None if part is None else part.numpy() for part in (noise, allowed))
+        action, _, logits = self.runner.act(observation.numpy(), *inputs)
+        return torch.as_tensor(action), torch.as_tensor(logits)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m tools.export_policy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("source", help="run id of a cell, runs:/<id>, a checkpoint file, or the folder that holds one")
+    made.add_argument("--out", type=Path, required=True, help="folder to write; it must not exist yet")
+    made.add_argument(
+        "--format", action="append", choices=list(FORMATS), dest="formats", help="repeatable (default: all of them)"
+    )
+    made.add_argument(
+        "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)"
+    )
+    made.add_argument("--register", metavar="NAME", help="log the onnx model to the cell's run and register it")
+    made.add_argument("--latency", action="store_true", help="time every format, on one thread")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    formats = list(dict.fromkeys(options.formats or FORMATS))
+    console = Console()
+    torch.set_num_threads(1)
+    try:
+        if options.out.exists():
+            raise ExportError(f"{options.out} exists already; give another --out, or delete it")
+        if options.register and "onnx" not in formats:
+            raise ExportError("--register serves the onnx model; add --format onnx")
+        cell = finished_cell(options.source, options.tracking_uri)
+        if options.register and cell.run_id is None:
+            raise ExportError("--register wants the run id of a cell, got a checkpoint file")
+        export(cell, formats, options.out, console, with_latency=options.latency)
+        version = log_model(options.out, cell, options.register, options.tracking_uri) if options.register else None
+    except (FinishedError, ExportError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if version is not None:
+        console.print(
+            f"registered as models:/{options.register}/{version}; serve it with\n"
+            f"  mlflow models serve -m models:/{options.register}/{version} --env-manager local -p 5001",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Console, *, with_latency: bool) -> None:
+    """Write, check and try out every format beside `out`, and rename.
+
+    Raises:
+        ExportError: in one line; nothing is left behind then.
+    """
+    task = get_task(cell.key.task)
+    environment = BatchedEnvironment(task, cell.key.bins, 1)
+    deployed = DeployedPolicy(cell.policy, cell.standardizer, torch.from_numpy(environment.controls))
+    observations, whence = dataset_observations(cell, environment)
+    card = card_of(cell, environment, deployed, formats)
+    environment.close()
+    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        beside.mkdir(parents=True)
+        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        (beside / EXAMPLE).write_text(json.dumps(observations[:3].tolist()) + "\n")
+        for name in formats:
+            console.print(f"writing {name} …", highlight=False)
+            write(deployed, name, beside)
+        runners = {name: load_runner(beside, name) for name in formats}
+        checked = {}
+        for name, runner in runners.items():
+            console.print(f"comparing {name} with the trained policy …", highlight=False)
+            checked[name] = compare(runner, cell.policy, cell.standardizer, observations)
+        console.print(comparison_table(checked, whence))
+        for name, comparisons in checked.items():
+            require_agreement(name, comparisons)
+        returns = {}
+        for name, runner in runners.items():
+            console.print(f"{EPISODES} episodes in the simulator through {name} …", highlight=False)
+            returns[name] = simulated(cell, runner)
+        console.print(returns_table(cell, returns))
+        card["comparisons"] = {name: [attrs.asdict(each) for each in all_] for name, all_ in checked.items()}
+        card["exported_returns"] = returns
+        if with_latency:
+            timed = latencies(cell, runners, observations.numpy())
+            console.print(latency_table(timed))
+            card["latency_ms"] = [attrs.asdict(each) for each in timed]
+        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        shutil.rmtree(beside / "__pycache__", ignore_errors=True)
+        os.replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    runner = f"run_{formats[0]}.py"
+    console.print(f"written to {out}; try: cd {out} && python {runner} {EXAMPLE}", highlight=False, soft_wrap=True)
+
+
+def dataset_observations(cell: FinishedCell, environment: BatchedEnvironment) -> tuple[torch.Tensor, str]:
+    """Raw observations (R, S) that the policy knows, and where they are from.
+
+    Of its dataset, where the cache holds that; else of an episode of its own.
+    """
+    key = cell.key
+    stores = home() / "stores"
+    for path in sorted(stores.iterdir()) if stores.exists() else []:
+        try:
+            store = Store.open(path, key.task, key.bins)
+        except (StoreError, OSError):
+            continue
+        if store.fingerprint == cell.dataset_fingerprint:
+            rows = torch.linspace(0, len(store) - 1, OBSERVATIONS).long()
+            return store.data["observations", "observation"][rows].clone(), "observations of its dataset"
+    observation = environment.reset(0, episode_seeds(key.seed, 1)[0])
+    seen = []
+    for _ in range(OBSERVATIONS):
+        seen.append(torch.from_numpy(observation))
+        given = seen[-1][None]
+        with torch.inference_mode():
+            action = cell.policy.mode(cell.standardizer(given) if cell.standardizer else given)
+        observation = environment.step(action.numpy())[0][0]
+    return torch.stack(seen), "observations of an episode of its own, as its dataset is not in the cache"
+
+
+def card_of(
+    cell: FinishedCell, environment: BatchedEnvironment, deployed: DeployedPolicy, formats: Sequence[str]
+) -> dict[str, Any]:
+    """Everything that whoever uses the folder should know."""
+    key = cell.key
+    spec = environment.action_spec
+    return {
+        "format_version": 1,
+        **attrs.asdict(key),
+        "observation_size": cell.policy.observation_size,
+        "observation_layout": environment.observation_layout,
+        "nvec": list(spec.nvec),
+        "control_values": [
+            row[:choices].tolist() for row, choices in zip(environment.controls, spec.nvec, strict=True)
+        ],
+        "inputs": {
+            "observation": "float32 (B, S), raw",
+            "allowed": "bool (B, N, K), False forbids a choice",
+            "noise": "float32 (B, N, K), standard Gumbel; of the entry point sample alone",
+        },
+        "outputs": {
+            "action": "int64 (B, N)",
+            "control": "float32 (B, N)",
+            "logits": "float32 (B, N, K), -inf where a choice does not exist or is forbidden",
+        },
+        "answers": ANSWERS,
+        "gradient_steps": cell.gradient_steps,
+        "returns": list(cell.final.returns),
+        "evaluated_by": cell.action,
+        "dataset_fingerprint": cell.dataset_fingerprint,
+        "data_licence": "made by spinrl in the simulator of dm_control (Apache-2.0); nobody else's data",
+        "asm_fingerprint": cell.asm_fingerprint,
+        "source": cell.source,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("spinrl", "torch", "dm-control", "mujoco")},
+            **({"onnxruntime": importlib.metadata.version("onnxruntime")} if "onnx" in formats else {}),
+        },
+        **({"network": describe(deployed)} if "safetensors" in formats else {}),
+    }
+
+
+def simulated(cell: FinishedCell, runner: Any) -> list[float]:
+    """Returns of ten episodes through a runner, from the starts and with the noise of the run's own evaluation."""
+    environment = ParallelEnvironment(get_task(cell.key.task), cell.key.bins, EPISODES, os.cpu_count() or 1)
+    try:
+        return evaluate(
+            ExportedPolicy(runner, cell.policy),
+            environment,
+            episode_seeds(cell.key.seed, EPISODES),
+            action=cell.action,  # type: ignore[arg-type]
+            steps=cell.episode_steps,
+        )
+    finally:
+        environment.close()
+
+
+def latencies(cell: FinishedCell, runners: dict[str, Any], observations: np.ndarray) -> list[Latency]:
+    """Of eager PyTorch and of every format."""
+
+    @torch.inference_mode()
+    def eager(rows: np.ndarray) -> torch.Tensor:
+        given = torch.from_numpy(rows)
+        return cell.policy.mode(cell.standardizer(given) if cell.standardizer else given)
+
+    acts = {"eager": eager, **{name: runner.act for name, runner in runners.items()}}
+    return [each for name, act in acts.items() for each in latency(name, act, observations, 2.0)]
+
+
+def _table(title: str, *columns: str) -> Table:
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number > 1 else "left")
+    return made
+
+
+def comparison_table(checked: dict[str, list[Comparison]], whence: str) -> Table:
+    """What was compared, for the terminal."""
+    made = _table(f"against the trained policy; dataset: {whence}", "format", "inputs", "rows", "logits", "actions")
+    for name, comparisons in checked.items():
+        for each in comparisons:
+            actions = "equal" if each.actions == 0 else f"{each.actions} of {each.decided} differ"
+            made.add_row(name, each.inputs, f"{each.rows:,}", f"{each.difference:.1e}", actions)
+    return made
+
+
+def returns_table(cell: FinishedCell, returns: dict[str, list[float]]) -> Table:
+    """Returns through the exported files beside the run's own."""
+    made = _table(f"returns of {cell.key.label()}, {cell.action}", "through", "", "mean", "standard error")
+    for name, values in {"the run's own evaluation": list(cell.final.returns), **returns}.items():
+        made.add_row(name, "", f"{np.mean(values):.1f}", f"{np.std(values, ddof=1) / len(values) ** 0.5:.1f}")
+    return made
+
+
+def latency_table(measured: list[Latency]) -> Table:
+    """Milliseconds a call."""
+    made = _table("milliseconds a call, one thread", "format", "", "batch", "median", "99th percentile")
+    for each in measured:
+        made.add_row(each.format, "", str(each.batch), f"{each.median:.3f}", f"{each.slow:.3f}")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
