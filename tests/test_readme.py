@@ -10,7 +10,7 @@ import pytest
 from harness import report
 from harness import run as command
 from spinrl import registry
-from tools import train_behavior
+from tools import export_policy, train_behavior
 
 ROOT = Path(command.__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,6 +49,8 @@ def test_the_other_commands_parse():
         match arguments[:3]:
             case ["python", "-m", "tools.train_behavior"]:
                 assert train_behavior.parser().parse_args(arguments[3:]).task == "humanoid-stand"
+            case ["python", "-m", "tools.export_policy"]:
+                assert export_policy.parser().parse_args(arguments[3:]).out == Path("exported")
             case ["python", "-m", "harness.report"]:
                 assert report.parser().parse_args(arguments[3:]).experiment == "spin_humanoid"
 
