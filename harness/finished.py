@@ -10,6 +10,7 @@ import attrs
 
 from harness.cell import CHECKPOINT_VERSION
 from harness.connection import TrackingError, ask, default_uri, sqlite_path
+from harness.mlflow_store import MlflowClient
 from harness.records import CellKey, Evaluation
 from harness.runs import ROLE_TAG
 from spinrl import checkpoint
@@ -21,9 +22,9 @@ from spinrl.data import Standardizer
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import Policy, PolicyConfig
 from spinrl.specs import ActionSpec
+from spinrl.tasks import get_task
 
 CHECKPOINT_FILE = "checkpoint.pt"
-RUN_SCHEMES = ("runs:/",)
 
 
 class FinishedError(Exception):
@@ -90,9 +91,16 @@ def _downloaded(run_id: str, tracking_uri: str | None, folder: Path) -> Path:
             "go to the folder of the run or give --tracking-uri"
         )
     try:
-        client, run = ask(uri, lambda client: (client, client.get_run(run_id)), Path())
+        return ask(uri, lambda client: _checkpoint_of(client, run_id, folder), Path(), probe_seconds=120.0)
     except TrackingError as error:
+        if isinstance(error.__cause__, FinishedError):
+            raise error.__cause__ from None
         raise FinishedError(f"{run_id} is no checkpoint file or folder, and no run: {error}") from error
+
+
+def _checkpoint_of(client: MlflowClient, run_id: str, folder: Path) -> Path:
+    """Download a cell's checkpoint into `folder`."""
+    run = client.get_run(run_id)
     role, name = run.data.tags.get(ROLE_TAG), run.info.run_name
     if role == "experiment":
         cells = client.search_runs(
@@ -137,6 +145,9 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
         )
     key = CellKey(**{field.name: cell[field.name] for field in attrs.fields(CellKey)})
     spec, size = ActionSpec(cell["nvec"]), int(cell["observation_size"])
+    task = get_task(key.task)
+    if (spec, size) != (task.action_spec(key.bins), task.observation_size):
+        raise ValueError(f"sub-actions {spec.nvec} and observations of size {size} are not those of {key.task}")
     policy_config, algorithm_config = from_plain(cell["policy_config"]), from_plain(cell["algorithm_config"])
     encoder = from_plain(cell["encoder_config"])
     if not (
@@ -151,6 +162,8 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
     algorithm = algorithm_config.build(policy, size, spec, seed=key.seed, machine=ResolvedMachine())
     algorithm.load_state_dict(state["algorithm"])
     given = state["standardizer"]
+    if given is not None and {part.shape for part in given.values()} != {(size,)}:
+        raise ValueError(f"the standardizer is not for observations of size {size}")
     return FinishedCell(
         key=key,
         policy=algorithm.eval().acting_policy().eval(),

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
@@ -55,12 +55,19 @@ def log_model(folder: Path, cell: FinishedCell, name: str, tracking_uri: str | N
         FinishedError: when MLflow does not take it.
     """
     mlflow.set_tracking_uri(tracking_uri or default_uri())
+    client = mlflow.MlflowClient()
     example = pd.DataFrame({"observation": json.loads((folder / "example.json").read_text())})
+    assert cell.run_id is not None
     try:
-        with warnings.catch_warnings(), mlflow.start_run(run_id=cell.run_id):
+        before = client.get_run(cell.run_id).info
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on type hints, and on columns that could be missing
-            info = mlflow.pyfunc.log_model(
+            # Not through an active run, which would open the finished one again.
+            info = Model.log(
+                artifact_path=None,
                 name="policy",
+                flavor=mlflow.pyfunc,
+                run_id=cell.run_id,
                 python_model=str(RUNNERS / "serve_onnx.py"),
                 artifacts={"policy": str(folder)},
                 signature=SIGNATURE,
@@ -68,6 +75,9 @@ def log_model(folder: Path, cell: FinishedCell, name: str, tracking_uri: str | N
                 registered_model_name=name,
                 pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnxruntime")],
             )
+        after = client.get_run(cell.run_id).info
+        if (after.status, after.end_time) != (before.status, before.end_time):
+            client.set_terminated(cell.run_id, before.status, before.end_time)
     except MlflowException as error:
         raise FinishedError(f"{folder} is written, but MLflow did not take it: {one_line(error)}") from error
     return str(info.registered_model_version)

@@ -32,6 +32,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.connection import default_uri, redacted
 from harness.finished import FinishedCell, FinishedError, finished_cell
 from harness.served import log_model
 from spinrl.data import Store, StoreError, home
@@ -47,6 +48,7 @@ from spinrl.export import (
     latency,
     load_runner,
     require_agreement,
+    require_packages,
     write,
 )
 from spinrl.policies import Policy
@@ -116,6 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.out.exists():
             raise ExportError(f"{options.out} exists already; give another --out, or delete it")
+        if not options.out.resolve().parent.is_dir():
+            raise ExportError(f"there is no folder {options.out.parent} to write {options.out.name} into")
+        require_packages(formats)
+        if options.register is not None and (not options.register.strip() or set(options.register) & set("/:")):
+            raise ExportError(f"--register wants a name without / and :, got {options.register!r}")
         if options.register and "onnx" not in formats:
             raise ExportError("--register serves the onnx model; add --format onnx")
         cell = finished_cell(options.source, options.tracking_uri)
@@ -129,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if version is not None:
         console.print(
             f"registered as models:/{options.register}/{version}; serve it with\n"
-            f"  mlflow models serve -m models:/{options.register}/{version} --env-manager local -p 5001",
+            f"  MLFLOW_TRACKING_URI='{redacted(options.tracking_uri or default_uri())}' "
+            f"mlflow models serve -m models:/{options.register}/{version} --env-manager local -p 5001",
             highlight=False,
             soft_wrap=True,
         )
@@ -144,13 +152,14 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     """
     task = get_task(cell.key.task)
     environment = BatchedEnvironment(task, cell.key.bins, 1)
-    deployed = DeployedPolicy(cell.policy, cell.standardizer, torch.from_numpy(environment.controls))
+    controls = torch.from_numpy(environment.controls)
+    deployed = DeployedPolicy(cell.policy, cell.standardizer, controls)
     observations, whence = dataset_observations(cell, environment)
     card = card_of(cell, environment, deployed, formats)
     environment.close()
     beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        beside.mkdir(parents=True)
+        beside.mkdir()
         (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
         (beside / EXAMPLE).write_text(json.dumps(observations[:3].tolist()) + "\n")
         for name in formats:
@@ -160,7 +169,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
         checked = {}
         for name, runner in runners.items():
             console.print(f"comparing {name} with the trained policy …", highlight=False)
-            checked[name] = compare(runner, cell.policy, cell.standardizer, observations)
+            checked[name] = compare(runner, cell.policy, cell.standardizer, controls, observations)
         console.print(comparison_table(checked, whence))
         for name, comparisons in checked.items():
             require_agreement(name, comparisons)
@@ -169,6 +178,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
             console.print(f"{EPISODES} episodes in the simulator through {name} …", highlight=False)
             returns[name] = simulated(cell, runner)
         console.print(returns_table(cell, returns))
+        card["compared_on"] = whence
         card["comparisons"] = {name: [attrs.asdict(each) for each in all_] for name, all_ in checked.items()}
         card["exported_returns"] = returns
         if with_latency:
@@ -233,7 +243,8 @@ def card_of(
         "outputs": {
             "action": "int64 (B, N)",
             "control": "float32 (B, N)",
-            "logits": "float32 (B, N, K), -inf where a choice does not exist or is forbidden",
+            "logits": "float32 (B, N, K), -inf where a choice does not exist or is forbidden; of BCQ with independent "
+            "sub-actions the values of the likely choices, and noise changes nothing",
         },
         "answers": ANSWERS,
         "gradient_steps": cell.gradient_steps,
@@ -300,7 +311,8 @@ def returns_table(cell: FinishedCell, returns: dict[str, list[float]]) -> Table:
     """Returns through the exported files beside the run's own."""
     made = _table(f"returns of {cell.key.label()}, {cell.action}", "through", "", "mean", "standard error")
     for name, values in {"the run's own evaluation": list(cell.final.returns), **returns}.items():
-        made.add_row(name, "", f"{np.mean(values):.1f}", f"{np.std(values, ddof=1) / len(values) ** 0.5:.1f}")
+        error = f"{np.std(values, ddof=1) / len(values) ** 0.5:.1f}" if len(values) > 1 else "–"
+        made.add_row(name, "", f"{np.mean(values):.1f}", error)
     return made
 
 

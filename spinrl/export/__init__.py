@@ -2,7 +2,7 @@
 
 from spinrl.export.check import Comparison, compare, require_agreement
 from spinrl.export.deployed import DeployedPolicy, folded
-from spinrl.export.formats import FORMATS, NEEDS, ExportError, describe, load_runner, write
+from spinrl.export.formats import FORMATS, NEEDS, ExportError, describe, load_runner, require_packages, write
 from spinrl.export.latency import BATCHES, Latency, latency
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "latency",
     "load_runner",
     "require_agreement",
+    "require_packages",
     "write",
 ]

@@ -13,7 +13,7 @@ from spinrl.data import Standardizer
 from spinrl.export.formats import ExportError
 from spinrl.policies import Policy, gumbel_noise
 
-TOLERANCE = 1e-5  # of logits: absolute up to 1, relative beyond
+TOLERANCE = 1e-5  # of logits, relative to the largest of the row where that is over 1
 LARGE_BATCH = 4096
 
 
@@ -24,8 +24,10 @@ class Comparison:
     Attributes:
         inputs: what they were.
         rows: how many.
-        difference: the largest of the logits, relative where they are larger than 1.
-        actions: sub-actions that differ, greedy and sampled, of all `decided`.
+        difference: the largest of the logits, relative to the largest logit of its row where that is over 1; infinite
+            where other choices exist, or a control value is not that of the choice.
+        actions: sub-actions that differ, greedy and sampled, of all `decided`; sampled ones that were as good as tied
+            are left out.
         decided: sub-actions compared.
     """
 
@@ -47,13 +49,17 @@ def kinds_of_inputs(observations: torch.Tensor) -> Iterator[tuple[str, torch.Ten
     yield "one row", observations[:1]
     copies = -(-LARGE_BATCH // len(observations))
     yield "large batch", observations.repeat(copies, 1)[:LARGE_BATCH]
-    extremes = [torch.zeros_like(observations[:1]), 100 * observations[:32], -1e4 * observations[:32].sign()]
+    extremes = [torch.zeros_like(observations[:1]), 10 * observations[:32], -100 * observations[:32].sign()]
     yield "extreme values", torch.cat(extremes)
 
 
 @torch.no_grad()
 def compare(
-    runner: Any, policy: Policy, standardizer: Standardizer | None, observations: torch.Tensor
+    runner: Any,
+    policy: Policy,
+    standardizer: Standardizer | None,
+    controls: torch.Tensor,
+    observations: torch.Tensor,
 ) -> list[Comparison]:
     """Compare a runner (see `runners`) with the trained policy: greedy, sampled, and with choices forbidden.
 
@@ -61,14 +67,20 @@ def compare(
         runner: with `act`.
         policy: the policy as it was evaluated.
         standardizer: of its observations.
+        controls: (N, K) the control value of every choice.
         observations: (R, S) of the dataset, raw.
     """
     policy.eval()
-    return [_compare(runner, policy, standardizer, *each) for each in kinds_of_inputs(observations)]
+    return [_compare(runner, policy, standardizer, controls, *each) for each in kinds_of_inputs(observations)]
 
 
 def _compare(
-    runner: Any, policy: Policy, standardizer: Standardizer | None, name: str, observation: torch.Tensor
+    runner: Any,
+    policy: Policy,
+    standardizer: Standardizer | None,
+    controls: torch.Tensor,
+    name: str,
+    observation: torch.Tensor,
 ) -> Comparison:
     spec, rows = policy.action_spec, len(observation)
     shape = (rows, spec.num_sub_actions, spec.max_choices)
@@ -77,19 +89,48 @@ def _compare(
     allowed = (torch.rand(shape, generator=generator) < 0.7) & spec.valid()
     allowed[..., 0] = True
     seen = standardizer(observation) if standardizer else observation
+    slots = torch.arange(spec.num_sub_actions)
     difference, differing, decided = 0.0, 0, 0
     for given, mask in ((None, None), (noise, None), (None, allowed), (noise, allowed)):
         action, logits = policy.decide(seen, given, mask)
-        numpy = [None if part is None else part.numpy() for part in (given, mask)]
-        theirs = [torch.as_tensor(np.asarray(part)) for part in runner.act(observation.numpy(), *numpy)]
-        differing += int((theirs[0] != action).sum())
+        inputs = (None if part is None else part.numpy() for part in (given, mask))
+        theirs, control, their_logits = (
+            torch.as_tensor(np.asarray(part)) for part in runner.act(observation.numpy(), *inputs)
+        )
+        same = ~_near_ties(action, theirs, logits, given)
+        action, logits, theirs, control, their_logits = (
+            part[same] for part in (action, logits, theirs, control, their_logits)
+        )
+        differing += int((theirs != action).sum())
         decided += action.numel()
         finite = logits.isfinite()
-        if not torch.equal(finite, theirs[2].isfinite()):
+        expected = controls.float()[slots, theirs.clamp_min(0)]
+        if not torch.equal(finite, their_logits.isfinite()) or not torch.equal(control, expected):
             difference = float("inf")
-        scaled = (theirs[2] - logits)[finite].abs() / logits[finite].abs().clamp_min(1)
-        difference = max(difference, float(scaled.max()))
+        apart = (their_logits - logits).masked_fill(~finite, 0.0).abs().amax((-1, -2))  # (rows,)
+        difference = max(difference, float((apart / _scale(logits)).max()))
     return Comparison(name, rows, difference, differing, decided)
+
+
+def _scale(logits: torch.Tensor) -> torch.Tensor:
+    """The largest logit of each row, 1 at least: digits are lost in proportion to it. (B, N, K) → (B,)."""
+    return logits.masked_fill(~logits.isfinite(), 0.0).abs().amax((-1, -2)).clamp_min(1.0)
+
+
+def _near_ties(
+    action: torch.Tensor, theirs: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor | None
+) -> torch.Tensor:
+    """(B,) rows sampled differently because the two best choices were closer than the tolerance of the logits.
+
+    Greedy choices have to be the same whatever the margin.
+    """
+    if noise is None:
+        return torch.zeros(len(action), dtype=torch.bool)
+    differs = theirs != action
+    first = differs.long().argmax(-1, keepdim=True)  # what follows it may depend on it
+    scores = (logits + noise).gather(1, first[..., None].expand(-1, -1, logits.shape[-1])).squeeze(1)  # (B, K)
+    chosen, other = (scores.gather(-1, part.clamp_min(0).gather(-1, first)).squeeze(-1) for part in (action, theirs))
+    return differs.any(-1) & (chosen - other <= 2 * TOLERANCE * _scale(logits))
 
 
 def require_agreement(name: str, comparisons: list[Comparison]) -> None:

@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,12 +41,28 @@ def write(deployed: DeployedPolicy, name: str, folder: Path) -> None:
     Raises:
         ExportError: when a package that the format needs is missing, or it cannot express the policy.
     """
-    for module in NEEDS[name]:
-        if importlib.util.find_spec(module) is None:
-            raise ExportError(f"format {name} needs {module}: pip install 'spinrl[export]'")
-    FORMATS[name](deployed, folder)
+    require_packages([name])
+    try:
+        FORMATS[name](deployed, folder)
+    except ExportError:
+        raise
+    except Exception as error:  # a policy may hold anything, and so may what torch says of it
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExportError(f"format {name} cannot express {type(deployed.policy).__name__}: {reason[:300]}") from error
     for runner in (f"run_{name}.py", *(() if name == "onnx" else ("torch_policy.py",))):
         shutil.copyfile(RUNNERS / runner, folder / runner)
+
+
+def require_packages(names: Sequence[str]) -> None:
+    """Check that everything is installed that formats need.
+
+    Raises:
+        ExportError: when a package is missing.
+    """
+    for name in names:
+        for module in NEEDS[name]:
+            if importlib.util.find_spec(module) is None:
+                raise ExportError(f"format {name} needs {module}: pip install 'spinrl[export]'")
 
 
 def network(policy: Policy) -> dict[str, Any]:

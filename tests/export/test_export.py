@@ -15,6 +15,7 @@ from spinrl.export import (
     FORMATS,
     DeployedPolicy,
     ExportError,
+    check,
     compare,
     describe,
     load_runner,
@@ -49,6 +50,11 @@ def deployed_from(policy, standardizer=STANDARDIZER):
     count = len(policy.action_spec.nvec)
     table = control_values(-np.ones(count), np.ones(count), policy.action_spec.nvec)
     return DeployedPolicy(policy, standardizer, torch.from_numpy(table))
+
+
+def compared(runner, policy, standardizer=STANDARDIZER):
+    controls = deployed_from(policy, standardizer).controls
+    return compare(runner, policy, standardizer, controls, OBSERVATIONS)
 
 
 def exported(policy, name, folder, standardizer=STANDARDIZER):
@@ -101,7 +107,8 @@ def test_where_nothing_can_be_decided_the_network_says_so(policy):
 @pytest.mark.parametrize(("name", "policy"), [(name, policy) for name, all_ in QUICK.items() for policy in all_])
 def test_a_format_is_the_trained_policy(name, policy, tmp_path):
     made = trained(policy)
-    comparisons = compare(exported(made, name, tmp_path / "out"), made, STANDARDIZER, OBSERVATIONS)
+    standardizer = STANDARDIZER if policy in ("factored", "saint", "bcq-factored") else None
+    comparisons = compared(exported(made, name, tmp_path / "out", standardizer), made, standardizer)
     assert [each.inputs for each in comparisons] == ["dataset", "one row", "large batch", "extreme values"]
     assert all(each.agrees and each.decided > 0 for each in comparisons), comparisons
     require_agreement(name, comparisons)
@@ -111,7 +118,29 @@ def test_another_policy_is_refused(tmp_path):
     runner = exported(trained("factored"), "safetensors", tmp_path / "out")
     other = contracts.build_policy(CONFIGS["factored"], SPEC, seed=1)
     with pytest.raises(ExportError, match=r"safetensors differs from the trained policy on dataset: [1-9]"):
-        require_agreement("safetensors", compare(runner, other, STANDARDIZER, OBSERVATIONS))
+        require_agreement("safetensors", compared(runner, other))
+
+
+def test_another_control_value_is_refused(tmp_path):
+    made = trained("factored")
+    runner = exported(made, "safetensors", tmp_path / "out")
+    controls = deployed_from(made).controls.clone()
+    controls[1] *= 0.5
+    comparisons = compare(runner, made, STANDARDIZER, controls, OBSERVATIONS)
+    assert comparisons[0].actions == 0 and not comparisons[0].agrees
+
+
+@pytest.mark.parametrize("margin", [1e-6, 1e-3])
+def test_only_as_good_as_tied_samples_may_differ(margin):
+    """A sampled choice may turn over where the best two are closer than the tolerance, and nowhere else."""
+    logits = torch.zeros(2, 3, 4).masked_fill(~SPEC.valid(), -torch.inf)
+    noise = torch.zeros(2, 3, 4)
+    noise[:, :, 0], noise[:, :, 1] = 1.0, 1.0 - margin
+    action = torch.zeros(2, 3, dtype=torch.int64)
+    theirs = action.clone()
+    theirs[1, 1:] = 1
+    assert check._near_ties(action, theirs, logits, noise).tolist() == [False, margin < 1e-5]
+    assert not check._near_ties(action, theirs, logits, None).any()
 
 
 @pytest.fixture(scope="module", params=["safetensors", "onnx"])
@@ -124,6 +153,8 @@ def runner(request, tmp_path_factory):
     [
         ({"observation": np.zeros((2, 3))}, r"observation wants numbers \(B, \d+\), got"),
         ({"observation": np.zeros(contracts.SIZE)}, "observation wants numbers"),
+        ({"observation": np.zeros((0, contracts.SIZE))}, "observation wants numbers"),
+        ({"observation": [["left"] * contracts.SIZE]}, "observation wants"),
         ({"observation": np.zeros((1, contracts.SIZE), bool)}, "observation wants numbers"),
         ({"observation": np.full((1, contracts.SIZE), np.nan)}, "finite numbers, got nan in row 0 at 0"),
         ({"allowed": np.zeros((2, 3, 4), bool)}, "a choice for every sub-action, got none for 0 in row 0"),
@@ -151,8 +182,11 @@ def test_a_choice_that_does_not_exist_does_not_count_as_allowed(runner):
 def test_a_folder_acts_without_spinrl(name, tmp_path):
     made = trained("factored")
     exported(made, name, tmp_path / "out")
-    alone = f"import sys; sys.modules['spinrl'] = None; sys.argv = ['run', 'example.json']; import runpy; \
-runpy.run_path('run_{name}.py', run_name='__main__')"
+    absent = ["spinrl", "mlflow", "tensordict", *(["torch"] if name == "onnx" else ["onnxruntime", "numpy"])]
+    alone = (
+        f"import sys, runpy; sys.modules.update(dict.fromkeys({absent})); sys.argv = ['run', 'example.json']; "
+        f"runpy.run_path('run_{name}.py', run_name='__main__')"
+    )
     done = subprocess.run([sys.executable, "-c", alone], cwd=tmp_path / "out", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
@@ -169,6 +203,17 @@ class OwnPolicy(IndependentPolicy):
 
     def logits(self, observation, action=None):
         return self.linear(observation).view(-1, 3, 4).masked_fill(~SPEC.valid(), -torch.inf)
+
+
+class UnexportablePolicy(OwnPolicy):
+    def logits(self, observation, action=None):
+        return super().logits(observation) * float(observation.sum())
+
+
+def test_a_policy_that_a_format_cannot_express_is_one_line(tmp_path):
+    with pytest.raises(ExportError, match="format pt2 cannot express UnexportablePolicy: ") as caught:
+        write(deployed_from(UnexportablePolicy()), "pt2", tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_users_own_policy_has_no_safetensors_runner(tmp_path):

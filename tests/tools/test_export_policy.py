@@ -100,10 +100,12 @@ def _post(port, body):
 
 def test_a_registered_model_is_served(finished, tmp_path, capsys):
     uri, ids, _, _ = finished
+    before = mlflow.MlflowClient(uri).get_run(ids["cell"]).info
     given = [ids["cell"], "--out", "exported", "--format", "onnx", "--register", "cheetah"]
     assert export_policy.main(given) == 0
     assert "models:/cheetah/1" in capsys.readouterr().out
-    assert mlflow.MlflowClient(uri).get_run(ids["cell"]).info.status == "FINISHED"
+    after = mlflow.MlflowClient(uri).get_run(ids["cell"]).info
+    assert (after.status, after.end_time) == (before.status, before.end_time) and before.status == "FINISHED"
     runner = load_runner(tmp_path / "exported", "onnx")
     observations = np.array(json.loads((tmp_path / "exported" / "example.json").read_text()))
     action, control, logits = runner.act(observations)
@@ -157,7 +159,9 @@ def damaged(path, tmp_path, change):
         (lambda state: state.update(format_version=2), "has format 2"),
         (lambda state: state.update(step=10), "stopped at 10 of 20 gradient steps"),
         (lambda state: state["cell"].update(asm_fingerprint="another"), "these weights came from ASM"),
-        (lambda state: state["cell"].update(nvec=[3] * 5), "does not fit together"),
+        (lambda state: state["cell"].update(nvec=[3] * 5), "are not those of cheetah-run"),
+        (lambda state: state["cell"].update(task="cheetah-fly"), "does not fit together: .*cheetah-fly"),
+        (lambda state: state["standardizer"].update(mean=torch.zeros(3)), "standardizer is not for observations"),
         (lambda state: state["algorithm"].pop("policy.slot_queries"), "does not fit together: .*slot_queries"),
         (lambda state: state.pop("evaluations"), "does not fit together: 'evaluations'"),
     ],
@@ -187,6 +191,7 @@ def test_a_damaged_file_is_refused(finished, tmp_path, capsys):
         (["{cell}", "--tracking-uri", "sqlite:///none.db"], "there is no MLflow store at sqlite:///none.db"),
         (["{cell}", "--tracking-uri", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["{cell}", "--format", "pt2", "--register", "x"], "add --format onnx"),
+        (["{cell}", "--register", "a/b"], "--register wants a name without / and :, got 'a/b'"),
         (["{file}", "--register", "x"], "--register wants the run id"),
     ],
 )
@@ -196,6 +201,18 @@ def test_what_is_given_wrong_is_one_line(arguments, message, finished, tmp_path,
     error = capsys.readouterr().err.strip()
     assert message.format(**names) in error and "\n" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_one_line(finished, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export_policy.main([finished[1]["cell"], "--out", "exported"]) == 2
+    assert capsys.readouterr().err.strip() == "format onnx needs onnxruntime: pip install 'spinrl[export]'"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_named(finished, capsys):
+    assert export_policy.main([finished[1]["cell"], "--out", "nowhere/exported"]) == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err
 
 
 def test_an_output_folder_that_exists_is_left_alone(finished, tmp_path, capsys):

@@ -54,7 +54,7 @@ class Policy:
         """
         size, nvec = self.card["observation_size"], self.card["nvec"]
         observation = np.asarray(observation)
-        if observation.dtype.kind not in "fiu" or observation.ndim != 2 or observation.shape[1] != size:
+        if observation.dtype.kind not in "fiu" or observation.shape[1:] != (size,) or not len(observation):
             raise ValueError(f"observation wants numbers (B, {size}), got {observation.dtype} {observation.shape}")
         observation = observation.astype(np.float32)
         if not np.isfinite(observation).all():

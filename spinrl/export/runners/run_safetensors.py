@@ -53,8 +53,9 @@ class Policy(TorchPolicy):
             limit = network["limit"]
             seen = ((seen - w["mean"]) * w["scale"]).clamp(-limit, limit)
         action, logits = self._decide(network["policy"], "policy", seen, noise, allowed & self.exists)
+        possible = (logits > -math.inf).any(-1)  # (B, N); not where numbers have overflowed
         control = w["controls"][torch.arange(len(self.card["nvec"])), action]
-        return action, control, logits
+        return torch.where(possible, action, -1), torch.where(possible, control, math.nan), logits
 
     def _decide(self, policy, at, observation, noise, allowed):
         kind = policy["kind"]

@@ -1,7 +1,7 @@
 """The exported policy as an MLflow model: MLflow runs this file when it loads one.
 
-A row holds an observation, and optionally which choices are allowed; the answer holds action, control and logits of
-each row. The parameter seed samples the actions; -1 takes the most likely ones.
+A row holds an observation, and which choices are allowed where any row says so; the answer holds action, control and
+logits of each row. The parameter seed samples the actions; -1 takes the most likely ones.
 """
 
 import importlib.util
@@ -26,10 +26,11 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         nvec = self.policy.card["nvec"]
         try:
-            observation = stacked(model_input["observation"], float)
+            observation = array(model_input["observation"])
             allowed = None
-            if "allowed" in model_input and model_input["allowed"].notna().any():
-                allowed = stacked(model_input["allowed"], bool)
+            if "allowed" in model_input:
+                anything = np.arange(max(nvec)) < np.asarray(nvec)[:, None]
+                allowed = array(anything if row is None else row for row in model_input["allowed"])
             seed = (params or {}).get("seed", -1)
             shape = (len(observation), len(nvec), max(nvec))
             noise = np.random.default_rng(seed).gumbel(size=shape) if seed >= 0 else None
@@ -41,9 +42,9 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):
         return pd.DataFrame({"action": action.tolist(), "control": control.tolist(), "logits": plain.tolist()})
 
 
-def stacked(column, kind):
-    """One array (B, ...) of the lists in a column."""
-    return np.array([np.array([np.asarray(part) for part in row]).tolist() for row in column], dtype=kind)
+def array(rows):
+    """One array (B, ...) of rows that are lists, or lists of lists."""
+    return np.stack([np.stack([np.asarray(part) for part in row]) for row in rows])
 
 
 mlflow.models.set_model(ServedPolicy())

@@ -39,8 +39,9 @@ class TorchPolicy:
                 none of whose choices is allowed.
         """
         size, nvec = self.card["observation_size"], self.card["nvec"]
-        observation = torch.as_tensor(observation)
-        if observation.is_complex() or observation.dtype == torch.bool or observation.shape[1:] != (size,):
+        observation = tensor("observation", observation)
+        numbers = not observation.is_complex() and observation.dtype != torch.bool
+        if not numbers or observation.shape[1:] != (size,) or not len(observation):
             raise ValueError(
                 f"observation wants numbers (B, {size}), got {observation.dtype} {tuple(observation.shape)}"
             )
@@ -50,7 +51,7 @@ class TorchPolicy:
             raise ValueError(f"observation wants finite numbers, got {observation[row, entry]} in row {row} at {entry}")
         shape = (len(observation), len(nvec), max(nvec))
         exists = torch.arange(max(nvec)) < torch.tensor(nvec)[:, None]  # (N, K)
-        allowed = exists.expand(shape) if allowed is None else torch.as_tensor(allowed)
+        allowed = exists.expand(shape) if allowed is None else tensor("allowed", allowed)
         if allowed.dtype != torch.bool or allowed.shape != shape:
             raise ValueError(f"allowed wants bools {shape}, got {allowed.dtype} {tuple(allowed.shape)}")
         possible = (allowed & exists).any(-1)
@@ -58,11 +59,23 @@ class TorchPolicy:
             row, slot = (~possible).nonzero()[0].tolist()
             raise ValueError(f"allowed wants a choice for every sub-action, got none for {slot} in row {row}")
         if noise is not None:
-            noise = torch.as_tensor(noise)
+            noise = tensor("noise", noise)
             if not noise.is_floating_point() or noise.shape != shape or not noise.isfinite().all():
                 raise ValueError(f"noise wants finite floats {shape}, got {noise.dtype} {tuple(noise.shape)}")
             noise = noise.float()
         return self.decide(observation, noise, allowed.contiguous())
+
+
+def tensor(name, values):
+    """`values` as a tensor.
+
+    Raises:
+        ValueError: when they are none.
+    """
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} wants an array, got {type(values).__name__}: {error}") from error
 
 
 def main(policy, description):
