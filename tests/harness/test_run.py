@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_a_readable_run_marked_as_stopped_that_goes_on(shared_cach
         for line in process.stdout:
             if "of the budget" in line:
                 break
-        time.sleep(1)
+        time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         assert process.wait(60) == 130
@@ -134,7 +134,7 @@ def _smoke_sizes() -> Path:
     path = Path("small.gin")
     path.write_text(
         "Experiment.name = 'long'\nexpert/Tier.transitions = 400\nPretraining.steps = 2\nPretraining.batch_size = 16\n"
-        "ASMEncoder.d_model = 16\nASMEncoder.num_blocks = 1\nTraining.gradient_steps = 1500\nTraining.batch_size = 16\n"
+        "ASMEncoder.d_model = 16\nASMEncoder.num_blocks = 1\nTraining.gradient_steps = 700\nTraining.batch_size = 16\n"
         "Evaluating.fractions = [0.01, 1.0]\nEvaluating.episodes = 1\nEvaluating.episode_steps = 5\n"
     )
     return path
