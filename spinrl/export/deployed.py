@@ -99,8 +99,8 @@ class DeployedPolicy(nn.Module):
         )
 
 
-class Greedy(nn.Module):
-    """The entry point that takes the most likely choices.
+class EntryPoint(nn.Module):
+    """What is exported. Without noise it takes the most likely choices; with noise, an input, it samples.
 
     Args:
         deployed: what decides.
@@ -110,25 +110,6 @@ class Greedy(nn.Module):
         super().__init__()
         self.deployed = deployed
 
-    def forward(self, observation: torch.Tensor, allowed: torch.Tensor) -> Outputs:
-        """As `DeployedPolicy.forward`."""
-        return self.deployed(observation, None, allowed)
-
-
-class Sampling(nn.Module):
-    """The entry point that samples; the noise is an input, so that the same inputs give the same outputs.
-
-    Args:
-        deployed: what decides.
-    """
-
-    def __init__(self, deployed: DeployedPolicy) -> None:
-        super().__init__()
-        self.deployed = deployed
-
-    def forward(self, observation: torch.Tensor, allowed: torch.Tensor, noise: torch.Tensor) -> Outputs:
+    def forward(self, observation: torch.Tensor, allowed: torch.Tensor, noise: torch.Tensor | None = None) -> Outputs:
         """As `DeployedPolicy.forward`."""
         return self.deployed(observation, noise, allowed)
-
-
-ENTRY_POINTS: dict[str, type[Greedy] | type[Sampling]] = {"greedy": Greedy, "sample": Sampling}

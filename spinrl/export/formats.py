@@ -18,11 +18,12 @@ from safetensors.torch import save as save_safetensors
 
 from spinrl.algorithms.bcq import BestOfSamplesPolicy, FilteredPolicy
 from spinrl.data.standardizer import LIMIT
-from spinrl.export.deployed import ENTRY_POINTS, DeployedPolicy, FoldedPolicy
+from spinrl.export.deployed import DeployedPolicy, EntryPoint, FoldedPolicy
 from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy
 
 RUNNERS = Path(__file__).with_name("runners")
 WEIGHTS = "policy.safetensors"
+ENTRY_POINTS = ("greedy", "sample")
 _EXAMPLE_ROWS = 3  # torch.export takes sizes of 0 and 1 for constants
 
 
@@ -110,7 +111,7 @@ def _program(deployed: DeployedPolicy, entry: str) -> torch.export.ExportedProgr
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad():
         return torch.export.export(
-            ENTRY_POINTS[entry](deployed), tuple(inputs.values()), dynamic_shapes=tuple({0: batch} for _ in inputs)
+            EntryPoint(deployed), tuple(inputs.values()), dynamic_shapes=tuple({0: batch} for _ in inputs)
         )
 
 
