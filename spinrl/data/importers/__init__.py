@@ -1,0 +1,1 @@
+"""Datasets from outside: published pickles, arrays, Minari."""
