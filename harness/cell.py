@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,16 @@ import attrs
 import torch
 
 from harness.experiment import Cell, Experiment
-from harness.records import Evaluation
+from harness.records import RETURN, Evaluation
 from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import ReplayLoader, Standardizer, Store, home, row_features, tier_store
-from spinrl.evaluation import episode_seeds, evaluate
+from spinrl.data import DatasetPlan, ReplayLoader, Standardizer, Store, home, row_features
+from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
-from spinrl.tasks import Environment, ParallelEnvironment, get_task
+from spinrl.tasks import BatchedEnvironment, Environment, ParallelEnvironment, get_task
 from spinrl.train import train
 
 CHECKPOINT_VERSION = 1
@@ -38,7 +38,7 @@ class CellError(Exception):
 
 @attrs.frozen
 class StageStarted:
-    """A stage begins: collecting, pre-training, embedding, training or evaluating."""
+    """A stage begins: collecting (or importing), pre-training, embedding, training, evaluating or estimating."""
 
     stage: str
     total: int
@@ -95,19 +95,33 @@ class FeaturesReady:
 
 
 @attrs.frozen
-class Resumed:
-    """Training goes on from a checkpoint of an interrupted run, with the evaluations made before."""
-
-    gradient_step: int
-    evaluations: tuple[Evaluation, ...]
-
-
-@attrs.frozen
 class Metrics:
     """Values by metric name at a step (of the policy, or of ASM pre-training)."""
 
     step: int
     values: dict[str, float]
+
+
+@attrs.frozen
+class Resumed:
+    """Training goes on from a checkpoint of an interrupted run.
+
+    Attributes:
+        gradient_step: where.
+        evaluations: all that were made before.
+        metrics: those since the checkpoint before the last one, which a kill may have kept from being logged.
+    """
+
+    gradient_step: int
+    evaluations: tuple[Evaluation, ...]
+    metrics: tuple[Metrics, ...] = ()
+
+
+@attrs.frozen
+class Damaged:
+    """Something of an interrupted run cannot be read, which is made again from what is sound; the message names it."""
+
+    message: str
 
 
 @attrs.frozen
@@ -132,6 +146,7 @@ Event = (
     | ASMReady
     | FeaturesReady
     | Resumed
+    | Damaged
     | Metrics
     | Evaluated
     | Trained
@@ -139,8 +154,10 @@ Event = (
 Report = Callable[[Event], None]
 
 
-def prepare_dataset(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report) -> Store:
-    """The cell's dataset: from the cache where it is, else collected; verified in either case.
+def prepare_dataset(
+    experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report
+) -> tuple[Store, Store | None]:
+    """The cell's dataset, and what is held out of it: from the cache where they are, else made; verified.
 
     Raises:
         BehaviorError, CollectionError, StoreError: in one line each.
@@ -150,23 +167,19 @@ def prepare_dataset(experiment: Experiment, cell: Cell, machine: ResolvedMachine
     def progress(done: int, total: int) -> None:
         nonlocal started
         if started != total:  # a tier may collect several sources, one after another
-            report(StageStarted("collecting", total, "transitions"))
+            report(StageStarted("collecting", total, unit))
             started = total
         report(StageProgress(done))
 
-    store = tier_store(
-        cell.key.tier,
-        cell.tier,
-        cell.key.task,
-        cell.key.bins,
-        experiment.transitions,
-        experiment.data_seed,
+    plan = experiment.dataset(cell)
+    unit = "transitions" if plan.parts else "bytes"
+    store = plan.store(
         processes=experiment.collection_processes or machine.threads,
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
     )
     report(DatasetReady(store.path, store.fingerprint, len(store), store.observation_size, store.action_spec.nvec))
-    return store
+    return store, plan.held_out()
 
 
 def prepare_asm(
@@ -202,10 +215,12 @@ def standardizer(experiment: Experiment, store: Store) -> Standardizer | None:
     return Standardizer.of(store) if experiment.standardize_observations else None
 
 
-def run_cell(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report) -> list[Evaluation]:
+def run_cell(
+    experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report, *, fresh: bool = False
+) -> list[Evaluation]:
     """Dataset, ASM where the policy wants one, training, and an evaluation at every mark.
 
-    An interrupted training goes on from its last checkpoint when the same cell runs again.
+    An interrupted training goes on from its last checkpoint when the same cell runs again, unless it is to be `fresh`.
 
     Returns:
         Every evaluation, in order of gradient step.
@@ -214,26 +229,70 @@ def run_cell(experiment: Experiment, cell: Cell, machine: ResolvedMachine, repor
         CellError: when a loss is no longer finite.
     """
     machine.apply()
-    task = get_task(cell.key.task)
-    store = prepare_dataset(experiment, cell, machine, report)
+    store, held_out = prepare_dataset(experiment, cell, machine, report)
     asm = prepare_asm(experiment, cell, store, machine, report) if cell.policy.needs_asm else None
     identity = _identity(experiment, cell, store, asm, machine)
-    training = _Training(experiment, cell, store, asm, machine, home() / "cells" / identity / "checkpoint.pt")
+    path = home() / "cells" / identity / "checkpoint.pt"
+    training = _Training(experiment, cell, store, held_out, asm, machine, path)
+    if fresh:
+        shutil.rmtree(path.parent, ignore_errors=True)
     training.resume(report)
-    environment = ParallelEnvironment(task, cell.key.bins, experiment.evaluation.episodes, machine.threads)
+    environment = None
+    if experiment.simulated(cell.key.task):
+        episodes = experiment.evaluation.episodes
+        environment = build_environment(experiment, cell, store, episodes=episodes, threads=machine.threads)
     try:
         for mark, fraction in experiment.evaluation.marks(experiment.training.gradient_steps).items():
             if mark > training.step:
                 training.advance(mark, report)
-            if not any(each.gradient_step == mark for each in training.evaluations):
+            made = {each.metric for each in training.evaluations if each.gradient_step == mark}
+            if environment is not None and RETURN not in made:
                 training.evaluate(mark, fraction, environment, report)
+            for estimator in experiment.evaluation.estimators:
+                due = estimator.fractions is None or fraction in estimator.fractions
+                if due and estimator.metric not in made:
+                    training.estimate(mark, fraction, estimator, report)
     finally:
-        environment.close()
+        if environment is not None:
+            environment.close()
     training.save()
     report(Trained(training.path))
     for folder in (training.path.parent, *training.private):
         shutil.rmtree(folder, ignore_errors=True)
     return training.evaluations
+
+
+def build_environment(
+    experiment: Experiment, cell: Cell, data: Store | DatasetPlan, *, episodes: int, threads: int = 1
+) -> Environment:
+    """Environments for the cell's policy.
+
+    Args:
+        experiment: names the simulator of a task that is not the benchmark's.
+        cell: of a task with a simulator.
+        data: the cell's dataset, or its plan.
+        episodes: how many environments.
+        threads: processes that they may be spread over.
+
+    Raises:
+        CellError: when the simulator's actions or observations are not the dataset's.
+        SimulatorError: when there is no such simulator.
+    """
+    task = cell.key.task
+    if task not in experiment.simulators:
+        bins = data.action_spec.max_choices
+        if episodes == 1:
+            return BatchedEnvironment(get_task(task), bins, 1)
+        return ParallelEnvironment(get_task(task), bins, episodes, threads)
+    environment = experiment.simulators[task].build(episodes)
+    size = len(environment.reset(0, 0))
+    if (environment.action_spec, size) != (data.action_spec, data.observation_size):
+        environment.close()
+        raise CellError(
+            f"the simulator of {task} takes actions of {list(environment.action_spec.nvec)} choices and gives {size} "
+            f"observation entries; the dataset has {list(data.action_spec.nvec)} and {data.observation_size}"
+        )
+    return environment
 
 
 class _Training:
@@ -244,6 +303,7 @@ class _Training:
         experiment: Experiment,
         cell: Cell,
         store: Store,
+        held_out: Store | None,
         asm: FrozenASM | None,
         machine: ResolvedMachine,
         path: Path,
@@ -268,6 +328,7 @@ class _Training:
         self.asm = asm
         self.machine = machine
         self.store = store
+        self.held_out = held_out
         self.prepared: str | None = None  # identity of the frozen input whose features the loader gives along
         self.private: set[Path] = set()  # features that no other training can use
         self.step = 0
@@ -275,12 +336,13 @@ class _Training:
         self.counted: str | None = None  # identity of the frozen input whose seconds are among `train_seconds`
         self.evaluation_seconds = 0.0
         self.evaluations: list[Evaluation] = []
+        self.recent: tuple[list[Metrics], list[Metrics]] = ([], [])  # before the last checkpoint, and since
 
     def resume(self, report: Report) -> None:
         """Go on from the checkpoint of an interrupted run, if there is one."""
-        if not self.path.exists():
+        state = checkpoint.load_latest(self.path, on_damage=lambda error: report(Damaged(str(error))))
+        if state is None:
             return
-        state = checkpoint.load(self.path)
         self.algorithm.load_state_dict(state["algorithm"])
         self.loader.load_state_dict(state["loader"])
         torch.set_rng_state(state["torch_rng"])
@@ -289,11 +351,13 @@ class _Training:
         self.counted = state["counted"]
         self.evaluation_seconds = state["evaluation_seconds"]
         self.evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
-        report(Resumed(self.step, tuple(self.evaluations)))
+        recent = tuple(Metrics(step, values) for step, values in state["recent"])
+        self.recent = ([], list(recent))
+        report(Resumed(self.step, tuple(self.evaluations), recent))
 
     def save(self) -> None:
         """Everything that resuming, and exporting the policy, needs."""
-        checkpoint.save(
+        checkpoint.save_latest(
             {
                 "format_version": CHECKPOINT_VERSION,
                 "algorithm": self.algorithm.state_dict(),
@@ -307,6 +371,7 @@ class _Training:
                 "counted": self.counted,
                 "evaluation_seconds": self.evaluation_seconds,
                 "evaluations": [each.to_plain() for each in self.evaluations],
+                "recent": [(each.step, each.values) for part in self.recent for each in part],
                 "cell": {
                     **attrs.asdict(self.cell.key),
                     "policy_config": to_plain(self.cell.policy),
@@ -323,6 +388,7 @@ class _Training:
             },
             self.path,
         )
+        self.recent = (self.recent[1], [])
 
     def advance(self, mark: int, report: Report) -> None:
         """Train up to gradient step `mark`, with the policy told of its milestones on the way."""
@@ -385,7 +451,9 @@ class _Training:
                 if not math.isfinite(value):
                     raise CellError(f"{name} is {value} at gradient step {self.step}; a smaller learning_rate may help")
             report(StageProgress(self.step))
-            report(Metrics(self.step, {**values, "time/train_seconds": self.train_seconds}))
+            metrics = Metrics(self.step, {**values, "time/train_seconds": self.train_seconds})
+            self.recent[1].append(metrics)
+            report(metrics)
             if time.monotonic() - saved > 60 * config.checkpoint_minutes:
                 self.save()
                 saved = time.monotonic()
@@ -404,17 +472,43 @@ class _Training:
             steps=config.episode_steps,
             standardizer=self.standardizer,
         )
+        self._add(mark, fraction, RETURN, returns, began, report)
+        done = sum(each.metric == RETURN for each in self.evaluations)
+        report(StageProgress(config.episodes * done))
+
+    def estimate(self, mark: int, fraction: float, estimator: Estimator, report: Report) -> None:
+        """Estimate from data alone, and checkpoint."""
+        started = False
+
+        def progress(done: int, total: int) -> None:
+            nonlocal started
+            if not started:
+                report(StageStarted("estimating", total, estimator.unit))
+                started = True
+            report(StageProgress(done))
+
+        data = EstimationData(
+            training=self.store, held_out=self.held_out, standardizer=self.standardizer, device=self.machine.device
+        )
+        began = time.perf_counter()
+        action = self.experiment.evaluation.action
+        values = estimator.estimate(self.algorithm, data, seed=self.cell.key.seed, action=action, progress=progress)
+        self._add(mark, fraction, estimator.metric, values, began, report)
+
+    def _add(
+        self, mark: int, fraction: float, metric: str, values: Sequence[float], began: float, report: Report
+    ) -> None:
         self.evaluation_seconds += time.perf_counter() - began
         evaluation = Evaluation(
             gradient_step=mark,
             fraction=fraction,
-            returns=tuple(returns),
+            returns=values,
             asm_seconds=self.asm.seconds if self.asm else 0.0,
             train_seconds=self.train_seconds,
             evaluation_seconds=self.evaluation_seconds,
+            metric=metric,
         )
         self.evaluations.append(evaluation)
-        report(StageProgress(config.episodes * len(self.evaluations)))
         report(Evaluated(evaluation))
         self.save()
 
@@ -432,4 +526,6 @@ def _identity(experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM |
         "asm": asm.fingerprint if asm else None,
         "machine": [machine.device, machine.precision, machine.compile, machine.threads],
     }
+    if simulator := experiment.simulators.get(cell.key.task):
+        parts["simulator"] = to_plain(simulator)
     return fingerprint(parts)

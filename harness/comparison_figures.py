@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from harness.comparisons import by_asm_length, performance_profile, strata
 from harness.figures import PANEL, RC, file_stem, legend_below, light_grid, policy_styles
+from harness.records import setting_name
 from harness.statistics import asymptotic, policy_order, tier_order
 from harness.tables import GROUP, algorithm_title
 
@@ -31,7 +32,7 @@ def comparison_figures(summary: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tu
     for values, panel in summary.groupby(PANEL, sort=True):
         preset, metric, algorithm, task, bins = map(str, values)
         if not by_asm_length(panel).empty:
-            title = f"{task}, {bins} bins, {algorithm_title(preset, metric, algorithm)}"
+            title = f"{setting_name(task, int(bins))}, {algorithm_title(preset, metric, algorithm)}"
             stem = file_stem("asm", task, f"{bins}bins", algorithm, preset, metric)
             yield stem, asm_length_curve(panel, title)
 

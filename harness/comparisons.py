@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from harness.published import EARLY_FRACTION
-from harness.records import ReportMeta
+from harness.records import RETURN, ReportMeta
 from harness.statistics import (
     LINE,
     Interval,
@@ -190,6 +191,31 @@ def by_asm_length(summary: pd.DataFrame) -> pd.DataFrame:
     return full.join(found)[found["base"].notna()]
 
 
+def agreement(summary: pd.DataFrame) -> pd.DataFrame:
+    """How estimates order the policies where there are returns of the same trainings beside them.
+
+    Args:
+        summary: of `harness.statistics.summarize`, at the full budget or not.
+
+    Returns:
+        A row for each preset, algorithm, dataset and estimate with at least two policies. Columns: those, ``metric``,
+        ``policies`` (how many), ``tau`` (Kendall's rank correlation with the return: 1 the same order, -1 the reverse;
+        NaN where all are tied) and ``regret`` (how much less the policy with the best estimate returns than the best
+        policy).
+    """
+    full, keys = asymptotic(summary), ["preset", "algorithm", *DATASET]
+    rows = []
+    for values, group in full.groupby(keys, sort=True):
+        by_metric = group.pivot(index="policy", columns="metric", values="mean")
+        for metric in sorted(set(by_metric) - {RETURN}) if RETURN in by_metric else ():
+            pair = by_metric[[RETURN, metric]].dropna()
+            if len(pair) > 1:
+                tau = stats.kendalltau(pair[RETURN], pair[metric]).statistic
+                regret = pair[RETURN].max() - pair[RETURN][pair[metric].idxmax()]
+                rows.append([*values, metric, len(pair), tau, regret])
+    return pd.DataFrame(rows, columns=[*keys, "metric", "policies", "tau", "regret"])
+
+
 def _evaluations(table: pd.DataFrame) -> pd.DataFrame:
     """Mean return over episodes, by run and fraction."""
     return table.groupby([*RUN, "fraction"], as_index=False, sort=True)["return"].mean()
@@ -197,7 +223,7 @@ def _evaluations(table: pd.DataFrame) -> pd.DataFrame:
 
 def _scored(runs: pd.DataFrame, meta: ReportMeta, measure: str) -> pd.DataFrame:
     def score(row: pd.Series) -> float:
-        reference = meta.references.get((row["task"], int(row["bins"])))
+        reference = meta.references.get((row["task"], int(row["bins"]))) if row["metric"] == RETURN else None
         value = row[f"{measure}_return"]
         return normalized_score(value, reference.random, reference.expert) if reference else float("nan")
 

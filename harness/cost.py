@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import attrs
 import numpy as np
 import torch
 
+from harness.cell import build_environment
 from harness.experiment import Cell, Experiment
 from harness.preflight import (
     cached_asm,
@@ -21,10 +22,9 @@ from harness.preflight import (
 )
 from harness.steps import pretraining_step, random_batch, untrained_policy
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import Rollout, rollouts
+from spinrl.data import DatasetPlan, Rollout
 from spinrl.machine import ResolvedMachine
-from spinrl.specs import OBSERVATION, POLICY_INPUT, ActionSpec
-from spinrl.tasks import BatchedEnvironment, get_task
+from spinrl.specs import OBSERVATION, POLICY_INPUT
 
 BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
 FEATURE_BATCH = 512  # rows at which encoding is timed
@@ -54,6 +54,11 @@ class Cost:
     memory_bytes: float
     disk_bytes: float
 
+    def of(self, cells: Iterable[str]) -> Cost:
+        """Of some of the cells, named by their labels."""
+        chosen = set(cells)
+        return attrs.evolve(self, stages=tuple(stage for stage in self.stages if stage.cell in chosen))
+
     def elapsed(self, jobs: int) -> float:
         """Seconds to the end with so many cells side by side: never less than the longest cell."""
         cells: dict[str, float] = {}
@@ -70,20 +75,23 @@ class _Rates:
         self._machine = machine
         self._known: dict[tuple, tuple[float, ...]] = {}
 
-    def environment(self, cell: Cell) -> float:
-        """Of one environment step."""
-        key = (cell.key.task, cell.key.bins)
-        return self._once(("environment", *key), lambda: (_environment_seconds(*key),))[0]
+    def environment(self, cell: Cell, plan: DatasetPlan) -> float:
+        """Of one environment step; 0 where there is no simulator."""
+        if not self._experiment.simulated(cell.key.task):
+            return 0.0
+        key = ("environment", cell.key.task, cell.key.bins)
+        return self._once(key, lambda: (_environment_seconds(self._experiment, cell, plan),))[0]
 
-    def pretraining(self, cell: Cell) -> float:
+    def pretraining(self, cell: Cell, plan: DatasetPlan) -> float:
         """Of one step of ASM pre-training."""
         key = ("asm", cell.key.task, cell.key.bins, fingerprint(to_plain(cell.pretraining)))
-        return self._once(key, lambda: (_timed(pretraining_step(cell.pretraining, *_sizes(cell), self._machine)),))[0]
+        sizes = plan.observation_size, plan.action_spec
+        return self._once(key, lambda: (_timed(pretraining_step(cell.pretraining, *sizes, self._machine)),))[0]
 
-    def training(self, cell: Cell) -> tuple[float, ...]:
-        """Of one update, of choosing one action for every episode of an evaluation, of one row of features."""
+    def training(self, cell: Cell, plan: DatasetPlan) -> tuple[float, ...]:
+        """Of one update, of acting in every episode of an evaluation, of one row of features, of acting in one row."""
         key = (cell.key.task, cell.key.bins, cell.key.policy, cell.key.algorithm)
-        return self._once(("update", *key), lambda: _update_seconds(self._experiment, cell, self._machine))
+        return self._once(("update", *key), lambda: _update_seconds(self._experiment, cell, plan, self._machine))
 
     def _once(self, key: tuple, measure: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
         if key not in self._known:
@@ -102,23 +110,27 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
     marks = evaluation.marks(experiment.training.gradient_steps)
     for cell in cells:
         key, label = cell.key, cell.key.label()
-        parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
-        transitions = sum(count for _, count in parts)
-        missing = take_missing(parts, have)
-        environment_step = rates.environment(cell)
+        plan = experiment.dataset(cell)
+        missing = take_missing(plan.parts, have)
+        environment_step = rates.environment(cell, plan)
         # Evaluation steps environments in as many processes as collection does.
         stages.append(StageCost(label, "collecting", missing * environment_step / processes))
         asm = (key.task, key.bins, key.tier, key.seed, fingerprint(to_plain(cell.pretraining)))
         if cell.policy.needs_asm and asm not in pretrained:
             pretrained.add(asm)
-            steps = 0 if cached_asm(experiment, cell) else cell.pretraining.total_steps(transitions)
-            stages.append(StageCost(label, "pre-training", rates.pretraining(cell) * steps))
-        update, acting, encoding = rates.training(cell)
+            steps = 0 if cached_asm(experiment, cell) else cell.pretraining.total_steps(plan.transitions)
+            stages.append(StageCost(label, "pre-training", rates.pretraining(cell, plan) * steps))
+        update, acting, encoding, acting_row = rates.training(cell, plan)
         if missing_features(experiment, cell):
-            stages.append(StageCost(label, "embedding", encoding * transitions))
+            stages.append(StageCost(label, "embedding", encoding * plan.transitions))
         stages.append(StageCost(label, "training", update * experiment.training.gradient_steps))
-        once = evaluation.episode_steps * (evaluation.episodes * environment_step / processes + acting)
-        stages.append(StageCost(label, "evaluating", once * len(marks)))
+        if experiment.simulated(key.task):
+            once = evaluation.episode_steps * (evaluation.episodes * environment_step / processes + acting)
+            stages.append(StageCost(label, "evaluating", once * len(marks)))
+        for estimator in evaluation.estimators:
+            times = sum(estimator.fractions is None or share in estimator.fractions for share in marks.values())
+            rows = estimator.rows(round(experiment.held_out * plan.transitions))
+            stages.append(StageCost(label, "estimating", times * rows * acting_row))
     disk = disk_needed(experiment, cells) + CELL_DISK * len(cells)
     return Cost(tuple(stages), memory_needed(experiment, cells), disk)
 
@@ -127,16 +139,10 @@ def memory_needed(experiment: Experiment, cells: Sequence[Cell]) -> float:
     """Bytes of one cell at the peak: of the one with the largest dataset, mapped pages included."""
     most = 0
     for cell in cells:
-        key = cell.key
-        parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
-        dataset = 4 * get_task(key.task).observation_size * sum(count for _, count in parts)
+        plan = experiment.dataset(cell)
+        dataset = 4 * plan.observation_size * plan.transitions
         most = max(most, dataset + features_needed(experiment, cell))
     return BASE_MEMORY + 1.5 * most
-
-
-def _sizes(cell: Cell) -> tuple[int, ActionSpec]:
-    task = get_task(cell.key.task)
-    return task.observation_size, task.action_spec(cell.key.bins)
 
 
 def _timed(step: Callable[[], object], repeats: int = 3) -> float:
@@ -149,10 +155,11 @@ def _timed(step: Callable[[], object], repeats: int = 3) -> float:
     return float(np.median(took))
 
 
-def _environment_seconds(task: str, bins: int, steps: int = 60) -> float:
-    environment = BatchedEnvironment(get_task(task), bins, 1)
+def _environment_seconds(experiment: Experiment, cell: Cell, plan: DatasetPlan, steps: int = 60) -> float:
+    environment = build_environment(experiment, cell, plan, episodes=1)
     environment.reset(0, 0)
-    actions = np.random.default_rng(0).integers(0, bins, (steps, 1, get_task(task).num_sub_actions))
+    nvec = plan.action_spec.nvec
+    actions = np.random.default_rng(0).integers(0, nvec, (steps, 1, len(nvec)))
     began = time.perf_counter()
     for action in actions:
         environment.step(action)
@@ -161,8 +168,10 @@ def _environment_seconds(task: str, bins: int, steps: int = 60) -> float:
     return seconds
 
 
-def _update_seconds(experiment: Experiment, cell: Cell, machine: ResolvedMachine) -> tuple[float, float, float]:
-    size, spec = _sizes(cell)
+def _update_seconds(
+    experiment: Experiment, cell: Cell, plan: DatasetPlan, machine: ResolvedMachine
+) -> tuple[float, float, float, float]:
+    size, spec = plan.observation_size, plan.action_spec
     policy = untrained_policy(cell.policy, cell.pretraining.encoder, size, spec)
     algorithm = cell.algorithm.build(policy, size, spec, seed=0, machine=machine)
     observation = random_batch(FEATURE_BATCH, size, spec)[OBSERVATION].to(machine.device)
@@ -177,4 +186,6 @@ def _update_seconds(experiment: Experiment, cell: Cell, machine: ResolvedMachine
         update += (end - begin) * _timed(lambda batch=batch: float(algorithm.update(batch)["loss_policy"]))  # type: ignore[misc]
     acting = algorithm.acting_policy().eval()
     with torch.inference_mode():
-        return update, _timed(lambda: acting.mode(observation[: experiment.evaluation.episodes])), encoding
+        act = _timed(lambda: acting.mode(observation[: experiment.evaluation.episodes]))
+        estimating = experiment.evaluation.estimators and _timed(lambda: acting.mode(observation)) / len(observation)
+        return update, act, encoding, estimating or 0.0

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import attrs
-from attrs.validators import ge, gt, in_, le, min_len, optional
+from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 
 from harness.records import CellKey
 from spinrl.algorithms import AlgorithmConfig
 from spinrl.asm import LinearProbe, Pretraining
-from spinrl.data import Tier
+from spinrl.data import DatasetPlan, HoldingOut, Recipe
+from spinrl.evaluation import Estimator
 from spinrl.machine import Machine
 from spinrl.policies import PolicyConfig
 from spinrl.registry import Component, register
-from spinrl.tasks import EPISODE_STEPS, get_task
+from spinrl.tasks import EPISODE_STEPS, TASKS, Simulator, get_task
 
 _C = TypeVar("_C", bound=Component)
 
@@ -62,14 +63,15 @@ def _check_fractions(_instance: Any, _attribute: attrs.Attribute, value: tuple[f
 @register
 @attrs.frozen(kw_only=True)
 class Evaluating(EvaluationConfig):
-    """When and how a policy is evaluated in the simulator.
+    """When and how a policy is evaluated: in the simulator where its task has one, and by estimates from data.
 
     Attributes:
         fractions: shares of the budget of gradient steps after which to evaluate, ending with 1.
         every_steps: evaluate also after every so many gradient steps; none for the fractions alone.
-        episodes: episodes per evaluation.
+        episodes: episodes per evaluation in the simulator.
         action: sample from the policy, or take each sub-action's most likely choice (mode).
-        episode_steps: control steps per episode; the benchmark's is 1000.
+        episode_steps: control steps per episode, at most; the benchmark's is 1000.
+        estimators: what is estimated from data alone; a task without a simulator wants at least one.
     """
 
     fractions: tuple[float, ...] = attrs.field(
@@ -79,6 +81,13 @@ class Evaluating(EvaluationConfig):
     episodes: int = attrs.field(default=10, validator=ge(1))
     action: Literal["sample", "mode"] = attrs.field(default="sample", validator=in_(("sample", "mode")))
     episode_steps: int = attrs.field(default=EPISODE_STEPS, validator=[ge(1), le(EPISODE_STEPS)])
+    estimators: tuple[Estimator, ...] = attrs.field(default=(), converter=tuple)
+
+    @estimators.validator
+    def _check_estimators(self, _attribute: attrs.Attribute, value: tuple[Estimator, ...]) -> None:
+        names = [estimator.metric for estimator in value]
+        if len(set(names)) < len(names):
+            raise ValueError(f"estimators wants each once, got {names}")
 
     def marks(self, gradient_steps: int) -> dict[int, float]:
         """Gradient step → fraction of the budget of every evaluation, rising."""
@@ -102,7 +111,7 @@ class Cell:
     key: CellKey
     policy: PolicyConfig
     algorithm: AlgorithmConfig
-    tier: Tier
+    tier: Recipe
     pretraining: Pretraining  # of the ASM, where the policy wants one
 
 
@@ -114,8 +123,8 @@ class Experiment(ExperimentConfig):
     Attributes:
         name: of the experiment in MLflow.
         preset: of the scale that the sizes are at; every result carries it.
-        tasks: names of tasks.
-        bins: numbers of choices per sub-action.
+        tasks: names of tasks: the benchmark's, or those of imported data.
+        bins: numbers of choices per sub-action; 0 for those that imported data has, which may differ.
         tiers: names of recipes.
         policies: the policies to compare, as a list, or by name where several are of one class.
         algorithms: the algorithms to train them with, likewise.
@@ -125,6 +134,8 @@ class Experiment(ExperimentConfig):
         standardize_observations: give networks observations in the dataset's standard units; the published method
             uses raw ones, which a short training learns little from.
         data_seed: seed of the datasets, which all cells of a tier share.
+        held_out: share of each dataset's episodes that nothing is trained on, for estimates.
+        simulators: of tasks that are not the benchmark's, by task; without one there are estimates alone.
         pretraining: of the ASM, for policies that want one.
         pretrainings: of the ASM of the policies named here, in place of `pretraining`.
         probe: of the ASM that `pretraining` gives, for `harness.probe`; no training depends on it.
@@ -142,10 +153,12 @@ class Experiment(ExperimentConfig):
     policies: tuple[PolicyConfig, ...] | Mapping[str, PolicyConfig] = attrs.field(validator=min_len(1))
     algorithms: tuple[AlgorithmConfig, ...] | Mapping[str, AlgorithmConfig] = attrs.field(validator=min_len(1))
     seeds: tuple[int, ...] = attrs.field(default=(0,), converter=tuple, validator=min_len(1))
-    recipes: Mapping[str, Tier] = attrs.field()
+    recipes: Mapping[str, Recipe] = attrs.field()
     transitions: int = attrs.field(default=1_000_000, validator=ge(1))
     standardize_observations: bool = False
     data_seed: int = 0
+    held_out: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
+    simulators: Mapping[str, Simulator] = attrs.field(factory=dict)
     pretraining: Pretraining = attrs.field(factory=Pretraining)
     pretrainings: Mapping[str, Pretraining] = attrs.field(factory=dict)
     probe: LinearProbe = attrs.field(factory=LinearProbe)
@@ -154,21 +167,46 @@ class Experiment(ExperimentConfig):
     machine: Machine = attrs.field(factory=Machine)
     collection_processes: int = attrs.field(default=0, validator=ge(0))
 
+    # Validators run once all fields are set.
+
     @tasks.validator
     def _check_tasks(self, _attribute: attrs.Attribute, value: tuple[str, ...]) -> None:
         for name in value:
-            try:
-                get_task(name)
-            except KeyError as error:
-                raise ValueError(error.args[0]) from error
+            if name in TASKS:
+                continue
+            if self._benchmark_only:
+                try:
+                    get_task(name)
+                except KeyError as error:
+                    raise ValueError(f"{error.args[0]}; for your own data see gin/own_data.gin") from error
+            if name not in self.simulators and not self.evaluation.estimators:
+                raise ValueError(f"{name!r} has no simulator; give it one in simulators, or Evaluating.estimators")
 
     @bins.validator
     def _check_bins(self, _attribute: attrs.Attribute, value: tuple[int, ...]) -> None:
         for bins in value:
-            get_task("finger-spin").action_spec(bins)
+            if bins != 0 or self._benchmark_only:
+                get_task("finger-spin").action_spec(bins)
+
+    @simulators.validator
+    def _check_simulators(self, _attribute: attrs.Attribute, value: Mapping[str, Simulator]) -> None:
+        for name in value:
+            if name not in self.tasks:
+                raise ValueError(f"simulators wants names of tasks ({', '.join(self.tasks)}), got {name!r}")
+
+    @held_out.validator
+    def _check_held_out(self, _attribute: attrs.Attribute, value: float) -> None:
+        for estimator in self.evaluation.estimators:
+            if estimator.needs_held_out and not value:
+                raise ValueError(f"held_out wants a share over 0 for {type(estimator).__name__}, e.g. 0.1")
+
+    @property
+    def _benchmark_only(self) -> bool:
+        """Whether only the benchmark's tasks have the datasets asked for."""
+        return any(self.recipes[name].benchmark_only for name in self.tiers if name in self.recipes)
 
     @recipes.validator
-    def _check_recipes(self, _attribute: attrs.Attribute, value: Mapping[str, Tier]) -> None:
+    def _check_recipes(self, _attribute: attrs.Attribute, value: Mapping[str, Recipe]) -> None:
         for name in self.tiers:
             if name not in value:
                 near = difflib.get_close_matches(name, value, n=1)
@@ -191,6 +229,20 @@ class Experiment(ExperimentConfig):
             values = getattr(self, field)
             if len(set(values)) < len(values):
                 raise ValueError(f"{field} wants each value once, got {list(values)}")
+
+    def simulated(self, task: str) -> bool:
+        """Whether policies of a task are evaluated in a simulator."""
+        return task in TASKS or task in self.simulators
+
+    def dataset(self, cell: Cell) -> DatasetPlan:
+        """What a cell's dataset is.
+
+        Raises:
+            BehaviorError, StoreError, ValueError: when it cannot be made.
+        """
+        key = cell.key
+        plan = cell.tier.plan(key.tier, key.task, key.bins, self.transitions, self.data_seed)
+        return HoldingOut(plan, self.held_out, self.data_seed) if self.held_out else plan
 
     def cells(self) -> list[Cell]:
         """Every cell, cells that share data and ASM next to each other."""
@@ -225,7 +277,7 @@ class Experiment(ExperimentConfig):
             self,
             name=f"{self.name}-smoke",
             preset="smoke",
-            recipes={name: attrs.evolve(tier, transitions=400) for name, tier in self.recipes.items()},
+            recipes={name: recipe.smaller(400) for name, recipe in self.recipes.items()},
             pretraining=small(self.pretraining),
             pretrainings={name: small(pretraining) for name, pretraining in self.pretrainings.items()},
             training=attrs.evolve(self.training, gradient_steps=20, batch_size=32, report_every=5),
@@ -235,6 +287,7 @@ class Experiment(ExperimentConfig):
                 every_steps=None,
                 episodes=2,
                 episode_steps=50,
+                estimators=[each.smaller() for each in self.evaluation.estimators],  # type: ignore[misc]
             ),
         )
 

@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
 
-from harness.records import Reference, ReportMeta
+from harness.records import RETURN, Reference, ReportMeta, metric_name, setting_name
 from harness.statistics import policy_order, tier_order
 from harness.tables import algorithm_title
 
@@ -67,16 +68,19 @@ def figures(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[tuple[str, Figu
     """
     for values, panel in summary.groupby(PANEL, sort=True):
         preset, metric, algorithm, task, bins = values
-        reference = meta.references.get((str(task), int(bins)))
-        title = f"{task}, {bins} bins, {algorithm_title(preset, metric, algorithm)}"
+        title = f"{setting_name(task, bins)}, {algorithm_title(preset, metric, algorithm)}"
         stem = file_stem(task, f"{bins}bins", algorithm, preset, metric)
-        yield f"curves_{stem}", return_curves(panel, reference, title, _return_label(metric))
-        yield f"table_{stem}", heat_table(panel, title, _return_label(metric))
+        if metric == RETURN:
+            reference = meta.references.get((str(task), int(bins)))
+            yield f"curves_{stem}", return_curves(panel, reference, title, "Episode return")
+            yield f"table_{stem}", heat_table(panel, title, "Episode return")
+        elif panel["fraction"].nunique() > 1:
+            yield f"estimates_{stem}", return_curves(panel, None, title, metric_name(metric).capitalize())
 
 
 def file_stem(*parts: str) -> str:
     """Name of a figure's files; the last part is the metric, which goes without saying where it is ``return``."""
-    return "_".join(parts[:-1] if parts[-1] == "return" else parts)
+    return "_".join(parts[:-1] if parts[-1] == RETURN else parts)
 
 
 def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
@@ -139,8 +143,7 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
             for j, fraction in enumerate(fractions):
                 mean, half = _at(means, row, fraction), _at(halves, row, fraction)
                 text = "–" if np.isnan(mean) else f"{mean:.0f}" + ("" if np.isnan(half) else f" ± {half:.0f}")
-                dark = np.isnan(values[i, j]) or float(image.norm(float(values[i, j]))) > 0.55  # type: ignore[arg-type]
-                axes.text(j, i, text, ha="center", va="center", color="black" if dark else "white", fontsize=8)
+                axes.text(j, i, text, ha="center", va="center", color=ink(image, float(values[i, j])), fontsize=8)
         axes.set_xticks(range(len(fractions)), [f"{100 * fraction:g}%" for fraction in fractions])
         axes.set_yticks(range(len(rows)), [f"{policy}  {tier}" for policy, tier in rows])
         for i in range(1, len(rows)):
@@ -152,6 +155,11 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
         axes.set_title(f"{title}\n{ylabel.lower()}, mean ± half of the 95% interval", fontsize=10)
         figure.colorbar(image, ax=axes, label="normalized score" if normalized else ylabel, shrink=0.9)
     return figure
+
+
+def ink(image: AxesImage, value: float) -> str:
+    """Colour of a text that is readable on the cell of `value` of a heat table."""
+    return "black" if np.isnan(value) or float(image.norm(value)) > 0.55 else "white"  # type: ignore[arg-type]
 
 
 def light_grid(axes: Axes) -> None:
@@ -169,10 +177,6 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 def _at(table: pd.DataFrame, row: tuple[str, str], fraction: float) -> float:
     return float(table[fraction].get(row, float("nan")))
-
-
-def _return_label(metric: str) -> str:
-    return "Episode return" if metric == "return" else f"Estimated return ({metric})"
 
 
 def _reference_lines(axes: Axes, reference: Reference | None) -> None:

@@ -15,9 +15,20 @@ from spinrl.behaviors import BehaviorError
 from spinrl.checkpoint import CheckpointError
 from spinrl.data import CollectionError, StoreError
 from spinrl.machine import ResolvedMachine
+from spinrl.tasks import SimulatorError
 
 # What a cell may fail with for a reason that its message explains; anything else is a defect and is raised.
-EXPECTED = (CellError, StoreError, CollectionError, BehaviorError, ASMError, CheckpointError, MemoryError, OSError)
+EXPECTED = (
+    ASMError,
+    BehaviorError,
+    CellError,
+    CheckpointError,
+    CollectionError,
+    MemoryError,
+    OSError,
+    SimulatorError,
+    StoreError,
+)
 
 
 @attrs.frozen
@@ -48,9 +59,9 @@ def failure_text(error: BaseException) -> str:
 
 
 def run_grid(
-    experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, observer: Observer
+    experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, observer: Observer, *, fresh: bool = False
 ) -> list[CellOutcome]:
-    """Run `cells` in this process, in order.
+    """Run `cells` in this process, in order; from their checkpoints where there are any, unless `fresh`.
 
     Raises:
         KeyboardInterrupt: when the user stops; what was observed until then stands.
@@ -59,7 +70,7 @@ def run_grid(
     for number, cell in enumerate(cells):
         observer.cell_started(number, cell)
         try:
-            evaluations = run_cell(experiment, cell, machine, partial(observer.event, cell))
+            evaluations = run_cell(experiment, cell, machine, partial(observer.event, cell), fresh=fresh)
             outcome = CellOutcome(cell, tuple(evaluations), None)
         except EXPECTED as error:
             outcome = CellOutcome(cell, (), failure_text(error))

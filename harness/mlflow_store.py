@@ -137,5 +137,8 @@ class MlflowStore:
             run_id, datasets=[DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", context)])]
         )
 
+    def _reopen(self, run_id: str) -> None:
+        self.client.update_run(run_id, status="RUNNING")
+
     def _finish(self, run_id: str, *, status: str, end_time: int) -> None:
         self.client.set_terminated(run_id, status=status, end_time=end_time)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import attrs
 from rich.console import Console
 
 from harness.cell import (
     ASMReady,
+    Damaged,
     DatasetReady,
     Evaluated,
     Event,
@@ -15,16 +20,22 @@ from harness.cell import (
     Resumed,
     Trained,
 )
+from harness.dataset_figures import overview
 from harness.experiment import Cell, Experiment
+from harness.figures import save
 from harness.launch import CellOutcome, Observer
 from harness.progress import Progress
 from harness.provenance import git_commit
-from harness.records import CellKey, Evaluation, ReportMeta, to_frame
-from harness.runs import CellRun, ParentRun
+from harness.records import RETURN, CellKey, Evaluation, ReportMeta, metric_name, to_frame
+from harness.runs import CellRun, ParentRun, TrackedRun
 from harness.stages import CellStages
 from harness.statistics import normalized_score
 from spinrl.config import flatten
+from spinrl.data import Store
+from spinrl.data.description import action_statistics, episode_statistics
 from spinrl.machine import ResolvedMachine
+
+FIGURE_SAMPLE = 50_000  # transitions: enough to see the structure, little enough not to keep a run waiting
 
 
 @attrs.define
@@ -45,6 +56,7 @@ class RunObserver(Observer):
         progress: the live line.
         console: for lines that stay.
         meta: reference returns, for normalised scores.
+        finished: the evaluations of cells that are not run again.
 
     Attributes:
         results: every evaluation so far.
@@ -58,8 +70,10 @@ class RunObserver(Observer):
         progress: Progress,
         console: Console,
         meta: ReportMeta,
+        finished: Mapping[CellKey, Sequence[Evaluation]] | None = None,
     ) -> None:
-        self.results: list[tuple[CellKey, Evaluation]] = []
+        kept = finished or {}
+        self.results: list[tuple[CellKey, Evaluation]] = [(key, each) for key in kept for each in kept[key]]
         self._experiment = experiment
         self._machine = machine
         self._parent = parent
@@ -68,6 +82,7 @@ class RunObserver(Observer):
         self._meta = meta
         self._commit = git_commit()
         self._open: dict[CellKey, _Open] = {}
+        self._drawn: set[str] = set()  # fingerprints of datasets
 
     def cell_started(self, number: int, cell: Cell) -> None:
         experiment = self._experiment
@@ -96,15 +111,21 @@ class RunObserver(Observer):
             case DatasetReady():
                 run.tags({"dataset_fingerprint": event.fingerprint})
                 log_dataset(run, event, cell)
+                self._draw_dataset(event, cell)
             case ASMReady(fingerprint, seconds):
                 run.tags({"asm_fingerprint": fingerprint})
                 run.metrics({"time/asm_seconds": seconds}, 0)
             case FeaturesReady(seconds, num_bytes):
                 run.metrics({"time/embedding_seconds": seconds}, 0)
                 run.tags({"features_bytes": num_bytes})
-            case Resumed(step, evaluations):
+            case Damaged(message):
+                self._console.print(f"{label}: {message}", style="yellow", markup=False)
+                run.tags({"damaged": message})
+            case Resumed(step, evaluations, metrics):
                 self._console.print(f"{label}: goes on from gradient step {step:,}", markup=False, highlight=False)
                 run.tags({"resumed_from_step": step})
+                for each in metrics:
+                    run.metrics(each.values, each.step)
                 for evaluation in evaluations:
                     self._log_evaluation(cell.key, evaluation)
             case Metrics(step, values):
@@ -112,9 +133,9 @@ class RunObserver(Observer):
             case Evaluated(evaluation):
                 self._log_evaluation(cell.key, evaluation)
                 self._parent.results(to_frame(self.results, preset=self._experiment.preset), self._meta)
-                mean = sum(evaluation.returns) / len(evaluation.returns)
+                mean = f"{evaluation.mean:.1f}" if evaluation.metric == RETURN else f"{evaluation.mean:.4g}"
                 self._console.print(
-                    f"{label}: return {mean:.1f} at {evaluation.fraction:.0%} of the budget "
+                    f"{label}: {metric_name(evaluation.metric)} {mean} at {evaluation.fraction:.0%} of the budget "
                     f"({evaluation.gradient_step:,} steps, {evaluation.asm_seconds + evaluation.train_seconds:.0f} s)",
                     markup=False,
                     highlight=False,
@@ -132,17 +153,36 @@ class RunObserver(Observer):
 
     def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
         self.results.append((key, evaluation))
-        reference = self._meta.references.get((key.task, key.bins))
-        mean = sum(evaluation.returns) / len(evaluation.returns)
+        reference = self._meta.references.get((key.task, key.bins)) if evaluation.metric == RETURN else None
         self._open[key].run.evaluation(
-            evaluation, normalized_score(mean, reference.random, reference.expert) if reference else None
+            evaluation, normalized_score(evaluation.mean, reference.random, reference.expert) if reference else None
         )
+
+    def _draw_dataset(self, dataset: DatasetReady, cell: Cell) -> None:
+        """Log the dataset's figure to the parent, once for all cells that share it."""
+        if dataset.fingerprint in self._drawn:
+            return
+        self._drawn.add(dataset.fingerprint)
+        try:
+            log_dataset_figure(self._parent, dataset, _dataset_name(cell))
+        except Exception as error:  # whatever is wrong with a figure, it is no reason to end a run
+            said = f"{_dataset_name(cell)}: its figure could not be drawn: {error}"
+            self._console.print(said, style="yellow", markup=False, soft_wrap=True)
+
+
+def log_dataset_figure(run: TrackedRun, dataset: DatasetReady, name: str) -> None:
+    """What the dataset holds, as ``dataset/<name>.png`` and ``.svg``."""
+    store = Store.open(dataset.path)
+    figure = overview(episode_statistics(store), action_statistics(store, FIGURE_SAMPLE), name)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in save(figure, Path(folder), name):
+            run.hand_over(path, "dataset")
 
 
 def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
     """The store as an input of the run, by description."""
     run.dataset(
-        f"{cell.key.task}-{cell.key.bins}bins-{cell.key.tier}",
+        _dataset_name(cell),
         dataset.fingerprint,
         source=str(dataset.path),
         rows=dataset.rows,
@@ -152,3 +192,7 @@ def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
             "reward": "float32",
         },
     )
+
+
+def _dataset_name(cell: Cell) -> str:
+    return f"{cell.key.task}-{cell.key.bins}bins-{cell.key.tier}"

@@ -43,16 +43,47 @@ def html_page(
         images: SVG of every figure that `sections` names by its stem.
         invocations: what is shown as settings.
     """
+    return render(
+        meta.experiment,
+        {name: _distinct(table[name], order) for name, order in _FACTS},
+        sections,
+        images,
+        notes=NOTES,
+        invocations=invocations,
+    )
+
+
+def render(
+    title: str,
+    facts: Mapping[str, str],
+    sections: Sequence[Section],
+    images: Mapping[str, bytes],
+    *,
+    notes: Sequence[str],
+    invocations: Sequence[Invocation] = (),
+    text_columns: Callable[[pd.DataFrame], int] = text_columns,
+) -> str:
+    """A page of sections.
+
+    Args:
+        title: at the top.
+        facts: under it, by name.
+        sections: tables and figures.
+        images: SVG of every figure that `sections` names by its stem.
+        notes: at the end of the tables.
+        invocations: what is shown as settings.
+        text_columns: how many columns of a table, from the left, are text.
+    """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.globals.update(text_columns=text_columns, paper=PAPER, zip=zip)
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        experiment=meta.experiment,
-        facts={name: _distinct(table[name], order) for name, order in _FACTS},
+        experiment=title,
+        facts=facts,
         sections=sections,
         images={stem: "data:image/svg+xml;base64," + base64.b64encode(svg).decode() for stem, svg in images.items()},
-        notes=NOTES,
+        notes=notes,
         invocations=invocations,
     )
 

@@ -5,21 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 
+from harness.cell import CellError, build_environment
 from harness.experiment import Cell, Experiment
 from spinrl.asm import ASMError, FrozenASM, asm_folder
 from spinrl.behaviors import BehaviorError
-from spinrl.data import (
-    Rollout,
-    Store,
-    StoreError,
-    cached_tier,
-    collected,
-    features_bytes,
-    features_path,
-    home,
-    rollouts,
-)
-from spinrl.tasks import get_task
+from spinrl.data import DatasetPlan, Rollout, Store, StoreError, collected, features_bytes, features_path, home
+from spinrl.tasks import SimulatorError
 
 
 class PreflightError(Exception):
@@ -27,7 +18,7 @@ class PreflightError(Exception):
 
 
 def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Check that every dataset can be made and that the disk takes it.
+    """Check that every dataset can be made, that the disk takes it, and that simulators are of its tasks.
 
     Raises:
         PreflightError: in one line.
@@ -41,6 +32,12 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
             f"the datasets need {needed / 2**30:.1f} GiB in {root}, which has {free / 2**30:.1f} GiB free; "
             "set SPINRL_HOME to a larger disk, or lower Tier.transitions"
         )
+    for cell in {cell.key.task: cell for cell in cells if cell.key.task in experiment.simulators}.values():
+        try:
+            environment = build_environment(experiment, cell, plan_of(experiment, cell), episodes=1)
+        except (CellError, SimulatorError) as error:
+            raise PreflightError(str(error)) from error
+        environment.close()
 
 
 def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
@@ -52,26 +49,34 @@ def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
     needed = 0
     have: dict[Rollout, int] = {}
     for cell in {(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in cells}.values():
-        key = cell.key
-        try:
-            parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
-        except (BehaviorError, ValueError) as error:
-            raise PreflightError(f"tier {key.tier}: {error}") from error
-        task = get_task(key.task)
-        per_transition = 4 * task.observation_size + task.num_sub_actions * (1 if key.bins <= 256 else 2) + 14
-        needed += per_transition * (take_missing(parts, have) + sum(count for _, count in parts))
+        plan = plan_of(experiment, cell)
+        spec = plan.action_spec
+        per_transition = 4 * plan.observation_size + spec.num_sub_actions * (1 if spec.max_choices <= 256 else 2) + 14
+        # What is being collected is there twice for a while: as kept episodes, and as the store that they become.
+        needed += per_transition * (2 * take_missing(plan.parts, have) + plan.unwritten)
     return needed + sum(missing_features(experiment, cell) for cell in cells)
+
+
+def plan_of(experiment: Experiment, cell: Cell) -> DatasetPlan:
+    """The plan of the cell's dataset.
+
+    Raises:
+        PreflightError: when it cannot be made.
+    """
+    try:
+        return experiment.dataset(cell)
+    except (BehaviorError, StoreError, ValueError) as error:
+        raise PreflightError(f"tier {cell.key.tier}: {error}") from error
 
 
 def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | None:
     """The cell's dataset and ASM, if the cache holds both; damaged ones are for the cell to report."""
-    key = cell.key
     try:
-        store = cached_tier(key.tier, cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
+        store = experiment.dataset(cell).cached()
         if store is None:
             return None
         standardized = experiment.standardize_observations
-        identity = cell.pretraining.fingerprint(store.fingerprint, key.seed, standardized=standardized)
+        identity = cell.pretraining.fingerprint(store.fingerprint, cell.key.seed, standardized=standardized)
         return (store, FrozenASM.load(asm_folder(identity))) if asm_folder(identity).exists() else None
     except (StoreError, ASMError):
         return None
@@ -93,12 +98,9 @@ def missing_features(experiment: Experiment, cell: Cell) -> int:
 
 def features_needed(experiment: Experiment, cell: Cell) -> int:
     """Bytes of what the policy computes of the whole dataset; 0 for most policies."""
-    key = cell.key
-    shape = cell.policy.frozen_shape(cell.pretraining.encoder, get_task(key.task).action_spec(key.bins))
-    if shape is None:
-        return 0
-    parts = rollouts(cell.tier, key.task, key.bins, experiment.transitions, experiment.data_seed)
-    return features_bytes(sum(count for _, count in parts), shape)
+    plan = experiment.dataset(cell)
+    shape = cell.policy.frozen_shape(cell.pretraining.encoder, plan.action_spec)
+    return features_bytes(plan.transitions, shape) if shape else 0
 
 
 def take_missing(parts: Iterable[tuple[Rollout, int]], have: dict[Rollout, int]) -> int:

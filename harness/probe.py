@@ -39,6 +39,7 @@ from harness.launch import EXPECTED, failure_text
 from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, cached_asm, check
 from harness.progress import Progress
+from harness.records import setting_name
 from harness.run import add_experiment_options, both_signals_stop, common_tags, load_experiment
 from harness.runs import ROLE_TAG, TrackedRun
 from harness.stages import CellStages
@@ -170,7 +171,7 @@ def probe_cell(
     """
     label = _label(cell)
     report = partial(_tell, tracked, CellStages(progress, console, label))
-    store = prepare_dataset(experiment, cell, machine, report)
+    store, _ = prepare_dataset(experiment, cell, machine, report)
     trained = prepare_asm(experiment, cell, store, machine, report)
     random = FrozenASM.untrained(
         cell.pretraining.encoder, store.observation_size, store.action_spec, seed=cell.key.seed
@@ -206,7 +207,8 @@ def console_table(table: pd.DataFrame) -> RenderableType:
     parts: list[RenderableType] = []
     for (task, bins, tier), group in table.groupby(SETTING, sort=False):
         seeds, tested = group["seed"].nunique(), group["tested"].min()
-        title = f"{task}, {bins} bins, {tier}: {seeds} seed{'' if seeds == 1 else 's'}, {tested:,} held-out transitions"
+        counts = f"{seeds} seed{'' if seeds == 1 else 's'}, {tested:,} held-out transitions"
+        title = f"{setting_name(task, bins)}, {tier}: {counts}"
         rendered = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1))
         for name in ("ASM", "sees"):
             rendered.add_column(name)

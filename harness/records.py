@@ -6,6 +6,7 @@ Every table and figure is a pure function of these rows and of the reference ret
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import attrs
 import pandas as pd
 
+RETURN = "return"  # the metric that is a simulator's; all others are estimates
 CELL_COLUMNS = ("task", "bins", "tier", "policy", "algorithm", "seed")
 _DTYPES = {
     "task": str,
@@ -36,13 +38,23 @@ COLUMNS = tuple(_DTYPES)
 IDENTITY = ("preset", "metric", *CELL_COLUMNS)  # what makes two row sets the same cell's
 
 
+def metric_name(metric: str) -> str:
+    """What a metric is, in words."""
+    return "return" if metric == RETURN else f"estimated {metric.replace('_', ' ')}"
+
+
+def setting_name(task: str, bins: int) -> str:
+    """A task and its number of bins in words."""
+    return f"{task}, {bins} bins" if int(bins) else task
+
+
 @attrs.frozen(kw_only=True)
 class CellKey:
     """One cell of the grid.
 
     Attributes:
         task: as in `spinrl.tasks`, e.g. ``humanoid-stand``.
-        bins: choices of each sub-action.
+        bins: choices of each sub-action; 0 where they are the dataset's own.
         tier: of the dataset, e.g. ``medium-expert``.
         policy: short name, e.g. ``spin``.
         algorithm: short name, e.g. ``iql``.
@@ -58,7 +70,8 @@ class CellKey:
 
     def label(self) -> str:
         """Short text for progress lines and run names."""
-        return f"{self.task}/{self.bins} {self.tier} {self.policy}-{self.algorithm} s{self.seed}"
+        setting = f"{self.task}/{self.bins}" if self.bins else self.task
+        return f"{setting} {self.tier} {self.policy}-{self.algorithm} s{self.seed}"
 
 
 def _floats(values: Iterable[float]) -> tuple[float, ...]:
@@ -67,12 +80,13 @@ def _floats(values: Iterable[float]) -> tuple[float, ...]:
 
 @attrs.frozen(kw_only=True)
 class Evaluation:
-    """The returns of one evaluation, and what had been spent when it began to be made.
+    """The returns of one evaluation, or one estimate of them, and what had been spent when it began to be made.
 
     Attributes:
         gradient_step: policy updates so far.
         fraction: of the budget of gradient steps, 0 to 1.
         returns: one per episode.
+        metric: what they are: a simulator's `RETURN`, or the name of an estimate.
         asm_seconds: ASM pre-training; 0 for a policy that uses none, the original cost for a cached one.
         train_seconds: of training so far, evaluations not counted.
         evaluation_seconds: of all evaluations so far, this one included.
@@ -84,6 +98,12 @@ class Evaluation:
     asm_seconds: float
     train_seconds: float
     evaluation_seconds: float
+    metric: str = RETURN
+
+    @property
+    def mean(self) -> float:
+        """Over episodes."""
+        return math.fsum(self.returns) / len(self.returns)
 
     def to_plain(self) -> dict[str, Any]:
         """JSON-able fields."""
@@ -171,13 +191,12 @@ class Invocation:
         return [(name, text) for name, text in named if text.strip()]
 
 
-def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str, metric: str = "return") -> pd.DataFrame:
-    """One row an episode.
+def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str) -> pd.DataFrame:
+    """One row an episode; ``metric`` says what its ``return`` holds.
 
     Args:
         results: evaluations with the cell that they belong to, in any order.
         preset: scale that the results were made at (``laptop``, ``paper``); every result names it.
-        metric: what ``return`` holds: a simulator's ``return``, or the name of an off-policy estimate.
     """
     rows = [
         {
@@ -186,7 +205,6 @@ def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str, metr
             "episode": episode,
             "return": value,
             "preset": preset,
-            "metric": metric,
         }
         for key, evaluation in results
         for episode, value in enumerate(evaluation.returns)
@@ -195,9 +213,9 @@ def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str, metr
 
 
 def from_frame(frame: pd.DataFrame) -> list[tuple[CellKey, Evaluation]]:
-    """The inverse of `to_frame` (preset and metric are left behind), in order of cell and gradient step."""
+    """The inverse of `to_frame` (the preset is left behind), in order of cell, gradient step and metric."""
     results = []
-    for values, rows in frame.groupby([*CELL_COLUMNS, "gradient_step"], sort=True):
+    for values, rows in frame.groupby([*CELL_COLUMNS, "gradient_step", "metric"], sort=True):
         first = rows.iloc[0]
         key = CellKey(**{name: _plain(value) for name, value in zip(CELL_COLUMNS, values, strict=False)})
         evaluation = Evaluation(
@@ -207,6 +225,7 @@ def from_frame(frame: pd.DataFrame) -> list[tuple[CellKey, Evaluation]]:
             asm_seconds=float(first["asm_seconds"]),
             train_seconds=float(first["train_seconds"]),
             evaluation_seconds=float(first["evaluation_seconds"]),
+            metric=str(first["metric"]),
         )
         results.append((key, evaluation))
     return results

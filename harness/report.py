@@ -18,17 +18,18 @@ from harness.comparison_figures import comparison_figures
 from harness.comparisons import asymptotic_runs
 from harness.figures import figures, save
 from harness.page import html_page
-from harness.records import Invocation, ReportMeta, to_csv
+from harness.records import RETURN, Invocation, ReportMeta, to_csv
 from harness.sections import NOTES, Section, sections
 from harness.statistics import summarize
-from harness.tables import half_width, matrix_tables, setting_tables, text_columns
+from harness.tables import estimate_tables, half_width, matrix_tables, setting_tables, text_columns
 
 
 def console_report(table: pd.DataFrame, meta: ReportMeta) -> RenderableType:
     """The numbers of each task and the averages over tasks, for a terminal of 80 columns and more."""
     parts: list[RenderableType] = []
     summary = summarize(table, meta)
-    for title, rows in chain(setting_tables(summary, half_width), matrix_tables(summary)):
+    returns = summary[summary["metric"] == RETURN]
+    for title, rows in chain(setting_tables(returns, half_width), matrix_tables(returns), estimate_tables(summary)):
         parts += [Text(title, style="bold"), _console_table(rows)]
     if not parts:
         return Text(f"experiment {meta.experiment}: no evaluation has been stored yet")
@@ -57,7 +58,10 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
     summary = summarize(table, meta)
     paths, stems = [], []
-    for stem, figure in chain(comparison_figures(summary, asymptotic_runs(table, meta)), figures(summary, meta)):
+    returns = table[table["metric"] == RETURN], summary[summary["metric"] == RETURN]
+    for stem, figure in chain(
+        comparison_figures(returns[1], asymptotic_runs(returns[0], meta)), figures(summary, meta)
+    ):
         paths += save(figure, directory, stem)
         stems.append(stem)
     parts = sections(table, summary, meta, stems)

@@ -8,8 +8,10 @@ Examples:
   python -m harness.run --gin gin/spin_humanoid.gin --gin gin/policies/all.gin --jobs 2
   python -m harness.run --list
 
-Later --gin files and --set override earlier ones. Exit code: 0 when every cell finished, 1 when one failed,
-2 when something given was wrong (nothing has been trained then), 130 when stopped by Ctrl-C.
+Later --gin files and --set override earlier ones. The same command again after any interruption goes on where it was:
+finished cells are kept, the others go on from their checkpoints, in the same runs of MLflow; --fresh starts over.
+Exit code: 0 when every cell finished, 1 when one failed, 2 when something given was wrong (nothing has been trained
+then), 130 when stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from filelock import FileLock
 from rich.console import Console
 
 from harness.cost import Cost, estimate_cost, memory_needed
@@ -39,11 +43,12 @@ from harness.progress import Progress, duration
 from harness.provenance import git_commit, versions
 from harness.records import Invocation, Reference, ReportMeta, to_frame
 from harness.report import console_report, write_report
+from harness.study import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
 from harness.tracking import Tracker, TrackingError
 from harness.workers import run_side_by_side
 from spinrl.config import ConfigError, Resolved, flatten, format_registry, load
 from spinrl.machine import ResolvedMachine
-from spinrl.tasks import get_task
+from spinrl.tasks import TASKS, get_task
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
         type=_at_least_one,
         metavar="N",
         help="cells side by side (default: what cores and memory carry)",
+    )
+    made.add_argument(
+        "--fresh", action="store_true", help="start over, where an interrupted run of the same would be gone on with"
     )
     made.add_argument("--smoke", action="store_true", help="the same grid at sizes that take seconds a cell")
     return made
@@ -157,7 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrackingError as error:
         print(error, file=sys.stderr)
         return 2
-    return run(experiment, resolved, machine, cost, tracker, console, jobs, command_line(options))
+    with contextlib.ExitStack() as held:
+        command = command_line(options)
+        return run(experiment, resolved, machine, cost, tracker, console, jobs, command, held, fresh=options.fresh)
 
 
 def run(
@@ -169,27 +179,44 @@ def run(
     console: Console,
     jobs: int,
     command: str,
+    held: contextlib.ExitStack,
+    *,
+    fresh: bool = False,
 ) -> int:
-    """Run the grid under an open tracker, `jobs` cells side by side; returns the exit code."""
+    """Run the grid under an open tracker, `jobs` cells side by side; returns the exit code.
+
+    Unless `fresh`, an interrupted run of the same configuration is gone on with. Its lock is given back with `held`.
+    """
     cells = experiment.cells()
     started = time.monotonic()
+    study = study_key(experiment)
+    interrupted, lock = (None, None) if fresh else interrupted_study(tracker, study, resolved.resolved, console)
+    kept = interrupted.finished if interrupted else {}
+    todo = [cell for cell in cells if cell.key not in kept]
     meta = ReportMeta(
         experiment=experiment.name,
         references={
             (task, bins): Reference(get_task(task).random_return(bins), get_task(task).expert_return(bins))
             for task in experiment.tasks
             for bins in experiment.bins
+            if task in TASKS and bins  # of the user's own data nothing is known
         },
     )
+    cost = cost.of(cell.key.label() for cell in todo)
     plan = [(stage.cell, stage.stage, stage.seconds) for stage in cost.stages]
     console.print(
-        f"{len(cells)} cells, {jobs} side by side, about {duration(cost.elapsed(jobs))} with {machine.threads} threads "
+        f"{len(todo)} cells, {jobs} side by side, about {duration(cost.elapsed(jobs))} with {machine.threads} threads "
         f"each on {machine.device} "
         f"({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
     )
     name = f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in cells))}"
     began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    tags = {"command": command, **common_tags(experiment, machine)}
+    tags = {
+        "command": command,
+        STUDY_TAG: study,
+        HOST_TAG: socket.gethostname(),
+        **common_tags(experiment, machine),
+    }
     parent = tracker.start_parent(
         name,
         params=flatten(experiment),
@@ -197,17 +224,20 @@ def run(
         given_text=resolved.given,
         resolved_text=resolved.resolved,
         cells=[cell.key for cell in cells],
+        interrupted=interrupted,
     )
+    if lock := lock or hold(parent.key):
+        held.callback(lock.release)
     outcomes: list[CellOutcome] = []
     status, code = "FINISHED", 0
-    progress = Progress(len(cells), console, plan=plan, parallel=jobs)
-    observer = RunObserver(experiment, machine, parent, progress, console, meta)
+    progress = Progress(len(todo), console, plan=plan, parallel=jobs)
+    observer = RunObserver(experiment, machine, parent, progress, console, meta, kept)
     try:
         with both_signals_stop(), progress:
             if jobs == 1:
-                outcomes = run_grid(experiment, cells, machine, observer)
+                outcomes = run_grid(experiment, todo, machine, observer, fresh=fresh)
             else:
-                outcomes = run_side_by_side(experiment, cells, machine, observer, jobs)
+                outcomes = run_side_by_side(experiment, todo, machine, observer, jobs, fresh=fresh)
         if any(outcome.failure for outcome in outcomes):
             status, code = "FAILED", 1
     except KeyboardInterrupt:
@@ -228,7 +258,7 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         for path in write_report(table, meta, Path(folder), [itself]):
             parent.hand_over(path, "report")
-    parent.metrics({"time/total_seconds": time.monotonic() - started}, 0)
+    parent.metrics({"time/total_seconds": time.monotonic() - started}, parent.session)
     parent.finish(status)
     console.print(console_report(table, meta))
     for outcome in outcomes:
@@ -239,6 +269,27 @@ def run(
         console.print(unsent, style="yellow", markup=False)
     console.print(f"took {duration(time.monotonic() - started)}; to compare runs: [bold]{tracker.ui_line()}[/bold]")
     return code
+
+
+def interrupted_study(
+    tracker: Tracker, study: str, resolved_text: str, console: Console
+) -> tuple[Interrupted | None, FileLock | None]:
+    """What there is to go on with, and its lock; says so, and what makes this another study than the one before."""
+    client, experiment_id = tracker.store.client, tracker.store.experiment_id
+    found = find_interrupted(client, experiment_id, study)
+    if found:
+        interrupted, lock = found
+        console.print(
+            f"going on with an interrupted run: {len(interrupted.finished)} cells are finished, "
+            f"{len(interrupted.cells)} were begun (--fresh starts over)",
+            highlight=False,
+        )
+        return interrupted, lock
+    changed = changes_since(client, experiment_id, study, resolved_text)
+    if changed:
+        console.print("the last run was interrupted; this one starts anew, since it is configured otherwise:")
+        console.print("\n".join(f"  {line}" for line in changed), markup=False, highlight=False, soft_wrap=True)
+    return None, None
 
 
 def print_dry_run(

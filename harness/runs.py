@@ -28,6 +28,21 @@ META_FILE = "report_meta.json"
 STATUSES = ("FINISHED", "KILLED", "FAILED")
 
 
+@attrs.frozen
+class EarlierRun:
+    """A run that is there already.
+
+    Attributes:
+        key: that the harness gave it.
+        run_id: MLflow's.
+        last_steps: the highest step of each of its metrics; what is not beyond it has been logged.
+    """
+
+    key: str
+    run_id: str
+    last_steps: Mapping[str, int]
+
+
 @attrs.define(kw_only=True, eq=False)
 class TrackedRun:
     """A run that is being written. Every method returns at once; a background thread does the sending."""
@@ -37,6 +52,7 @@ class TrackedRun:
     key: str
     name: str
     finished: bool = False
+    last_steps: dict[str, int] = attrs.field(factory=dict)  # of each metric, of earlier invocations too
 
     @property
     def run_id(self) -> str | None:
@@ -56,9 +72,20 @@ class TrackedRun:
         self._put("create", name=self.name, start_time=_now(), tags=all_tags, parent=parent)
         self._put("batch", params={name: str(value) for name, value in params.items()})
 
+    def go_on(self, earlier: EarlierRun) -> None:
+        """Be a run that is there already: what it has is not logged again."""
+        self.key = earlier.key
+        self.last_steps = dict(earlier.last_steps)
+        self.store.run_ids[earlier.key] = earlier.run_id
+        self._put("reopen")
+
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log metrics at a gradient step. NaN stays NaN; an infinite value, which MLflow has not, becomes a tag."""
-        time_, numbers = _now(), {name: float(value) for name, value in values.items()}
+        """Log metrics at a gradient step, each once a step and in rising order: what a resumed training repeats is not
+        logged again. NaN stays NaN; an infinite value, which MLflow has not, becomes a tag.
+        """
+        time_ = _now()
+        numbers = {name: float(value) for name, value in values.items() if step > self.last_steps.get(name, -1)}
+        self.last_steps.update(dict.fromkeys(numbers, step))
         self.outbox.put_metrics(
             self.key,
             # JSON has no NaN: it travels as text.
@@ -158,11 +185,10 @@ class CellRun(TrackedRun):
 
     def evaluation(self, evaluation: Evaluation, normalized_score: float | None = None) -> None:
         """Log one evaluation at its gradient step; the score is left out where there is no reference return."""
-        returns = evaluation.returns
-        mean = math.fsum(returns) / len(returns)
+        returns, metric, mean = evaluation.returns, evaluation.metric, evaluation.mean
         values = {
-            "eval/return_mean": mean,
-            "eval/return_std": math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns)),
+            f"eval/{metric}_mean": mean,
+            f"eval/{metric}_std": math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns)),
             "eval/budget_fraction": evaluation.fraction,
             "time/asm_seconds": evaluation.asm_seconds,
             "time/train_seconds": evaluation.train_seconds,
@@ -172,7 +198,7 @@ class CellRun(TrackedRun):
             values["eval/normalized_score"] = normalized_score
         self.metrics(values, evaluation.gradient_step)
         # The UI folds children away and charts parents alone: without this its first page would compare nothing.
-        overview = self.parent.overview_name(self.cell)
+        overview = self.parent.overview_name(self.cell, metric)
         if overview is not None:
             self.parent.metrics({overview: mean}, evaluation.gradient_step)
 
@@ -182,14 +208,18 @@ class ParentRun(TrackedRun):
     """The run of one invocation.
 
     Attributes:
-        planned: all cells of the invocation.
+        planned: all cells of the study.
         cells: the runs of those that have started.
+        earlier: runs of cells that an earlier invocation began and did not finish.
+        session: how many invocations have worked on the study, this one included.
     """
 
     planned: Sequence[CellKey] = ()
     cells: list[CellRun] = attrs.field(factory=list)
+    earlier: Mapping[CellKey, EarlierRun] = attrs.field(factory=dict)
+    session: int = 1
 
-    def overview_name(self, cell: CellKey) -> str | None:
+    def overview_name(self, cell: CellKey, metric: str = "return") -> str | None:
         """Metric of this run that shows a cell's return: ``return/`` with the tier and whatever else varies.
 
         So invocations that differ in the policy share their charts, one a tier. None for a cell not planned.
@@ -199,7 +229,7 @@ class ParentRun(TrackedRun):
         varying = [
             name for name in CELL_COLUMNS if name == "tier" or len({getattr(key, name) for key in self.planned}) > 1
         ]
-        return "return/" + " ".join(str(getattr(cell, name)) for name in varying)
+        return f"{metric}/" + " ".join(str(getattr(cell, name)) for name in varying)
 
     def start_cell(self, cell: CellKey, *, params: Mapping[str, Any], tags: Mapping[str, Any]) -> CellRun:
         """Start the child run of a cell; the cell's own fields become params and tags."""
@@ -207,7 +237,11 @@ class ParentRun(TrackedRun):
         run = CellRun(
             store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=cell.label(), cell=cell, parent=self
         )
-        run.create({ROLE_TAG: "cell", **fields, **tags}, {**fields, **params}, parent=self.key)
+        if cell in self.earlier:
+            run.go_on(self.earlier[cell])
+            run.tags(tags)
+        else:
+            run.create({ROLE_TAG: "cell", **fields, **tags}, {**fields, **params}, parent=self.key)
         self.cells.append(run)
         return run
 
@@ -221,7 +255,7 @@ class ParentRun(TrackedRun):
         for cell in self.cells:
             cell.finish(status)
         if not self.finished:
-            self.metrics({"time/logging_seconds": self.outbox.busy_seconds}, 0)
+            self.metrics({"time/logging_seconds": self.outbox.busy_seconds}, self.session)
         TrackedRun.finish(self, status)
 
 

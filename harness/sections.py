@@ -8,12 +8,13 @@ import attrs
 import pandas as pd
 
 from harness.comparisons import asymptotic_runs, best_checkpoint_runs
-from harness.records import ReportMeta
+from harness.records import RETURN, ReportMeta
 from harness.statistics import REFERENCE_POLICY
 from harness.tables import (
     NamedTable,
     aggregate_tables,
     bounded,
+    estimate_tables,
     improvement_tables,
     matrix_tables,
     paper_tables,
@@ -47,6 +48,13 @@ _ASM = "Return at the full budget against the length of ASM pre-training, beside
 _BEST = (
     "Not asymptotic: of each finished run its best evaluation, wherever in the budget, judged by the episodes that it "
     "was chosen by. This flatters, and more the more evaluations there are; compare it with nothing above."
+)
+_ESTIMATES = (
+    "Estimates from data alone, not returns of a simulator. Fitted Q: discounted return from the first states, as a "
+    "network learned it from the data; it errs where the policy leaves the data. Log-likelihood: of the actions of "
+    "held-out episodes, in nats for a joint action; it says how well the behaviour is predicted, not how good it is. "
+    "Kendall's τ is 1 where an estimate orders the policies as their returns do; regret is the return lost by choosing "
+    "the policy with the best estimate."
 )
 
 
@@ -83,6 +91,8 @@ def _all(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Se
     def drawn(*kinds: str) -> list[str]:
         return [stem for stem in stems if stem.startswith(kinds)]
 
+    with_estimates, returned = summary, table["metric"] == RETURN
+    table, summary = table[returned], summary[summary["metric"] == RETURN]
     finished, best = asymptotic_runs(table, meta), best_checkpoint_runs(table, meta)
     overall = [*aggregate_tables(finished, "asymptotic"), *improvement_tables(finished)]
     yield Section("Beside the paper", _PAPER, list(paper_tables(summary)))
@@ -91,4 +101,5 @@ def _all(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Se
     yield Section("Learning curves", _CURVES, [], drawn("curves_", "table_"))
     yield Section("Length of ASM pre-training", _ASM, [], drawn("asm_"))
     yield Section("Each task over the budget", "", list(setting_tables(summary, bounded)))
+    yield Section("Estimates", _ESTIMATES, list(estimate_tables(with_estimates)), drawn("estimates_"))
     yield Section("Best checkpoint", _BEST, list(aggregate_tables(best, "best_checkpoint")))

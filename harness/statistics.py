@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.records import ReportMeta
+from harness.records import RETURN, ReportMeta
 
 SETTING = ("preset", "metric", "algorithm", "task", "bins", "tier")  # what policies are compared within
 LINE = (*SETTING, "policy")
@@ -103,7 +103,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
         resampled = units(group["return"], group["seed"])
         interval = bootstrap_interval([resampled], rng)
         by_seed = group.groupby("seed")[["asm_seconds", "train_seconds", "evaluation_seconds"]].first().mean()
-        reference = meta.references.get((line["task"], int(line["bins"])))
+        reference = meta.references.get((line["task"], int(line["bins"]))) if line["metric"] == RETURN else None
         rows.append(
             {
                 **line,

@@ -9,7 +9,16 @@ from typing import Any
 import pandas as pd
 
 from harness import published
-from harness.comparisons import aggregate, early_share, improvement_matrix, minutes_to_target, per_task, strata
+from harness.comparisons import (
+    aggregate,
+    agreement,
+    early_share,
+    improvement_matrix,
+    minutes_to_target,
+    per_task,
+    strata,
+)
+from harness.records import RETURN, metric_name, setting_name
 from harness.statistics import LINE, Interval, policy_order, tier_by_policy, tier_order, time_to_target
 
 GROUP = ["preset", "metric", "algorithm"]  # never averaged over
@@ -28,7 +37,7 @@ def setting_tables(summary: pd.DataFrame, interval: Callable[[Any], str]) -> Ite
     """
     for values, group in summary.groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
-        setting = f"{task}, {bins} bins, {algorithm_title(*rest)}"
+        setting = f"{setting_name(task, bins)}, {algorithm_title(*rest)}"
         yield f"{setting}: mean return by share of the budget, {_counts(group)}", _by_fraction(group, interval)
         if group["normalized"].notna().any():
             yield f"{setting}: normalized score", _by_fraction(group, lambda row: _number(row.normalized))
@@ -52,7 +61,7 @@ def paper_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
 
     They are of the paper's algorithm, and of simulated returns, alone.
     """
-    chosen = summary[(summary["metric"] == "return") & (summary["algorithm"] == published.ALGORITHM)]
+    chosen = summary[(summary["metric"] == RETURN) & (summary["algorithm"] == published.ALGORITHM)]
     for values, group in chosen.groupby(GROUP, sort=True):
         standard = group[group["bins"] == published.BINS]
         title, over = algorithm_title(*values), f"ours over {_datasets(standard)}"
@@ -124,14 +133,35 @@ def improvement_tables(runs: pd.DataFrame) -> Iterator[NamedTable]:
         yield title, pd.DataFrame(rows, columns=["policy", *matrix.columns])
 
 
+def estimate_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
+    """What was estimated without a simulator, and how that orders the policies where there are returns as well.
+
+    Args:
+        summary: of `harness.statistics.summarize`, with returns and estimates.
+    """
+    for values, group in summary[summary["metric"] != RETURN].groupby(SETTING_TITLE, sort=True):
+        task, bins, *rest = values
+        title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}, {_counts(group)}"
+        yield title, _by_fraction(group, lambda row: _bounded(Interval(row.mean, row.low, row.high), 2))
+    compared = agreement(summary)
+    if not compared.empty:
+        rows = [
+            [row.task, row.bins, row.tier, row.algorithm, metric_name(row.metric), row.policies,
+             _number(row.tau, 2), _number(row.regret)]
+            for row in compared.itertuples()
+        ]  # fmt: skip
+        columns = ["task", "bins", "tier", "algorithm", "estimate", "policies", "Kendall's τ", "regret"]
+        yield "Order of the policies by estimate and by return", pd.DataFrame(rows, columns=columns)
+
+
 def text_columns(rows: pd.DataFrame) -> int:
     """How many columns, from the left, name what a row is of."""
-    return sum(str(column) in ("policy", "tier", "task", "bins") for column in rows.columns)
+    return sum(str(column) in ("policy", "tier", "task", "bins", "algorithm", "estimate") for column in rows.columns)
 
 
 def algorithm_title(preset: str, metric: str, algorithm: str) -> str:
     """What is never averaged over, in words."""
-    return f"{algorithm.upper()}, {preset} preset" + ("" if metric == "return" else f", {metric}")
+    return f"{algorithm.upper()}, {preset} preset" + ("" if metric == RETURN else f", {metric_name(metric)}")
 
 
 def bounded(row: Any) -> str:
@@ -153,7 +183,7 @@ def _bounded(interval: Interval, digits: int = 1) -> str:
 
 def _datasets(group: pd.DataFrame) -> str:
     settings = group[["task", "bins"]].drop_duplicates().itertuples(index=False)
-    return ", ".join(f"{task}, {bins} bins" for task, bins in settings)
+    return ", ".join(setting_name(task, bins) for task, bins in settings)
 
 
 def _counts(group: pd.DataFrame) -> str:

@@ -19,6 +19,7 @@ from harness.mlflow_store import MlflowStore
 from harness.outbox import Outbox
 from harness.records import CellKey
 from harness.runs import ROLE_TAG, CellRun, ParentRun
+from harness.study import SESSION_TAG, Interrupted
 
 __all__ = ["CellRun", "ParentRun", "Tracker", "TrackingError"]
 
@@ -76,8 +77,9 @@ class Tracker:
         given_text: str,
         resolved_text: str,
         cells: Sequence[CellKey] = (),
+        interrupted: Interrupted | None = None,
     ) -> ParentRun:
-        """Start the run of one invocation and log its configuration.
+        """Start the run of a study and log its configuration, or go on with one that was interrupted.
 
         Args:
             name: shown in the UI.
@@ -85,12 +87,18 @@ class Tracker:
             tags: preset, git_commit and the like.
             given_text: the gin files and bindings as given, logged as ``config/given.gin``.
             resolved_text: every value, logged as ``config/resolved.gin``.
-            cells: all that the invocation will run; their returns are shown on the parent too.
+            cells: all of the study; their returns are shown on the parent too.
+            interrupted: what to go on with, of the same configuration.
         """
         run = ParentRun(store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=name, planned=tuple(cells))
-        run.create({ROLE_TAG: "experiment", **tags}, params, parent=None)
-        run.text("config/given.gin", given_text)
-        run.text("config/resolved.gin", resolved_text)
+        if interrupted:
+            run.earlier, run.session = interrupted.cells, interrupted.session + 1
+            run.go_on(interrupted.parent)
+            run.tags({**tags, SESSION_TAG: run.session})
+        else:
+            run.create({ROLE_TAG: "experiment", **tags}, params, parent=None)
+            run.text("config/given.gin", given_text)
+            run.text("config/resolved.gin", resolved_text)
         self.outbox.flush(10.0)
         return run
 

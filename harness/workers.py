@@ -37,18 +37,18 @@ class _Ended:
 class _Worker:
     """One process and the cell that it is running."""
 
-    def __init__(self, experiment: dict[str, Any], machine: ResolvedMachine) -> None:
+    def __init__(self, experiment: dict[str, Any], machine: ResolvedMachine, fresh: bool) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, experiment, machine), name="spinrl-cell")
+        self.process = context.Process(target=_serve, args=(theirs, experiment, machine, fresh), name="spinrl-cell")
         self.process.start()
         theirs.close()
         self.number: int | None = None
 
-    def give(self, number: int) -> None:
-        """Have it run a cell."""
+    def give(self, number: int, position: int) -> None:
+        """Have it run cell `number`, which is the one at `position` of the whole grid."""
         self.number = number
-        self.pipe.send(number)
+        self.pipe.send(position)
 
     def stop(self) -> None:
         """End it: at once where it is running a cell, else by its own exit."""
@@ -72,16 +72,23 @@ class _Worker:
 
 
 def run_side_by_side(
-    experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, observer: Observer, jobs: int
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    machine: ResolvedMachine,
+    observer: Observer,
+    jobs: int,
+    *,
+    fresh: bool = False,
 ) -> list[CellOutcome]:
     """Run `cells` in `jobs` processes; one that fails or dies does not take the others along.
 
     Args:
         experiment: the grid.
-        cells: all of its cells.
+        cells: those of its cells that are to be run.
         machine: of each process, with its share of the threads.
         observer: told everything, in this process and thread.
         jobs: processes.
+        fresh: begin cells anew that have a checkpoint.
 
     Returns:
         The outcome of each cell, in the order of `cells`.
@@ -90,16 +97,17 @@ def run_side_by_side(
         KeyboardInterrupt: when the user stops; what was observed until then stands.
     """
     plain = to_plain(experiment)
+    positions = {cell.key: position for position, cell in enumerate(experiment.cells())}
     waiting = deque(range(len(cells)))
     outcomes: dict[int, CellOutcome] = {}
-    workers = [_Worker(plain, machine) for _ in range(min(jobs, len(cells)))]
+    workers = [_Worker(plain, machine, fresh) for _ in range(min(jobs, len(cells)))]
 
     def give_next(worker: _Worker) -> None:
         worker.number = None
         if waiting:
             number = waiting.popleft()
             observer.cell_started(number, cells[number])
-            worker.give(number)
+            worker.give(number, positions[cells[number].key])
 
     def ended(number: int, result: _Ended) -> None:
         outcomes[number] = CellOutcome(cells[number], result.evaluations, result.failure)
@@ -119,7 +127,7 @@ def run_side_by_side(
                     ended(number, _Ended((), worker.death()))
                     workers.remove(worker)
                     if waiting:
-                        workers.append(_Worker(plain, machine))
+                        workers.append(_Worker(plain, machine, fresh))
                         give_next(workers[-1])
                     continue
                 if isinstance(message, _Ended):
@@ -135,8 +143,8 @@ def run_side_by_side(
     return [outcomes[number] for number in sorted(outcomes)]
 
 
-def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine) -> None:
-    """Body of a worker: run the cells whose numbers come, until the pipe closes."""
+def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine, fresh: bool) -> None:
+    """Body of a worker: run the cells whose positions come, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.signal(signal.SIGTERM, _leave)
     experiment = from_plain(plain)
@@ -144,10 +152,10 @@ def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine) ->
     cells = experiment.cells()
     while True:
         try:
-            number = pipe.recv()
+            position = pipe.recv()
         except EOFError:
             return
-        pipe.send(_run(experiment, cells[number], machine, partial(_tell, pipe)))
+        pipe.send(_run(experiment, cells[position], machine, partial(_tell, pipe), fresh))
 
 
 def _leave(number: int, _frame: object) -> None:
@@ -161,9 +169,9 @@ def _tell(pipe: Connection, event: Event) -> None:
         pipe.recv()  # the file it names is deleted once the parent has taken it
 
 
-def _run(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Any) -> _Ended:
+def _run(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Any, fresh: bool) -> _Ended:
     try:
-        return _Ended(tuple(run_cell(experiment, cell, machine, report)), None)
+        return _Ended(tuple(run_cell(experiment, cell, machine, report, fresh=fresh)), None)
     except EXPECTED as error:
         return _Ended((), failure_text(error))
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,37 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # bytes that are no pickle make the unpickler fail in any way there is
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error
+
+
+def save_latest(state: dict[str, Any], path: Path) -> None:
+    """As `save`, and keep the checkpoint before it beside it.
+
+    Raises:
+        CheckpointError: as `save`.
+    """
+    beside = path.with_name(f".{path.name}.next")
+    save(state, beside)
+    # A kill between the two leaves the previous one, and the next one under its other name.
+    if path.exists():
+        os.replace(path, _previous(path))
+    os.replace(beside, path)
+
+
+def load_latest(path: Path, on_damage: Callable[[CheckpointError], None]) -> dict[str, Any] | None:
+    """The latest checkpoint that can be read of those that `save_latest` left; None where there is none.
+
+    Args:
+        path: of the latest.
+        on_damage: is told of each that cannot be read, before the one before it is tried.
+    """
+    for each in (path, _previous(path)):
+        if each.exists():
+            try:
+                return load(each)
+            except CheckpointError as error:
+                on_damage(error)
+    return None
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-previous{path.suffix}")

@@ -40,3 +40,18 @@ def test_damage_is_named(tmp_path, damage):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"c\.pt does not exist"):
         checkpoint.load(tmp_path / "c.pt")
+
+
+def test_the_latest_readable_checkpoint_is_loaded(tmp_path):
+    path, damaged = tmp_path / "c.pt", []
+    assert checkpoint.load_latest(path, damaged.append) is None
+    for step in range(3):
+        checkpoint.save_latest({"step": step}, path)
+        assert checkpoint.load_latest(path, damaged.append) == {"step": step}
+    assert len(list(tmp_path.iterdir())) == 2 and not damaged
+
+    path.write_bytes(path.read_bytes()[:-50])
+    assert checkpoint.load_latest(path, damaged.append) == {"step": 1}
+    assert [str(path) in str(error) for error in damaged] == [True]
+    path.unlink()  # as a kill between the two renames leaves it
+    assert checkpoint.load_latest(path, damaged.append) == {"step": 1}

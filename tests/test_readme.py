@@ -10,7 +10,14 @@ import pytest
 from harness import report
 from harness import run as command
 from spinrl import registry
-from tools import export_policy, train_behavior
+from tools import (
+    collect_dataset,
+    describe_dataset,
+    export_dataset,
+    export_policy,
+    import_dataset,
+    train_behavior,
+)
 
 ROOT = Path(command.__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,7 +32,10 @@ def test_the_main_command_and_the_test_command_are_there():
     assert COMMANDS.count("pip install -e '.[test]'") == 2
 
 
-@pytest.mark.parametrize("line", RUNS)
+OWN_DATA = next(block for block in BASH if "tools.import_dataset" in block).splitlines()
+
+
+@pytest.mark.parametrize("line", [line for line in RUNS if line not in OWN_DATA])
 def test_runs_are_valid(line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = [*shlex.split(line)[3:], "--smoke"]
@@ -43,16 +53,47 @@ def test_the_quoted_error_is_what_is_printed(capsys):
     assert capsys.readouterr().err.strip() == quoted[2]
 
 
+@pytest.mark.slow
+def test_own_data_is_trained_on_as_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    (script,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "# clinic.py" in block]
+    export = next(line for line in COMMANDS if "tools.export_dataset" in line)
+    for line in [*OWN_DATA, export]:
+        _, *rest = shlex.split(line)
+        match rest:
+            case ["clinic.py"]:
+                exec(script, {})
+            case ["-m", "tools.import_dataset", *arguments]:
+                assert import_dataset.main(arguments) == 0
+            case ["-m", "tools.describe_dataset", *arguments]:
+                assert describe_dataset.main(arguments) == 0
+            case ["-m", "harness.run", *arguments]:
+                assert command.main([*arguments, "--smoke", "--jobs", "1"]) == 0
+            case ["-m", "harness.report", "--experiment", name]:
+                assert report.main(["--experiment", f"{name}-smoke"]) == 0
+            case ["-m", "tools.export_dataset", *arguments]:
+                assert export_dataset.main(arguments) == 0
+            case _:
+                raise AssertionError(f"nothing runs {line}")
+    assert (tmp_path / "clinic-data" / "dataset.html").is_file()
+    assert "## Estimates" in (tmp_path / "report" / "report.md").read_text()
+    assert "python -m harness.run --gin gin/own_data.gin" in capsys.readouterr().out
+
+
 def test_the_other_commands_parse():
     for line in COMMANDS:
         arguments = shlex.split(line)
         match arguments[:3]:
             case ["python", "-m", "tools.train_behavior"]:
                 assert train_behavior.parser().parse_args(arguments[3:]).task == "humanoid-stand"
+            case ["python", "-m", "tools.collect_dataset"]:
+                assert collect_dataset.parser().parse_args(arguments[3:]).transitions == 1_000_000
             case ["python", "-m", "tools.export_policy"]:
                 assert export_policy.parser().parse_args(arguments[3:]).out == Path("exported")
             case ["python", "-m", "harness.report"]:
-                assert report.parser().parse_args(arguments[3:]).experiment == "spin_humanoid"
+                assert report.parser().parse_args(arguments[3:]).experiment in ("spin_humanoid", "own_data")
 
 
 def test_the_policy_in_one_file_keeps_the_contract(monkeypatch):

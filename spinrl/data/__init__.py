@@ -3,19 +3,26 @@
 from spinrl.data.build import cached_tier, collected, combine, needed, rollouts, source_store, tier_store
 from spinrl.data.cache import get_or_build, home, locked
 from spinrl.data.collection import CollectionError, Progress, collect_episodes
+from spinrl.data.imported import Imported, Published, imported_folder
 from spinrl.data.loader import ReplayLoader, StoreStorage
 from spinrl.data.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
+from spinrl.data.plans import DatasetPlan, HoldingOut
 from spinrl.data.rollout import Rollout, roll_out
 from spinrl.data.row_features import RowFeatures, features_bytes, features_path, row_features
 from spinrl.data.standardizer import Standardizer
 from spinrl.data.store import Episode, Store
-from spinrl.data.tiers import Source, Tier
+from spinrl.data.tiers import Recipe, Source, Tier
 from spinrl.data.writer import StoreWriter
 
 __all__ = [
     "CollectionError",
+    "DatasetPlan",
     "Episode",
+    "HoldingOut",
+    "Imported",
     "Progress",
+    "Published",
+    "Recipe",
     "ReplayLoader",
     "Rollout",
     "RowFeatures",
@@ -36,6 +43,7 @@ __all__ = [
     "features_path",
     "get_or_build",
     "home",
+    "imported_folder",
     "locked",
     "needed",
     "roll_out",

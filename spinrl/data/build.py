@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from spinrl.behaviors import load_behavior
 from spinrl.data.cache import get_or_build, home, locked
-from spinrl.data.collection import Progress, collect_episodes
+from spinrl.data.collection import Progress, collect_episodes, episode_lengths
+from spinrl.data.kept_episodes import KeptEpisodes
 from spinrl.data.metadata import FORMAT_VERSION
 from spinrl.data.rollout import Rollout
-from spinrl.data.store import Store
-from spinrl.data.tiers import Tier
+from spinrl.data.store import Episode, Store
 from spinrl.data.writer import StoreWriter
 from spinrl.plain import fingerprint
 from spinrl.tasks import EPISODE_STEPS, get_task
+
+if TYPE_CHECKING:
+    from spinrl.data.tiers import Tier
 
 OnWait = Callable[[Path], None]
 
@@ -57,7 +61,7 @@ def source_store(
 ) -> Store:
     """A cached store of at least `transitions` steps from the start of a sequence of episodes.
 
-    What is there already is extended, not collected again.
+    What is there already is extended, not collected again, and a collection that was killed goes on.
 
     Args:
         rollout: what decides the episodes.
@@ -79,6 +83,9 @@ def source_store(
             shutil.rmtree(left, ignore_errors=True)
         old = Store.open(existing[-1][1]) if existing else None
         first = len(old) // EPISODE_STEPS if old else 0
+        kept = KeptEpisodes(folder / "episodes")
+        lengths = episode_lengths(transitions)
+        to_keep = lengths[first + len(kept) :]
         task = get_task(rollout.task)
         with StoreWriter(
             path,
@@ -88,16 +95,35 @@ def source_store(
             observation_size=task.observation_size,
             tier=f"{rollout.behavior} source",
             sources=[rollout.record()],
-            expected=(transitions, -(-transitions // EPISODE_STEPS)),
+            # Until the store is whole, new episodes are on the disk twice: in it, and as files of their own.
+            expected=(transitions + sum(to_keep), len(lengths) + len(to_keep)),
         ) as writer:
             for index in range(first):
                 assert old is not None
                 writer.append(old.episode(index))
-            for episode in collect_episodes(rollout, transitions, first=first, processes=processes, progress=progress):
+            for episode in _new_episodes(rollout, transitions, first, kept, processes, progress):
                 writer.append(episode)
+        kept.remove()
         for _, smaller in existing:
             shutil.rmtree(smaller, ignore_errors=True)
         return Store.open(path)
+
+
+def _new_episodes(
+    rollout: Rollout, transitions: int, first: int, kept: KeptEpisodes, processes: int, progress: Progress | None
+) -> Iterator[Episode]:
+    """The episodes from number `first` on: those that were kept, then newly collected ones, kept as they come."""
+    for number, steps in enumerate(episode_lengths(transitions)[first:], first):
+        episode = kept.read(number, steps)
+        if episode is None:
+            break
+        first += 1
+        yield episode
+    for number, episode in enumerate(
+        collect_episodes(rollout, transitions, first=first, processes=processes, progress=progress), first
+    ):
+        kept.save(number, episode)
+        yield episode
 
 
 def tier_store(

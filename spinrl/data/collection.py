@@ -51,7 +51,9 @@ def collect_episodes(
         BehaviorError: when the behaviour is not shipped, saying how to train it.
         CollectionError: when a worker died.
     """
-    chunks = _chunks(transitions, first, processes)
+    chunks = _chunks(episode_lengths(transitions), first, processes)
+    if not chunks:
+        return
     done = first * EPISODE_STEPS
 
     def report(steps: int) -> None:
@@ -66,9 +68,13 @@ def collect_episodes(
         yield from _collect_in_workers(rollout, chunks, min(processes, len(chunks)), report)
 
 
-def _chunks(transitions: int, first: int, processes: int) -> list[_Chunk]:
+def episode_lengths(transitions: int) -> list[int]:
+    """Steps of each episode of a sequence that has so many in all: the last one may be cut."""
     whole, rest = divmod(transitions, EPISODE_STEPS)
-    lengths = [EPISODE_STEPS] * whole + [rest] * (rest > 0)
+    return [EPISODE_STEPS] * whole + [rest] * (rest > 0)
+
+
+def _chunks(lengths: Sequence[int], first: int, processes: int) -> list[_Chunk]:
     width = _width(len(lengths) - first, processes)
     return [
         _Chunk(range(start, min(start + width, len(lengths))), lengths[start : start + width])

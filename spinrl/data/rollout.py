@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -10,11 +11,13 @@ import numpy as np
 from spinrl.behaviors import Behavior
 from spinrl.data.metadata import SourceRecord
 from spinrl.data.store import Episode
-from spinrl.data.tiers import Source
 from spinrl.plain import fingerprint
 from spinrl.seeding import child_seed, numpy_generator
 from spinrl.specs import ActionSpec
 from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment
+
+if TYPE_CHECKING:
+    from spinrl.data.tiers import Source
 
 REPORT_EVERY = 50  # lock-steps between two reports of progress
 

@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import ClassVar, Literal
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, Self
 
 import attrs
 from attrs.validators import deep_iterable, ge, gt, in_, instance_of, le, min_len, optional
 
+from spinrl.data.plans import CollectedPlan, DatasetPlan
 from spinrl.registry import Component, register
+
+
+class Recipe(Component, ABC):
+    """Base of kind "tier": how a dataset of a task comes about."""
+
+    kind: ClassVar[str] = "tier"
+    benchmark_only: ClassVar[bool] = False  # whether no other tasks than the benchmark's have such datasets
+
+    @abstractmethod
+    def plan(self, name: str, task: str, bins: int, transitions: int, seed: int) -> DatasetPlan:
+        """The dataset of one task.
+
+        Args:
+            name: of the tier.
+            task: its name.
+            bins: choices of every sub-action; 0 where the data says them.
+            transitions: the experiment's size.
+            seed: of what is drawn.
+
+        Raises:
+            BehaviorError, StoreError, ValueError: when it cannot be made, in one line that says what to do.
+        """
+
+    def smaller(self, transitions: int) -> Self:
+        """The same with no more transitions, where that is for the recipe to say."""
+        return self
 
 
 @register
@@ -34,15 +62,15 @@ class Source(Component):
 
 @register
 @attrs.frozen(kw_only=True)
-class Tier(Component):
-    """A recipe for a dataset.
+class Tier(Recipe):
+    """Episodes of behaviour policies, rolled out here.
 
     Attributes:
         sources: where its episodes come from, in order.
         transitions: size of the dataset, or None for that of the experiment.
     """
 
-    kind: ClassVar[str] = "tier"
+    benchmark_only: ClassVar[bool] = True
 
     sources: tuple[Source, ...] = attrs.field(
         converter=tuple, validator=[min_len(1), deep_iterable(instance_of(Source))]
@@ -65,3 +93,9 @@ class Tier(Component):
         if min(counts) < 1:
             raise ValueError(f"{total} transitions are too few for shares of {', '.join(map(str, shares))}")
         return list(zip(self.sources, counts, strict=True))
+
+    def plan(self, name: str, task: str, bins: int, transitions: int, seed: int) -> DatasetPlan:
+        return CollectedPlan(self, name=name, task=task, bins=bins, transitions=transitions, seed=seed)
+
+    def smaller(self, transitions: int) -> Self:
+        return attrs.evolve(self, transitions=transitions)

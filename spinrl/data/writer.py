@@ -121,7 +121,8 @@ class StoreWriter:
                 self._files[key].write(values.astype(self._layout[key].dtype))
         except OSError as error:
             raise self._store_error(error) from error
-        total = float(np.sum(episode.rewards, dtype=np.float64))
+        # Of the rewards as they are stored, so that a copy of a store has its returns to the last bit.
+        total = float(np.sum(episode.rewards.astype(np.float32), dtype=np.float64))
         self._episodes.append((self._transitions, length, episode.source, total))
         self._rows += length + 1
         self._transitions += length

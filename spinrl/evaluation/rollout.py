@@ -44,7 +44,7 @@ def evaluate(
         environment: environments, at least one; episodes beyond their number run in further rounds.
         seeds: one per episode.
         action: sample from the policy (the published protocol) or take each sub-action's most likely choice.
-        steps: control steps per episode.
+        steps: control steps per episode, at most.
         standardizer: applied to observations, where the policy was trained on standardised ones.
 
     Returns:
@@ -86,4 +86,6 @@ def _lock_step(
             actions = in_fixed_batches(lambda *part: policy.sample(*part), inputs, gumbel.to(device), rows=ROWS)
         observations, rewards = environment.step(actions.cpu().numpy(), indices)
         returns += rewards
+        if environment.over(indices):
+            break
     return returns.tolist()

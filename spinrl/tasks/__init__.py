@@ -2,6 +2,7 @@
 
 from spinrl.tasks.environment import BatchedEnvironment, Environment, control_values
 from spinrl.tasks.parallel import ParallelEnvironment
+from spinrl.tasks.simulators import Gymnasium, GymnasiumEnvironment, Simulator, SimulatorError
 from spinrl.tasks.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task
 
 __all__ = [
@@ -11,7 +12,11 @@ __all__ = [
     "TASKS",
     "BatchedEnvironment",
     "Environment",
+    "Gymnasium",
+    "GymnasiumEnvironment",
     "ParallelEnvironment",
+    "Simulator",
+    "SimulatorError",
     "Task",
     "control_values",
     "get_task",

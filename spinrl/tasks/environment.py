@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,6 +15,9 @@ from dm_control import suite
 
 from spinrl.specs import ActionSpec
 from spinrl.tasks.tasks import Task
+
+# The suite's own cheetah makes MuJoCo warn of this once an environment and process, which no user can mend.
+logging.getLogger("absl").addFilter(lambda record: "settotalmass" not in record.getMessage())
 
 
 def control_values(low: np.ndarray, high: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
@@ -35,8 +39,6 @@ def control_values(low: np.ndarray, high: np.ndarray, nvec: Sequence[int]) -> np
 class Environment(Protocol):
     """Environments of one task stepped in lock-step, in this process or in others."""
 
-    task: Task
-    bins: int
     num_envs: int
     action_spec: ActionSpec
 
@@ -45,6 +47,9 @@ class Environment(Protocol):
 
     def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """See `BatchedEnvironment.step`."""
+
+    def over(self, indices: Sequence[int]) -> bool:
+        """Whether all of these episodes have ended by themselves; further steps give no reward."""
 
     def close(self) -> None:
         """Free the simulators."""
@@ -121,6 +126,10 @@ class BatchedEnvironment:
             observations[row] = _flatten(step.observation)
             rewards[row] = step.reward
         return observations, rewards
+
+    def over(self, indices: Sequence[int]) -> bool:
+        """Never: the suite's episodes end by their time limit alone."""
+        return False
 
     def close(self) -> None:
         """Free the simulators."""

@@ -67,6 +67,10 @@ class ParallelEnvironment:
             observations[rows[worker]], rewards[rows[worker]] = self._receive(worker)
         return observations, rewards
 
+    def over(self, indices: Sequence[int]) -> bool:
+        """As `BatchedEnvironment.over`."""
+        return False
+
     def close(self) -> None:
         """End the workers."""
         for pipe in self._pipes:

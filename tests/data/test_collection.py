@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
 import numpy as np
 import pytest
 import torch
+from store_samples import random_episode
 
 import spinrl.data.build as build_module
 import spinrl.data.collection as collection_module
@@ -16,7 +17,9 @@ from spinrl.data import (
     Episode,
     Rollout,
     Source,
+    Store,
     StoreError,
+    StoreWriter,
     Tier,
     collect_episodes,
     collected,
@@ -25,6 +28,7 @@ from spinrl.data import (
     source_store,
     tier_store,
 )
+from spinrl.data.kept_episodes import KeptEpisodes
 from spinrl.data.rollout import exploration
 from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
 
@@ -173,6 +177,89 @@ def test_an_interrupted_collection_leaves_no_store(cache: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         source_store(RANDOM, 1200, progress=interrupt)
     assert collected(RANDOM) == 0 and not list(cache.rglob("*.memmap"))
+
+
+def stopped_after(steps: int) -> Callable[[int, int], None]:
+    """Progress that interrupts, as Ctrl-C would."""
+
+    def progress(done: int, total: int) -> None:
+        if done > steps:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two episodes at once, so that a small collection comes in several parts."""
+    monkeypatch.setattr(collection_module, "WIDEST", 2)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINRL_HOME", str(tmp_path_factory.mktemp("undisturbed")))
+        return source_store(RANDOM, 5300)
+
+
+def test_an_interrupted_collection_goes_on(cache: Path, narrow: None, undisturbed: Store) -> None:
+    for stop in (2500, 4500):
+        with pytest.raises(KeyboardInterrupt):
+            source_store(RANDOM, 5300, progress=stopped_after(stop))
+    assert len(list(cache.rglob("*.npz"))) == 4
+    reports: list[int] = []
+    store = source_store(RANDOM, 5300, progress=lambda done, total: reports.append(done))
+    assert min(reports) > 4000 and max(reports) == 5300
+    assert store.fingerprint == undisturbed.fingerprint
+    assert not list(cache.rglob("*.npz")) and not list(cache.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda content: b"", lambda content: content[::-1]])
+def test_a_damaged_episode_is_collected_anew(
+    cache: Path, narrow: None, undisturbed: Store, damage: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        source_store(RANDOM, 5300, progress=stopped_after(4500))
+    (file,) = cache.rglob("2.npz")
+    file.write_bytes(damage(file.read_bytes()))
+    reports: list[int] = []
+    store = source_store(RANDOM, 5300, progress=lambda done, total: reports.append(done))
+    assert 2000 < min(reports) < 3000 and store.fingerprint == undisturbed.fingerprint
+
+
+def test_a_flipped_bit_of_an_episode_is_found(tmp_path: Path) -> None:
+    episode = random_episode(50, get_task(TASK).action_spec(BINS), 9)
+    kept = KeptEpisodes(tmp_path)
+    kept.save(0, episode)
+    read = kept.read(0, 50)
+    assert read is not None and len(kept) == 1
+    assert_equal([read], [episode])
+    assert kept.read(0, 51) is None and kept.read(1, 50) is None
+    content = bytearray((tmp_path / "0.npz").read_bytes())
+    content[content.find(b"NUMPY") + 400] ^= 1
+    (tmp_path / "0.npz").write_bytes(content)
+    assert kept.read(0, 50) is None
+
+
+def test_a_collection_killed_just_before_its_end_needs_no_simulator(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(StoreWriter, "finish", killed)
+        source_store(RANDOM, 1200)
+    store = source_store(RANDOM, 1200, processes=2, progress=lambda done, total: pytest.fail("collected again"))
+    assert_equal(store.episodes(), collect_episodes(RANDOM, 1200))
+
+
+def test_a_disk_that_does_not_take_an_episode_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()  # a file where the folder should be
+    episode = random_episode(5, get_task(TASK).action_spec(BINS), 9)
+    with pytest.raises(StoreError, match=r"episode 0 could not be kept.*the same command goes on") as raised:
+        KeptEpisodes(tmp_path / "taken").save(0, episode)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_behavior_that_is_not_shipped_says_how_to_train_it(cache: Path) -> None:

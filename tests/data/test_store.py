@@ -51,7 +51,9 @@ def test_what_is_written_is_read_back(
     for got, wanted in zip(store.episodes(), episodes, strict=True):
         assert_same(got, wanted)
     assert len(store) == sum(lengths)
-    np.testing.assert_allclose(store.returns, [episode.rewards.sum() for episode in episodes])
+    np.testing.assert_allclose(
+        store.returns, [episode.rewards.astype(np.float32).sum(dtype=float) for episode in episodes]
+    )
 
 
 def test_the_next_observation_is_the_row_after(store: Store) -> None:

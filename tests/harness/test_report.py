@@ -4,6 +4,7 @@ from io import StringIO
 from pathlib import Path
 
 import attrs
+import pandas as pd
 import pytest
 from rich.console import Console
 from synthetic import META, TASKS, table
@@ -56,13 +57,38 @@ def test_the_markdown_report_has_the_numbers() -> None:
     assert "never" not in text and "| – | – |" in text
 
 
-def test_presets_and_estimates_are_never_mixed() -> None:
+def estimates(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    results = [(key, attrs.evolve(evaluation, metric=metric)) for key, evaluation in from_frame(rows)]
+    return to_frame(results, preset="laptop")
+
+
+def test_presets_are_never_mixed() -> None:
     rows = table(policies=("spin",), tiers=("expert",), seeds=1)
     paper = to_frame(from_frame(rows), preset="paper")
-    estimate = to_frame(from_frame(rows), preset="laptop", metric="fqe")
-    text = markdown_report(merge([rows, paper, estimate]), META)
-    for title in ("IQL, laptop preset: mean", "IQL, paper preset: mean", "IQL, laptop preset, fqe: mean"):
+    text = markdown_report(merge([rows, paper]), META)
+    for title in ("IQL, laptop preset: mean", "IQL, paper preset: mean"):
         assert title in text
+
+
+def test_estimates_stand_apart_from_returns(tmp_path: Path) -> None:
+    rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=1)
+    text = markdown_report(merge([rows, estimates(rows, "fitted_q")]), META)
+    returns, part = text.split("## Estimates")
+    assert "Estimates from data alone, not returns of a simulator." in part
+    assert "IQL, laptop preset, estimated fitted q, 1 seed of 4 episodes" in part and "fitted q" not in returns
+    (order,) = [line for line in part.splitlines() if "estimated fitted q | 2 |" in line]
+    assert order.endswith("| 2 | 1.00 | 0.0 |")  # the very returns order the policies as they do
+    write_report(merge([rows, estimates(rows, "fitted_q")]), META, tmp_path)
+    svg = (tmp_path / "estimates_humanoid-stand_3bins_iql_laptop_fitted_q.svg").read_text()
+    assert "Estimated fitted q" in svg and "published" not in svg
+
+
+def test_estimates_alone_make_a_report() -> None:
+    rows = estimates(table(policies=("spin",), tiers=("expert",), seeds=1), "log_likelihood")
+    text = markdown_report(rows, META)
+    assert "estimated log likelihood" in text and "Time to target" in text
+    assert "## By tier" not in text and "## Learning curves" not in text
+    assert "estimated log likelihood" in console_text(rows, META)
 
 
 def test_a_report_of_nothing_says_so() -> None:

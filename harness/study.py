@@ -1,0 +1,149 @@
+"""A study that was interrupted, found again in the tracking store, so that the same command goes on with it.
+
+A study is all that one configuration asks for. Its parent run carries the fingerprint of that configuration; while it
+runs a file lock is held, so that a second run of the same command at the same time starts a study of its own, and one
+that was killed, which leaves its run marked as running, is known for what it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from filelock import FileLock, Timeout
+from mlflow.entities import Run
+
+from harness.experiment import Experiment
+from harness.mlflow_store import RUN_KEY_TAG, MlflowClient, MlflowException
+from harness.records import CELL_COLUMNS, CellKey, Evaluation, from_frame, read_csv
+from harness.runs import RETURNS_FILE, ROLE_TAG, EarlierRun
+from spinrl.config import fingerprint, to_plain
+from spinrl.data import home
+from spinrl.machine import Machine
+
+STUDY_TAG = "spinrl.study"
+HOST_TAG = "spinrl.host"
+SESSION_TAG = "spinrl.session"
+RESOLVED_FILE = "config/resolved.gin"
+_PARENT_TAG = "mlflow.parentRunId"
+_CHANGES = 20  # lines shown of what differs
+
+
+@attrs.frozen(kw_only=True)
+class Interrupted:
+    """A study to go on with.
+
+    Attributes:
+        parent: its run.
+        session: how many invocations have worked on it.
+        finished: the evaluations of every cell that needs nothing more.
+        cells: the runs of the other cells that were begun.
+    """
+
+    parent: EarlierRun
+    session: int
+    finished: Mapping[CellKey, Sequence[Evaluation]]
+    cells: Mapping[CellKey, EarlierRun]
+
+
+def study_key(experiment: Experiment) -> str:
+    """Fingerprint of what is asked for; on which machine it is done makes no other study."""
+    return fingerprint(to_plain(attrs.evolve(experiment, machine=Machine())))
+
+
+def hold(run_key: str) -> FileLock | None:
+    """The lock of a study that is being worked on; the system frees it when the process dies. None if it is taken."""
+    folder = home() / "studies"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{run_key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+def find_interrupted(client: MlflowClient, experiment_id: str, study: str) -> tuple[Interrupted, FileLock] | None:
+    """The latest study of this configuration, unless it is finished, or being worked on; its lock is held then.
+
+    Args:
+        client: of the tracking store.
+        experiment_id: of the experiment.
+        study: of `study_key`.
+    """
+    runs = _parents(client, experiment_id, f"tags.`{STUDY_TAG}` = '{study}'")
+    if not runs or runs[0].info.status == "FINISHED":
+        return None
+    run = runs[0]
+    # Whether a run of another machine is still at work cannot be told from here.
+    if run.info.status == "RUNNING" and run.data.tags.get(HOST_TAG) != socket.gethostname():
+        return None
+    lock = hold(run.data.tags[RUN_KEY_TAG])
+    if lock is None:
+        return None
+    children = client.search_runs([experiment_id], filter_string=f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'")
+    evaluations = _stored(client, run)
+    finished, begun = {}, {}
+    for child in children:
+        key = _cell_key(child)
+        if child.info.status == "FINISHED" and any(each.fraction >= 1 for each in evaluations.get(key, ())):
+            finished[key] = evaluations[key]
+        else:
+            begun[key] = _earlier(client, child)
+    session = int(run.data.tags.get(SESSION_TAG, 1))
+    return Interrupted(parent=_earlier(client, run), session=session, finished=finished, cells=begun), lock
+
+
+def changes_since(client: MlflowClient, experiment_id: str, study: str, resolved_text: str) -> list[str]:
+    """How the configuration differs from that of the latest run of the experiment, where that was interrupted.
+
+    Returns:
+        Lines as of a diff without context; none where the latest run finished, or is of this very study.
+    """
+    runs = _parents(client, experiment_id, "")
+    if not runs or runs[0].info.status == "FINISHED" or runs[0].data.tags.get(STUDY_TAG, study) == study:
+        return []
+    before = _artifact(client, runs[0], RESOLVED_FILE)
+    if before is None:
+        return []
+    lines = difflib.unified_diff(before.splitlines(), resolved_text.splitlines(), lineterm="", n=0)
+    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
+    return changed[:_CHANGES] + (["…"] if len(changed) > _CHANGES else [])
+
+
+def _parents(client: MlflowClient, experiment_id: str, condition: str) -> list[Run]:
+    conditions = " and ".join(each for each in (f"tags.`{ROLE_TAG}` = 'experiment'", condition) if each)
+    newest = ["attributes.start_time DESC"]
+    return client.search_runs([experiment_id], filter_string=conditions, max_results=1, order_by=newest)
+
+
+def _earlier(client: MlflowClient, run: Run) -> EarlierRun:
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    steps = {name: max(metric.step for metric in history) for name, history in histories.items() if history}
+    return EarlierRun(run.data.tags[RUN_KEY_TAG], run.info.run_id, steps)
+
+
+def _cell_key(run: Run) -> CellKey:
+    fields: dict[str, Any] = {name: run.data.tags[name] for name in CELL_COLUMNS}
+    return CellKey(**fields | {name: int(fields[name]) for name in ("bins", "seed")})
+
+
+def _stored(client: MlflowClient, run: Run) -> dict[CellKey, list[Evaluation]]:
+    text = _artifact(client, run, RETURNS_FILE)
+    stored: dict[CellKey, list[Evaluation]] = {}
+    for key, evaluation in from_frame(read_csv(text)) if text else ():
+        stored.setdefault(key, []).append(evaluation)
+    return stored
+
+
+def _artifact(client: MlflowClient, run: Run, name: str) -> str | None:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return Path(client.download_artifacts(run.info.run_id, name, folder)).read_text(encoding="utf-8")
+        except (MlflowException, OSError):  # stopped before it was logged
+            return None

@@ -1,0 +1,243 @@
+"""What a dataset holds, in numbers: returns, coverage of the choices, what binds sub-actions together, and faults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import numpy as np
+
+from spinrl.data.metadata import SourceRecord
+from spinrl.data.store import Store
+from spinrl.seeding import numpy_generator
+
+SAMPLE = 200_000  # transitions from which mutual information is estimated, at most
+_ROWS = 65_536  # observations read at once
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class EpisodeStatistics:
+    """The episodes of each source, by its label.
+
+    Attributes:
+        returns: (E_k,) float64, undiscounted.
+        lengths: (E_k,) int64, in steps.
+        terminated: episodes that the task ended; all others were cut.
+    """
+
+    returns: dict[str, np.ndarray]
+    lengths: dict[str, np.ndarray]
+    terminated: int
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ActionStatistics:
+    """Which choices were made, and how much those of two sub-actions of one transition tell about each other.
+
+    Attributes:
+        nvec: choices of each of the N sub-actions.
+        transitions: T, all of which `counts` counts.
+        sampled: transitions that mutual information was estimated from.
+        counts: for each sub-action (nvec[i],) int64, how often each choice was taken.
+        mutual_information: (N, N) bits, entropy on the diagonal. Estimates of few transitions are too high.
+        chance: (N, N) bits, the same estimate with every sub-action shuffled by itself: what independent ones would
+            show. Successive steps are alike, so that in truth chance is somewhat higher still.
+    """
+
+    nvec: tuple[int, ...]
+    transitions: int
+    sampled: int
+    counts: Sequence[np.ndarray]
+    mutual_information: np.ndarray
+    chance: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(N, K) share of each choice, NaN where a sub-action has fewer."""
+        shares = np.full((len(self.nvec), max(self.nvec)), np.nan)
+        for row, counts in zip(shares, self.counts, strict=True):
+            row[: len(counts)] = counts / self.transitions
+        return shares
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """(N,) bits; at most log2(nvec)."""
+        return np.array([entropy(counts) for counts in self.counts])
+
+    @property
+    def beyond_chance(self) -> np.ndarray:
+        """(N, N) bits by which mutual information is above chance, at least 0; NaN on the diagonal."""
+        excess = np.maximum(self.mutual_information - self.chance, 0)
+        np.fill_diagonal(excess, np.nan)
+        return excess
+
+    @property
+    def never_taken(self) -> list[list[int]]:
+        """For each sub-action the choices that no transition has."""
+        return [np.flatnonzero(counts == 0).tolist() for counts in self.counts]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ObservationStatistics:
+    """Ranges of the S observation entries over all rows, finite values only; NaN for an entry without any.
+
+    Attributes:
+        low, high, mean, std: (S,) float64.
+        nonfinite: (S,) int64, how many values are NaN or infinite.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    nonfinite: np.ndarray
+
+    @property
+    def constant(self) -> list[int]:
+        """Entries that have one value throughout."""
+        return np.flatnonzero(self.low == self.high).tolist()
+
+
+def episode_statistics(store: Store) -> EpisodeStatistics:
+    """Returns and lengths of a store's episodes by source."""
+    episodes = store.data["episodes"]
+    source, length = episodes["source"].numpy(), episodes["length"].numpy()
+    last = episodes["start"].numpy() + length - 1
+    mine = {label: source == index for index, label in enumerate(source_labels(store.metadata.sources))}
+    return EpisodeStatistics(
+        returns={label: store.returns[which] for label, which in mine.items()},
+        lengths={label: length[which] for label, which in mine.items()},
+        terminated=int(store.data["transitions", "terminated"].numpy()[last].sum()),
+    )
+
+
+def source_labels(sources: Sequence[SourceRecord]) -> list[str]:
+    """A name for each source, e.g. ``expert, 5% random``, with its position where two would have the same."""
+    labels = []
+    for source in sources:
+        noise = f", {100 * source.epsilon:g}% random" if 0 < source.epsilon < 1 else ""
+        labels.append(source.behavior + noise + (f", held {source.hold}" if source.hold > 1 else ""))
+    return [f"{label} ({k})" if labels.count(label) > 1 else label for k, label in enumerate(labels, 1)]
+
+
+def action_statistics(store: Store, sample: int = SAMPLE) -> ActionStatistics:
+    """Coverage, entropy and mutual information of a store's actions.
+
+    Args:
+        store: of T transitions.
+        sample: mutual information is estimated from so many of them, drawn at random, where there are more.
+    """
+    nvec, actions = store.action_spec.nvec, store.data["transitions", "action"].numpy()  # (T, N)
+    rng = numpy_generator(0, "description")
+    drawn = actions
+    if len(actions) > sample:
+        drawn = actions[np.sort(rng.choice(len(actions), sample, replace=False))]
+    return ActionStatistics(
+        nvec=nvec,
+        transitions=len(actions),
+        sampled=len(drawn),
+        counts=[np.bincount(actions[:, i], minlength=choices) for i, choices in enumerate(nvec)],
+        mutual_information=mutual_information(drawn, nvec),
+        chance=mutual_information(rng.permuted(drawn, axis=0), nvec),
+    )
+
+
+def entropy(counts: np.ndarray) -> float:
+    """Bits, of the shares that counts are of."""
+    shares = counts[counts > 0] / counts.sum()
+    return max(0.0, -float(np.sum(shares * np.log2(shares))))
+
+
+def mutual_information(actions: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
+    """Between all pairs of sub-actions, as the counts have it: no correction for their being few.
+
+    Args:
+        actions: (T, N) integers.
+        nvec: choices of each sub-action.
+
+    Returns:
+        (N, N) float64 bits, entropy on the diagonal.
+    """
+    columns = np.ascontiguousarray(actions.T, dtype=np.int64)  # (N, T)
+    bits = np.diag([entropy(np.bincount(column)) for column in columns])
+    for i in range(len(nvec)):
+        rest = columns[i] * max(nvec)
+        for j in range(i):
+            joint = entropy(np.bincount(rest + columns[j]))
+            bits[i, j] = bits[j, i] = max(0.0, bits[i, i] + bits[j, j] - joint)
+    return bits
+
+
+def observation_statistics(store: Store) -> ObservationStatistics:
+    """Ranges of a store's observation entries, in one pass over all of them."""
+    observation = store.data["observations", "observation"].numpy()  # (R, S)
+    size = observation.shape[1]
+    low, high = np.full(size, np.inf), np.full(size, -np.inf)
+    count, total, squares = (np.zeros(size) for _ in range(3))
+    offset = np.where(np.isfinite(observation[0]), observation[0], 0).astype(np.float64)  # keeps squares small
+    for at in range(0, len(observation), _ROWS):
+        rows = observation[at : at + _ROWS].astype(np.float64)
+        finite = np.isfinite(rows)
+        low = np.minimum(low, rows.min(axis=0, where=finite, initial=np.inf))
+        high = np.maximum(high, rows.max(axis=0, where=finite, initial=-np.inf))
+        rows = np.where(finite, rows - offset, 0)
+        count, total, squares = count + finite.sum(axis=0), total + rows.sum(axis=0), squares + (rows**2).sum(axis=0)
+    some = count > 0
+    mean = np.divide(total, count, where=some, out=np.full(size, np.nan))
+    variance = np.divide(squares, count, where=some, out=np.full(size, np.nan)) - mean**2
+    return ObservationStatistics(
+        low=np.where(some, low, np.nan),
+        high=np.where(some, high, np.nan),
+        mean=mean + offset,
+        std=np.sqrt(np.maximum(variance, 0)),
+        nonfinite=(len(observation) - count).astype(np.int64),
+    )
+
+
+def duplicate_transitions(store: Store) -> int:
+    """How many transitions equal an earlier one in observation, action, reward and next observation."""
+    transitions, observation = store.data["transitions"], store.data["observations", "observation"].numpy()
+    actions, rewards, first = (transitions[key].numpy() for key in ("action", "reward", "row"))
+    hashes = np.fromiter(
+        # Of 64 bits: among ten million transitions the chance of a wrong match is one in 300,000.
+        (
+            hash(observation[row : row + 2].tobytes() + action.tobytes() + reward.tobytes())
+            for row, action, reward in zip(first.tolist(), actions, rewards, strict=True)
+        ),
+        dtype=np.int64,
+        count=len(store),
+    )
+    return len(hashes) - len(np.unique(hashes))
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Description:
+    """Everything about a store.
+
+    Attributes:
+        episodes, actions, observations: the parts.
+        duplicates: transitions that equal an earlier one.
+        rewards: (lowest, highest) finite one.
+        nonfinite_rewards: how many are NaN or infinite.
+    """
+
+    episodes: EpisodeStatistics
+    actions: ActionStatistics
+    observations: ObservationStatistics
+    duplicates: int
+    rewards: tuple[float, float]
+    nonfinite_rewards: int
+
+    @classmethod
+    def of(cls, store: Store, sample: int = SAMPLE) -> Description:
+        """Describe a store; `sample` as for `action_statistics`."""
+        reward = store.data["transitions", "reward"].numpy()
+        finite = reward[np.isfinite(reward)]
+        return cls(
+            episodes=episode_statistics(store),
+            actions=action_statistics(store, sample),
+            observations=observation_statistics(store),
+            duplicates=duplicate_transitions(store),
+            rewards=(float(finite.min()), float(finite.max())) if len(finite) else (np.nan, np.nan),
+            nonfinite_rewards=len(reward) - len(finite),
+        )

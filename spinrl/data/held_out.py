@@ -1,0 +1,86 @@
+"""Splitting a dataset by episodes, so that estimates are made on data that nothing was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from spinrl.data.cache import get_or_build, home
+from spinrl.data.metadata import SourceRecord, StoreError
+from spinrl.data.store import Store
+from spinrl.data.writer import StoreWriter
+from spinrl.plain import fingerprint
+from spinrl.seeding import numpy_generator
+
+_TRAINING, _HELD_OUT = "training", "held-out"
+
+
+def split(store: Store, share: float, seed: int, on_wait: Callable[[Path], None] | None = None) -> tuple[Store, Store]:
+    """Two stores: of the episodes to train on, and of those held out; in the cache, verified.
+
+    Args:
+        store: of all episodes.
+        share: of the episodes that is held out, in (0, 1); at least one, and at least one is left.
+        seed: of the choice.
+        on_wait: called with a path when another run is making the same.
+
+    Raises:
+        StoreError: when there is but one episode, or the disk is full.
+    """
+    episodes = store.metadata.episodes
+    if episodes < 2:
+        raise StoreError(
+            f"store {store.path} has one episode, of which none can be held out; set Experiment.held_out=0"
+        )
+    count = min(max(1, round(share * episodes)), episodes - 1)
+    held_out = np.zeros(episodes, dtype=bool)
+    held_out[numpy_generator(seed, "held-out").choice(episodes, count, replace=False)] = True
+
+    def part(which: str, chosen: np.ndarray) -> Store:
+        def build(path: Path) -> None:
+            _copy(store, np.flatnonzero(chosen), path)
+
+        made = Store.open(get_or_build("stores", _entry(store, share, seed, which), build, on_wait))
+        made.verify()
+        return made
+
+    return part(_TRAINING, ~held_out), part(_HELD_OUT, held_out)
+
+
+def cached_split(store: Store, share: float, seed: int) -> Store | None:
+    """The training part that `split` would give, if the cache holds it; not verified."""
+    path = home() / "stores" / _entry(store, share, seed, _TRAINING)
+    return Store.open(path) if path.exists() else None
+
+
+def _entry(store: Store, share: float, seed: int, which: str) -> str:
+    identity = fingerprint({"store": store.fingerprint, "share": share, "seed": seed})
+    return f"{store.metadata.task}-{store.metadata.tier}-{which}-{identity}"
+
+
+def _copy(store: Store, episodes: np.ndarray, path: Path) -> None:
+    metadata = store.metadata
+    length = store.data["episodes", "length"].numpy()[episodes]
+    with StoreWriter(
+        path,
+        task=metadata.task,
+        bins=metadata.bins,
+        action_spec=store.action_spec,
+        observation_size=metadata.observation_size,
+        tier=metadata.tier,
+        sources=[
+            SourceRecord(
+                behavior=source.behavior,
+                fingerprint=source.fingerprint,
+                epsilon=source.epsilon,
+                hold=source.hold,
+                seed=source.seed,
+            )
+            for source in metadata.sources
+        ],
+        expected=(int(length.sum()), len(episodes)),
+    ) as writer:
+        for index in episodes.tolist():
+            writer.append(store.episode(index))

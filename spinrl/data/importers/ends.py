@@ -1,0 +1,117 @@
+"""Where the episodes of a file end, and whether by the task or by a time limit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import attrs
+import numpy as np
+
+from spinrl.data.importers.arrays import Columns
+from spinrl.data.metadata import StoreError
+
+Kind = Literal["terminal", "timeout"]
+
+
+@attrs.frozen(kw_only=True)
+class Ends:
+    """What ends an episode.
+
+    Attributes:
+        dones: what a done means that neither terminals nor timeouts explain.
+        unmarked: what an end is that no mark explains: a change of episode, or the end of the last one.
+        by_column: whether an episode column says where they end.
+        length: steps after which an episode ends at the latest, or None.
+    """
+
+    dones: Kind = "timeout"
+    unmarked: Kind = "timeout"
+    by_column: bool = False
+    length: int | None = None
+
+    def marks(self, rows: Columns) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) bool each: rows that are marked as ended by the task, and by a time limit."""
+        nothing = np.zeros(len(rows), dtype=bool)
+        terminated = nothing if rows.terminals is None else rows.terminals
+        truncated = nothing if rows.timeouts is None else rows.timeouts
+        if rows.dones is not None:
+            rest = rows.dones & ~terminated & ~truncated
+            if self.dones == "terminal":
+                terminated = terminated | rest
+            else:
+                truncated = truncated | rest
+        return terminated, truncated
+
+    def rows(self, rows: Columns, marked: np.ndarray) -> list[int]:
+        """The last row of every episode that is known to end within `rows`, which begin with one.
+
+        Raises:
+            StoreError: when an end is marked within an episode of the episode column.
+        """
+        ends = np.flatnonzero(marked)
+        if self.by_column:
+            assert rows.episode is not None
+            change = rows.episode[1:] != rows.episode[:-1]
+            if (within := np.flatnonzero(marked[:-1] & ~change)).size:
+                at = int(within[0])
+                raise StoreError(
+                    f"row {rows.first_row + at} is marked as the end of an episode, but episode {rows.episode[at]} "
+                    "goes on after it; leave one of the two out, e.g. with --column episode="
+                )
+            ends = np.flatnonzero(change)  # where the last one ends, the next block tells
+        if self.length is None:
+            return ends.tolist()
+        made, start = [], 0
+        for end in [*ends.tolist(), len(rows)]:
+            made += [*range(start + self.length - 1, end, self.length), end]
+            start = end + 1
+        return made[:-1]  # the last one stands for rows that go on
+
+
+def decide_ends(
+    what: object, columns: Collection[str], ends: Kind | None, length: int | None
+) -> tuple[Ends, list[str]]:
+    """What ends an episode, and the same in words.
+
+    Args:
+        what: is being imported, for messages.
+        columns: what the file has, by meaning.
+        ends: what an end is that the file does not explain.
+        length: steps of an episode, or None.
+
+    Raises:
+        StoreError: when the file does not say it all and nor do the options, or they contradict it.
+    """
+    has = {name for name in ("terminals", "timeouts", "dones", "episode") if name in columns}
+    if not has and length is None:
+        raise StoreError(
+            f"{what} does not say where episodes end (no terminals, timeouts, dones or episode column); give "
+            "--episode-column NAME, or --episode-length STEPS (1, where every row stands for itself)"
+        )
+    if length is not None and length < 1:
+        raise StoreError(f"--episode-length wants at least 1, got {length}")
+    if length is not None and "episode" in has:
+        raise StoreError(
+            f"{what} has an episode column; leave out --episode-length, or the column with --column episode="
+        )
+    explained = "terminals" in has or {"dones", "timeouts"} <= has
+    left_open = "dones" in has or "episode" in has or length is not None
+    if ends is None and not explained and left_open:
+        by = " and ".join([*sorted(has - {"timeouts"}), *(["--episode-length"] if length is not None else [])])
+        raise StoreError(
+            f"{what} does not say whether an end by {by} is one by the task or by a time limit; give --ends terminal "
+            "(nothing lies beyond) or --ends timeout (it would have gone on)"
+        )
+    if ends is not None and (explained or not left_open):
+        raise StoreError(f"{what} says itself how episodes end ({', '.join(sorted(has))}); leave out --ends")
+    # Of dones and timeouts together, a done without a timeout is an end by the task.
+    dones: Kind = ends or ("timeout" if "terminals" in has else "terminal")
+    # Once dones or terminals tell the ends by the task, every other end is a time limit.
+    unmarked: Kind = "timeout" if explained or "dones" in has else ends or "timeout"
+    notes = [f"episodes end by: {', '.join([*sorted(has), *([f'{length} steps at most'] if length else [])])}"]
+    if ends is not None:
+        notes.append(f"they end by {'the task' if ends == 'terminal' else 'a time limit'} (--ends {ends})")
+    elif has == {"terminals"} and length is None:
+        notes.append("no time limits are marked: if there were any, give --episode-length")
+    return Ends(dones=dones, unmarked=unmarked, by_column="episode" in has, length=length), notes

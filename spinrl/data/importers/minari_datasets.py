@@ -1,0 +1,165 @@
+"""Minari datasets with actions of choices as stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from attrs.validators import instance_of, optional
+
+from spinrl.data.collection import Progress
+from spinrl.data.importers.choices import bins_of
+from spinrl.data.importers.minari_spaces import flat, joint_action, observation_size
+from spinrl.data.importers.result import ImportResult, require
+from spinrl.data.importers.tables import in_one_line
+from spinrl.data.metadata import SourceRecord, StoreError
+from spinrl.data.store import Episode, Store
+from spinrl.data.writer import StoreWriter
+
+# What `spinrl.data.importers.minari_export` adds, as Minari has no field for it.
+OURS = "spinrl"  # of the dataset's metadata: the task, the tier and the behaviours
+SOURCE = "source"  # of an episode's metadata: which of the behaviours it is of
+
+
+def import_minari(
+    dataset_id: str,
+    path: Path,
+    *,
+    name: str,
+    task: str | None = None,
+    tier: str | None = None,
+    progress: Progress | None = None,
+) -> ImportResult:
+    """Write a Minari dataset of this machine as a store, episode by episode.
+
+    Args:
+        dataset_id: as ``minari list local`` shows it.
+        path: the store's folder, which must not exist yet.
+        name: of the task, for a dataset that does not tell it as those do that were exported from a store.
+        task: in place of the one that the dataset tells.
+        tier: likewise; "logged" where none is told.
+        progress: called with (transitions done, in all).
+
+    Raises:
+        StoreError: in one line, for what is missing, damaged or not of boxes and choices; nothing is left behind.
+    """
+    what = f"Minari dataset {dataset_id}"
+    dataset = _opened(dataset_id, what)
+    with in_one_line(what):
+        size = observation_size(what, dataset.observation_space)
+        spec, start = joint_action(what, dataset.action_space)
+        recorded = _Recorded.of(dataset.storage.metadata.get(OURS))
+        total, episodes = int(dataset.total_steps), int(dataset.total_episodes)
+    tier = tier or recorded.tier or "logged"
+    done = cut = 0
+    with StoreWriter(
+        path,
+        task=task or recorded.task or name,
+        bins=bins_of(spec),
+        action_spec=spec,
+        observation_size=size,
+        tier=tier,
+        sources=recorded.sources or [SourceRecord(behavior=tier)],
+        expected=(total, episodes),
+    ) as writer:
+        for episode in _episodes(dataset, what, start):
+            if not (episode.terminated[-1] or episode.truncated[-1]):
+                cut += 1
+                episode = attrs.evolve(episode, truncated=np.arange(len(episode)) == len(episode) - 1)
+            writer.append(episode)
+            done += len(episode)
+            if progress is not None:
+                progress(done, total)
+    notes = ["choices, and where and how episodes end, are as the dataset tells them"]
+    if cut:
+        notes.append(f"{cut:,} episodes have no marked end, and are stored as cut off there")
+    if dataset.env_spec is not None:
+        notes.append(f"its environment is {dataset.env_spec.id}")
+    return ImportResult(Store.open(path), notes)
+
+
+def _opened(dataset_id: str, what: str) -> Any:
+    minari, storages = minari_modules()
+    data = dataset_folder(dataset_id) / "data"
+    if not data.is_dir():
+        raise StoreError(f"{what} is not on this machine; get it with: minari download {dataset_id}")
+    with in_one_line(what):
+        raw = storages.MinariStorage.read_raw_metadata(data)
+        # Minari would take spaces that are missing from the environment, running code that the dataset names.
+        for space in ("observation_space", "action_space"):
+            if space not in raw:
+                raise StoreError(f"{what} does not describe its {space}")
+        return minari.load_dataset(dataset_id)
+
+
+@attrs.frozen
+class _Recorded:
+    """What a dataset tells that was exported from a store."""
+
+    task: str | None = attrs.field(default=None, validator=optional(instance_of(str)))
+    tier: str | None = attrs.field(default=None, validator=optional(instance_of(str)))
+    sources: list[SourceRecord] = attrs.field(factory=list)
+
+    @classmethod
+    def of(cls, ours: Any) -> _Recorded:
+        if ours is None:
+            return cls()
+        return cls(ours["task"], ours["tier"], [SourceRecord(**source) for source in ours["sources"]])
+
+
+def _episodes(dataset: Any, what: str, start: np.ndarray) -> Iterator[Episode]:
+    """All episodes.
+
+    Raises:
+        StoreError: for what does not fit the dataset's own description.
+    """
+    with in_one_line(what):
+        metadata = dataset.storage.get_episode_metadata(dataset.episode_indices)
+        for data, about in zip(dataset.iterate_episodes(), metadata, strict=True):
+            length = len(data)
+            if not length:
+                raise StoreError(f"{what}: episode {data.id} has no steps")
+            actions = flat(data.actions, dataset.action_space, length)
+            if actions.dtype.kind not in "biu":
+                raise StoreError(f"{what}: actions of episode {data.id} want integers, got {actions.dtype}")
+            terminated, truncated = (np.asarray(ends).astype(bool) for ends in (data.terminations, data.truncations))
+            if (terminated | truncated)[:-1].any():
+                raise StoreError(f"{what}: episode {data.id} goes on after an end")
+            yield Episode(
+                observations=flat(data.observations, dataset.observation_space, length + 1).astype(np.float32),
+                actions=actions.astype(np.int64) - start,
+                rewards=np.asarray(data.rewards).astype(np.float32),
+                terminated=terminated,
+                truncated=truncated,
+                source=int(about.get(SOURCE, 0)),
+            )
+
+
+def minari_modules() -> tuple[Any, Any]:
+    """Minari, and its room of storages.
+
+    Raises:
+        StoreError: when a package is missing.
+    """
+    for module in ("h5py", "gymnasium"):  # without which Minari fails only when it comes to reading
+        require(module, "Minari")
+    return require("minari", "Minari"), require("minari.dataset.minari_storage", "Minari")
+
+
+def dataset_folder(dataset_id: str) -> Path:
+    """Where Minari keeps a dataset.
+
+    Raises:
+        StoreError: when the id is not one.
+    """
+    try:
+        require("minari.dataset.minari_dataset", "Minari").parse_dataset_id(dataset_id)
+    except (ValueError, TypeError):
+        raise StoreError(
+            f"{dataset_id!r} does not name a Minari dataset; that wants NAMESPACE/NAME-vNUMBER, "
+            "e.g. spinrl/humanoid-stand/medium-3bins-v0"
+        ) from None
+    return require("minari.storage.datasets_root_dir", "Minari").get_dataset_path(dataset_id)

@@ -1,0 +1,96 @@
+"""Stores as Minari datasets, to be shared."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from spinrl.data.collection import Progress
+from spinrl.data.importers.minari_datasets import OURS, SOURCE, dataset_folder, minari_modules
+from spinrl.data.importers.result import require
+from spinrl.data.importers.tables import in_one_line
+from spinrl.data.metadata import StoreError
+from spinrl.data.store import Store
+
+
+def export_minari(
+    store: Store,
+    dataset_id: str,
+    *,
+    description: str | None = None,
+    author: str | None = None,
+    author_email: str | None = None,
+    code_permalink: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a store as a Minari dataset of this machine, which `import_minari` reads back as it was.
+
+    Args:
+        store: what is exported.
+        dataset_id: ``NAMESPACE/NAME-vNUMBER``, e.g. ``spinrl/humanoid-stand/medium-3bins-v0``; it must not exist yet.
+        description: by default the store's sizes.
+        author, author_email, code_permalink: for those who find the dataset.
+        progress: called with (episodes done, in all).
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        StoreError: in one line, when the id is not one or is taken, or the disk is full; nothing is left behind.
+    """
+    minari, storages = minari_modules()
+    spaces, namespaces = require("gymnasium.spaces", "Minari"), require("minari.namespace", "Minari")
+    folder, what = dataset_folder(dataset_id), f"Minari dataset {dataset_id}"
+    if folder.exists():
+        raise StoreError(f"{what} exists already; delete it (minari delete {dataset_id}) or give the next version")
+    root = require("minari.storage.datasets_root_dir", "Minari").get_dataset_path()
+    beside = root / f".{folder.name}.{os.getpid()}.partial"
+    about = store.metadata
+    metadata: dict[str, Any] = {
+        "dataset_id": dataset_id,
+        "minari_version": minari.__version__,
+        "description": description or f"{about.task}, {about.tier}: {len(store)} transitions, nvec {list(about.nvec)}",
+        "algorithm_name": ", ".join(source.behavior for source in about.sources),
+        OURS: {"task": about.task, "tier": about.tier, "sources": [attrs.asdict(each) for each in about.sources]},
+    }
+    people = {"author": author and {author}, "author_email": author_email and {author_email}}
+    metadata |= {name: value for name, value in (people | {"code_permalink": code_permalink}).items() if value}
+    try:
+        with in_one_line(what, "written"):
+            beside.mkdir()
+            storage = storages.MinariStorage.new(
+                beside / "data",
+                observation_space=spaces.Box(-np.inf, np.inf, (store.observation_size,), np.float32),
+                action_space=spaces.MultiDiscrete(about.nvec),
+            )
+            storage.update_metadata(metadata)
+            storage.update_episodes(_buffers(store, progress))
+            storage.update_episode_metadata({SOURCE: int(each)} for each in store.data["episodes", "source"])
+            namespace = dataset_id.rpartition("/")[0]
+            if namespace and namespace not in namespaces.list_local_namespaces():
+                namespaces.create_namespace(namespace)
+            beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def _buffers(store: Store, progress: Progress | None) -> Iterator[Any]:
+    buffer = require("minari.data_collector.episode_buffer", "Minari").EpisodeBuffer
+    for done, episode in enumerate(store.episodes(), start=1):
+        yield buffer(
+            observations=episode.observations,
+            actions=episode.actions.astype(np.int64),
+            rewards=episode.rewards,
+            terminations=episode.terminated,
+            truncations=episode.truncated,
+            infos={},
+        )
+        if progress is not None:
+            progress(done, store.metadata.episodes)

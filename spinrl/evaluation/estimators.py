@@ -1,0 +1,132 @@
+"""How good a policy is where there is no simulator: estimates from data, which are never mixed with returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import numpy as np
+import torch
+
+from spinrl.algorithms import Algorithm
+from spinrl.data import Standardizer, Store
+from spinrl.evaluation.rollout import ActionChoice
+from spinrl.registry import Component, register
+from spinrl.specs import ACTION, OBSERVATION
+
+Progress = Callable[[int, int], None]
+_ROWS = 1024  # of one call of the policy
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class EstimationData:
+    """What an estimate is made on.
+
+    Attributes:
+        training: the dataset that the policy was trained on.
+        held_out: episodes that nothing was trained on; None where none were kept.
+        standardizer: of observations, where the policy was trained on standardised ones.
+        device: of the policy.
+    """
+
+    training: Store
+    held_out: Store | None
+    standardizer: Standardizer | None
+    device: torch.device | str = "cpu"
+
+    def observe(self, rows: torch.Tensor) -> torch.Tensor:
+        """Stored observations (B, S) as the policy is given them."""
+        return (self.standardizer(rows) if self.standardizer else rows).to(self.device)
+
+
+def check_fractions(_instance: Any, _attribute: attrs.Attribute, value: Sequence[float] | None) -> None:
+    """For a field that lists shares of the budget."""
+    if value is not None and (not value or any(not 0 < fraction <= 1 for fraction in value)):
+        raise ValueError(f"fractions wants numbers over 0 up to 1, got {list(value)}")
+
+
+class Estimator(Component, ABC):
+    """Base of kind "estimator".
+
+    Attributes:
+        metric: name of what is estimated, in tables and in MLflow.
+        unit: of its progress.
+        needs_held_out: whether it means nothing on data that was trained on.
+        fractions: shares of the budget after which it is made; None for every evaluation.
+    """
+
+    kind: ClassVar[str] = "estimator"
+    metric: ClassVar[str]
+    unit: ClassVar[str] = "transitions"
+    needs_held_out: ClassVar[bool] = False
+    fractions: tuple[float, ...] | None
+
+    @abstractmethod
+    def estimate(
+        self, algorithm: Algorithm, data: EstimationData, *, seed: int, action: ActionChoice, progress: Progress
+    ) -> list[float]:
+        """One number for each episode that the data has. The algorithm and torch's random state are left as they were.
+
+        Args:
+            algorithm: whose policy is judged, left in the mode that it came in.
+            data: to judge it on.
+            seed: the cell's.
+            action: how the policy acts: by sampling, or by its most likely choices.
+            progress: called with (units done, in all).
+        """
+
+    @abstractmethod
+    def rows(self, held_out: int) -> int:
+        """How many observations the policy is given, with so many held-out transitions; for an idea of the time."""
+
+    def smaller(self) -> Estimator:
+        """The same in no time, for a smoke run."""
+        return self
+
+
+@register
+@attrs.frozen(kw_only=True)
+class HeldOutLikelihood(Estimator):
+    """Log-likelihood of the held-out actions under the trained policy, in nats for a joint action.
+
+    The mean over each held-out episode. It says how well the policy predicts the behaviour, not how good that is.
+
+    Attributes:
+        fractions: shares of the budget after which it is made; None for every evaluation.
+    """
+
+    metric: ClassVar[str] = "log_likelihood"
+    needs_held_out: ClassVar[bool] = True
+
+    fractions: tuple[float, ...] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(tuple), validator=check_fractions
+    )
+
+    def rows(self, held_out: int) -> int:
+        return held_out
+
+    @torch.inference_mode()
+    def estimate(
+        self, algorithm: Algorithm, data: EstimationData, *, seed: int, action: ActionChoice, progress: Progress
+    ) -> list[float]:
+        store = data.held_out
+        if store is None:
+            raise ValueError("the likelihood of held-out actions wants held-out data")
+        policy, was_training = algorithm.policy, algorithm.policy.training
+        policy.eval()
+        rows = store.data["transitions", "row"]
+        parts = []
+        try:
+            for start in range(0, len(store), _ROWS):
+                chosen = rows[start : start + _ROWS]
+                observation = data.observe(store.data["observations", OBSERVATION][chosen])
+                taken = store.data["transitions", ACTION][start : start + _ROWS].long().to(data.device)
+                parts.append(policy.log_prob(observation, taken).float().cpu())
+                progress(min(start + _ROWS, len(store)), len(store))
+        finally:
+            policy.train(was_training)
+        episodes = store.data["episodes"]
+        totals = np.add.reduceat(torch.cat(parts).double().numpy(), episodes["start"].numpy())
+        return (totals / episodes["length"].numpy()).tolist()

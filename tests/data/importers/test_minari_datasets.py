@@ -1,0 +1,218 @@
+"""Stores to Minari and back, and datasets that others made."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from minari.data_collector.episode_buffer import EpisodeBuffer
+
+from spinrl.data import Episode, SourceRecord, Store, StoreError, StoreWriter
+from spinrl.data.importers import minari_export
+from spinrl.data.importers.minari_datasets import import_minari
+from spinrl.data.importers.minari_export import export_minari
+from spinrl.specs import ActionSpec
+
+ID = "spinrl/humanoid-stand/medium-3bins-v0"
+SOURCES = (SourceRecord(behavior="medium", fingerprint="m", epsilon=0.05, seed=1), SourceRecord(behavior="random"))
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return tmp_path / "minari"
+
+
+def stored(path, nvec=(3, 2, 300), lengths=(5, 1, 3), size=4) -> Store:
+    rng, spec = np.random.default_rng(0), ActionSpec(nvec)
+    with StoreWriter(
+        path,
+        task="humanoid-stand",
+        bins=nvec[0] if len(set(nvec)) == 1 else None,
+        action_spec=spec,
+        observation_size=size,
+        tier="medium",
+        sources=SOURCES,
+    ) as writer:
+        for number, length in enumerate(lengths):
+            last = np.arange(length) == length - 1
+            episode = Episode(
+                observations=rng.normal(size=(length + 1, size)).astype(np.float32),
+                actions=rng.integers(0, nvec, (length, len(nvec))),
+                rewards=rng.normal(size=length).astype(np.float32),
+                terminated=last & (number % 2 == 0),
+                truncated=last & (number % 2 == 1),
+                source=number % 2,
+            )
+            writer.append(episode)
+    return Store.open(path)
+
+
+def recorded(observation, action, episodes, dataset_id="other/logs-v1") -> str:
+    """A dataset that someone else made."""
+    with pytest.warns(UserWarning):
+        minari.create_dataset_from_buffers(
+            dataset_id, [EpisodeBuffer(**each) for each in episodes], observation_space=observation, action_space=action
+        )
+    return dataset_id
+
+
+def steps(actions, observations, **changes) -> dict:
+    ends = np.arange(len(actions)) == len(actions) - 1
+    wanted = {"rewards": np.ones(len(actions)), "terminations": ends, "truncations": ends & False, "infos": {}}
+    return {"actions": actions, "observations": observations, **wanted, **changes}
+
+
+@pytest.mark.parametrize("nvec", [(3, 3, 3), (3, 2, 300)])
+def test_a_store_comes_back_bit_for_bit(tmp_path, nvec):
+    store = stored(tmp_path / "store", nvec)
+    folder = export_minari(store, ID, author="A. Person", code_permalink="https://example.org")
+    assert folder == tmp_path / "minari" / ID
+    back = import_minari(ID, tmp_path / "back", name="unused").store
+    assert back.fingerprint == store.fingerprint  # of the content of every array
+    for field in ("task", "tier", "bins", "nvec", "observation_size", "episodes"):
+        assert getattr(back.metadata, field) == getattr(store.metadata, field)
+    assert back.metadata.sources == store.metadata.sources
+
+
+def test_minari_reads_what_was_exported(tmp_path):
+    store = stored(tmp_path / "store")
+    done = []
+    export_minari(store, ID, description="of a test", author="A. Person", progress=lambda *at: done.append(at))
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    dataset = minari.load_dataset(ID)
+    assert (dataset.total_steps, dataset.total_episodes) == (9, 3)
+    assert dataset.action_space == spaces.MultiDiscrete([3, 2, 300])
+    assert dataset.observation_space == spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    metadata = dataset.storage.metadata
+    assert (metadata["description"], metadata["author"]) == ("of a test", {"A. Person"})
+    assert metadata["algorithm_name"] == "medium, random"
+    for data, episode in zip(dataset, store.episodes(), strict=True):
+        assert dataset.observation_space.contains(data.observations[0])
+        assert dataset.action_space.contains(data.actions[0])
+        np.testing.assert_array_equal(data.actions, episode.actions)
+    assert ID in minari.list_local_datasets()
+
+
+def test_an_export_never_takes_a_place_that_is_taken_and_leaves_nothing_of_a_failure(tmp_path, root, monkeypatch):
+    store = stored(tmp_path / "store")
+    for wrong in ("medium-3bins", "spinrl/../out-v0", "/tmp/out-v0", ""):
+        with pytest.raises(StoreError, match="does not name a Minari dataset"):
+            export_minari(store, wrong)
+
+    def broken(*_):
+        raise OSError("no space left on device")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(minari_export, "_buffers", broken)
+        with pytest.raises(StoreError, match="could not be written: no space left"):
+            export_minari(store, ID)
+    assert not list(root.iterdir())
+    export_minari(store, ID)
+    with pytest.raises(StoreError, match="exists already; delete it"):
+        export_minari(store, ID)
+
+
+def test_a_recorded_dataset_of_nested_spaces(tmp_path):
+    observation = spaces.Dict(
+        {"b": spaces.Box(-1, 1, (2, 2)), "a": spaces.Tuple([spaces.Box(-9, 9, (1,), np.float64)])}
+    )
+    action = spaces.Tuple([spaces.Discrete(4, start=2), spaces.MultiDiscrete([[2, 3]]), spaces.MultiBinary(1)])
+    rows = {"b": np.arange(12.0).reshape(3, 2, 2) / 12, "a": (np.array([[7.0], [8.0], [9.0]]),)}
+    actions = (np.array([2, 5]), np.array([[[0, 2]], [[1, 0]]]), np.array([[1], [0]], dtype=np.int8))
+    episode = steps(actions, rows, rewards=[1.0, 2.0], terminations=[False, False], truncations=[False, False])
+    result = import_minari(recorded(observation, action, [episode]), tmp_path / "store", name="robot", tier="human")
+    store = result.store
+    assert (store.metadata.task, store.metadata.tier, store.metadata.nvec) == ("robot", "human", [4, 2, 3, 2])
+    got = store.episode(0)
+    assert got.actions.tolist() == [[0, 0, 2, 1], [3, 1, 0, 0]]
+    np.testing.assert_array_equal(got.observations[:, 0], [7, 8, 9])  # Gymnasium's order: by key
+    np.testing.assert_allclose(got.observations[1, 1:], rows["b"][1].ravel())
+    assert got.truncated.tolist() == [False, True]
+    assert "1 episodes have no marked end, and are stored as cut off there" in result.notes
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_an_environment_recorded_by_minari(tmp_path, data_format):
+    environment = gymnasium.spec("CartPole-v1")
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(7, 4)).astype(np.float32)
+    episode = EpisodeBuffer(**steps(rng.integers(0, 2, 6), rows))
+    with pytest.warns(UserWarning):
+        minari.create_dataset_from_buffers("cart/pole-v0", [episode], env=environment, data_format=data_format)
+    result = import_minari("cart/pole-v0", tmp_path / "store", name="pole")
+    assert "its environment is CartPole-v1" in result.notes
+    np.testing.assert_array_equal(result.store.episode(0).observations, rows)
+    assert (result.store.metadata.nvec, result.store.metadata.bins) == ([2], 2)
+
+
+def refused(tmp_path, dataset_id, *wanted) -> None:
+    with pytest.raises(StoreError) as error:
+        import_minari(dataset_id, tmp_path / "store", name="robot")
+    assert "\n" not in str(error.value)
+    for part in wanted:
+        assert part in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["minari"]
+
+
+BOX, CHOICES = spaces.Box(-9, 9, (1,)), spaces.MultiDiscrete([3, 2])
+ACTIONS, ROWS = np.zeros((2, 2), dtype=np.int64), np.zeros((3, 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "episode", "wanted"),
+    [
+        (spaces.Dict({"x": spaces.Discrete(3)}), CHOICES, {}, ("observation['x'] is Discrete(3)", "only Box")),
+        (BOX, spaces.Box(-1, 1, (2,)), {}, ("action is Box", "MultiDiscrete")),
+        (BOX, spaces.MultiDiscrete([3, 1]), {}, ("two or more choices",)),
+        (BOX, CHOICES, {"actions": ACTIONS + 2}, ("sub-action 1 wants 0 to 1, got 2",)),
+        (BOX, CHOICES, {"actions": ACTIONS + 0.5}, ("actions of episode 0 want integers, got float64",)),
+        (BOX, CHOICES, {"observations": ROWS[:2]}, ("has 2 rows of Box", "steps want 3")),
+        (BOX, CHOICES, {"observations": ROWS * np.nan}, ("wants a finite number, got nan",)),
+        (BOX, CHOICES, {"terminations": [True, True]}, ("episode 0 goes on after an end",)),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, observation, action, episode, wanted):
+    rows = {"x": np.zeros(3, dtype=np.int64)} if isinstance(observation, spaces.Dict) else ROWS
+    dataset_id = recorded(observation, action, [{**steps(ACTIONS, rows), **episode}])
+    refused(tmp_path, dataset_id, *wanted)
+
+
+def test_a_dataset_without_spaces_runs_no_environment(tmp_path, root):
+    dataset_id = recorded(BOX, CHOICES, [steps(ACTIONS, ROWS)])
+    file = root / dataset_id / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    del metadata["action_space"]
+    file.write_text(json.dumps(metadata))
+    refused(tmp_path, dataset_id, "does not describe its action_space")
+
+
+def test_missing_and_damaged_datasets(tmp_path, root):
+    os.makedirs(root)
+    refused(tmp_path, "other/logs-v1", "is not on this machine", "minari download other/logs-v1")
+    refused(tmp_path, "logs", "does not name a Minari dataset")
+    dataset_id = recorded(BOX, CHOICES, [steps(ACTIONS, ROWS)])
+    data = root / dataset_id / "data"
+    content = (data / "main_data.hdf5").read_bytes()
+    (data / "main_data.hdf5").write_bytes(content[: len(content) // 2])
+    refused(tmp_path, dataset_id, "could not be read")
+    (data / "metadata.json").write_text("{")
+    refused(tmp_path, dataset_id, "could not be read")
+    shutil.rmtree(data)
+    refused(tmp_path, dataset_id, "is not on this machine")
+
+
+def test_our_part_of_the_metadata_is_not_trusted(tmp_path, root):
+    dataset_id = recorded(BOX, CHOICES, [steps(ACTIONS, ROWS)])
+    file = root / dataset_id / "data" / "metadata.json"
+    for ours in ("x", {"task": 1, "tier": "a", "sources": []}, {"task": "a", "tier": "b", "sources": [{"x": 1}]}):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"spinrl": ours}))
+        refused(tmp_path, dataset_id, "could not be read")

@@ -1,0 +1,143 @@
+"""Estimates from data alone, against cases whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spinrl.algorithms import IQL
+from spinrl.data import Episode, SourceRecord, Standardizer, Store, StoreWriter
+from spinrl.evaluation import EstimationData, Estimator, FittedQ, HeldOutLikelihood
+from spinrl.evaluation.fitted_q import JointQ
+from spinrl.machine import Machine
+from spinrl.policies import Autoregressive, Factored
+from spinrl.specs import ActionSpec
+
+SPEC = ActionSpec((3, 2))
+SIZE = 4
+QUICK = FittedQ(gamma=0.5, gradient_steps=600, batch_size=64, learning_rate=3e-3, polyak_rate=0.05, hidden=(32, 32))
+
+
+def nothing(_done: int, _total: int) -> None:
+    pass
+
+
+def algorithm(policy=None):
+    policy = (policy or Factored(hidden=(16,), dropout=0.1)).build(SIZE, SPEC, seed=0)
+    return IQL(hidden=(16,)).build(policy, SIZE, SPEC, seed=0, machine=Machine(device="cpu").resolve())
+
+
+def store(path: Path, episodes: int, length: int, reward, *, terminated: bool, seed: int = 0) -> Store:
+    """Random actions on random observations; `reward` is a function of the actions (L, N)."""
+    rng = np.random.default_rng(seed)
+    with StoreWriter(
+        path,
+        task="own",
+        bins=None,
+        action_spec=SPEC,
+        observation_size=SIZE,
+        tier="logged",
+        sources=[SourceRecord(behavior="random")],
+    ) as writer:
+        for _ in range(episodes):
+            actions = rng.integers(0, SPEC.nvec, (length, 2))
+            last = np.arange(length) == length - 1
+            writer.append(
+                Episode(
+                    observations=rng.normal(size=(length + 1, SIZE)).astype(np.float32),
+                    actions=actions,
+                    rewards=np.asarray(reward(actions), dtype=float),
+                    terminated=last & terminated,
+                    truncated=last & (not terminated),
+                )
+            )
+    return Store.open(path)
+
+
+def data_of(training: Store, held_out: Store | None = None, standardizer: Standardizer | None = None) -> EstimationData:
+    return EstimationData(training=training, held_out=held_out, standardizer=standardizer)
+
+
+def estimate(estimator: Estimator, data: EstimationData, trained=None, action: str = "sample") -> list[float]:
+    return estimator.estimate(trained or algorithm(), data, seed=0, action=action, progress=nothing)
+
+
+@pytest.mark.parametrize(
+    "policy", [None, Autoregressive(state_width=8, lstm_width=8)], ids=["factored", "autoregressive"]
+)
+def test_the_likelihood_is_the_mean_over_each_held_out_episode(tmp_path: Path, policy) -> None:
+    held_out = store(tmp_path / "h", 3, 7, lambda actions: actions[:, 0], terminated=False)
+    standardizer, trained = Standardizer.of(held_out), algorithm(policy)
+    values = estimate(HeldOutLikelihood(), data_of(held_out, held_out, standardizer), trained)
+    trained.policy.eval()
+    for value, episode in zip(values, held_out.episodes(), strict=True):
+        observation = standardizer(torch.from_numpy(episode.observations[:-1]))
+        expected = trained.policy.log_prob(observation, torch.from_numpy(episode.actions).long()).mean()
+        assert value == pytest.approx(float(expected), abs=1e-5)
+    assert all(value < 0 for value in values)
+
+
+def test_fitted_q_of_one_step_is_the_expected_reward(tmp_path: Path) -> None:
+    """Episodes of one step: the value is the mean reward of the policy's own choices, not of the data's."""
+    trained = algorithm()
+    with torch.no_grad():  # a policy that all but always makes choice 2 of the first sub-action
+        heads = [parameter for name, parameter in trained.policy.named_parameters() if "bias" in name][-1]
+        heads.view(-1, SPEC.max_choices)[0] = torch.tensor([-9.0, -9.0, 9.0])
+    training = store(tmp_path / "t", 400, 1, lambda actions: actions[:, 0], terminated=True)
+    values = estimate(QUICK, data_of(training), trained)
+    assert len(values) == 400
+    assert np.mean(values) == pytest.approx(2.0, abs=0.1)  # of the data: 1
+    assert np.mean(training.returns) == pytest.approx(1.0, abs=0.1)
+
+
+def test_fitted_q_goes_on_over_time_limits_and_ends_at_terminations(tmp_path: Path) -> None:
+    """A reward of 1 in every step is worth 1/(1-γ) where only a time limit ends it."""
+
+    def one(actions: np.ndarray) -> np.ndarray:
+        return np.ones(len(actions))
+
+    forever = estimate(QUICK, data_of(store(tmp_path / "f", 40, 10, one, terminated=False)))
+    assert np.mean(forever) == pytest.approx(2.0, abs=0.1)
+    once = estimate(QUICK, data_of(store(tmp_path / "o", 40, 1, one, terminated=True)))
+    assert np.mean(once) == pytest.approx(1.0, abs=0.05)
+
+
+def test_fitted_q_asks_for_the_first_states_of_held_out_episodes(tmp_path: Path) -> None:
+    training = store(tmp_path / "t", 20, 5, lambda actions: actions[:, 0], terminated=True)
+    held_out = store(tmp_path / "h", 3, 5, lambda actions: actions[:, 0], terminated=True, seed=1)
+    assert len(estimate(QUICK.smaller(), data_of(training, held_out))) == 3
+
+
+@pytest.mark.parametrize("estimator", [HeldOutLikelihood(), QUICK.smaller()], ids=["likelihood", "fitted_q"])
+@pytest.mark.parametrize("action", ["sample", "mode"])
+def test_an_estimate_leaves_training_as_it_was_and_repeats(tmp_path: Path, estimator: Estimator, action: str) -> None:
+    data = data_of(*(store(tmp_path / name, 4, 5, lambda a: a[:, 0], terminated=False) for name in "th"))
+    trained = algorithm()
+    trained.policy.train()
+    before = {name: value.clone() for name, value in trained.state_dict().items() if torch.is_tensor(value)}
+    state = torch.get_rng_state()
+    seen: list[tuple[int, int]] = []
+    first = estimator.estimate(trained, data, seed=3, action=action, progress=lambda *each: seen.append(each))
+    assert torch.equal(torch.get_rng_state(), state) and trained.policy.training
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items() if name in before)
+    assert seen[-1][0] == seen[-1][1]
+    assert estimate(estimator, data, trained, action) == estimator.estimate(
+        trained, data, seed=0, action=action, progress=nothing
+    )
+    assert np.isfinite(first).all()
+
+
+def test_q_sees_which_choice_of_which_sub_action_was_made() -> None:
+    q = JointQ(SIZE, SPEC, (8,))
+    observation = torch.zeros(6, SIZE)
+    actions = torch.tensor([[i, j] for i in range(3) for j in range(2)])
+    assert len({round(value, 6) for value in q(observation, actions).tolist()}) == 6
+
+
+def test_fractions_are_checked() -> None:
+    with pytest.raises(ValueError, match="fractions wants numbers over 0 up to 1"):
+        FittedQ(fractions=(0.0,))
+    assert HeldOutLikelihood().fractions is None and FittedQ().fractions == (1.0,)

@@ -1,0 +1,72 @@
+"""The figure of a dataset is logged once, and none is reason enough to end a run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from harness.cell import DatasetReady
+from harness.experiment import Cell, Experiment
+from harness.observer import RunObserver
+from harness.paths import use_packaged_configs
+from spinrl.config import load
+from spinrl.data import Episode, SourceRecord, Store, StoreWriter
+from spinrl.machine import Machine
+from spinrl.specs import ActionSpec
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    spec = ActionSpec((3, 5))
+    last = np.arange(40) == 39
+    with StoreWriter(
+        tmp_path / "store", task="t", bins=None, action_spec=spec, observation_size=2, tier="medium",
+        sources=[SourceRecord(behavior="human")],
+    ) as writer:  # fmt: skip
+        actions = np.random.default_rng(0).integers(0, spec.nvec, (40, 2))
+        writer.append(
+            Episode(
+                observations=np.zeros((41, 2), np.float32),
+                actions=actions,
+                rewards=np.ones(40),
+                terminated=last,
+                truncated=~last & last,
+            )
+        )
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def cells() -> list[Cell]:
+    use_packaged_configs()
+    return load(Experiment, ["gin/spin_humanoid.gin", "gin/policies/all.gin"]).value.cells()
+
+
+def observer(parent: Mock, said: io.StringIO) -> RunObserver:
+    experiment = load(Experiment, ["gin/spin_humanoid.gin"]).value
+    return RunObserver(experiment, Machine().resolve(), parent, Mock(), Console(file=said), Mock())
+
+
+def test_a_figure_is_logged_once_for_all_cells_of_a_dataset(store: Store, cells: list[Cell]) -> None:
+    parent, logged = Mock(), []
+    parent.hand_over.side_effect = lambda path, folder: logged.append((folder, path.name, path.stat().st_size > 1000))
+    watching = observer(parent, io.StringIO())
+    for number, cell in enumerate(cells[:2]):
+        watching.cell_started(number, cell)
+        watching.event(cell, DatasetReady(store.path, store.fingerprint, len(store), 2, (3, 5)))
+    name = f"humanoid-stand-3bins-{cells[0].key.tier}"
+    assert logged == [("dataset", f"{name}.png", True), ("dataset", f"{name}.svg", True)]
+
+
+def test_a_figure_that_fails_is_a_line_and_no_more(cells: list[Cell], tmp_path: Path) -> None:
+    parent, said = Mock(), io.StringIO()
+    watching = observer(parent, said)
+    watching.cell_started(0, cells[0])
+    watching.event(cells[0], DatasetReady(tmp_path / "gone", "f", 1, 2, (3, 5)))
+    assert "figure could not be drawn" in said.getvalue() and "gone" in said.getvalue().replace("\n", "")
+    parent.hand_over.assert_not_called()

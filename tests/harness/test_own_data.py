@@ -1,0 +1,132 @@
+"""The user's own data through the real chain: without a simulator, with one, and every fault before anything runs."""
+
+import re
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from harness import run as command
+from harness.results import load_results
+from spinrl.data import Episode, SourceRecord, StoreWriter, imported_folder
+from spinrl.specs import ActionSpec
+
+SPEC = ActionSpec((3, 2))
+COUNTER = (
+    "Experiment.simulators={'counter': @Gymnasium()}",
+    "Gymnasium.id='Counter-v0'",
+    "Gymnasium.module='tests.tasks.own_environment'",
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture(autouse=True)
+def _logged():
+    rng = np.random.default_rng(0)
+    with StoreWriter(
+        imported_folder("counter"),
+        task="counter",
+        bins=None,
+        action_spec=SPEC,
+        observation_size=4,
+        tier="logged",
+        sources=[SourceRecord(behavior="logged")],
+    ) as writer:
+        for episode in range(20):
+            actions = rng.integers(0, SPEC.nvec, (5, 2))
+            last = np.arange(5) == 4
+            writer.append(
+                Episode(
+                    observations=rng.uniform(-1, 1, (6, 4)).astype(np.float32),
+                    actions=actions,
+                    rewards=actions[:, 0].astype(float),
+                    terminated=last & (episode % 2 == 0),
+                    truncated=last & (episode % 2 == 1),
+                )
+            )
+
+
+def run(*bindings, task="counter", files=()):
+    given = [part for binding in (f"Experiment.tasks=['{task}']", *bindings) for part in ("--set", binding)]
+    more = [part for file in files for part in ("--gin", file)]
+    return command.main(["--gin", "gin/own_data.gin", *more, "--smoke", "--jobs", "1", *given])
+
+
+@pytest.mark.slow
+def test_without_a_simulator_there_are_estimates(capsys):
+    assert run() == 0
+    table, meta = load_results(None, "own_data-smoke")
+    assert set(table["policy"]) == {"factored", "autoregressive", "saint", "spin"}
+    assert set(table["metric"]) == {"fitted_q", "log_likelihood"} and not meta.references
+    by_metric = table.groupby("metric")["fraction"].unique().map(sorted)
+    assert by_metric.to_dict() == {"fitted_q": [1.0], "log_likelihood": [0.5, 1.0]}
+    assert table.groupby(["policy", "metric", "fraction"])["episode"].nunique().eq(2).all()  # a tenth of twenty
+    assert (table["bins"] == 0).all() and np.isfinite(table["return"]).all()
+
+    output = capsys.readouterr().out
+    assert "counter logged spin-iql s0: estimated log likelihood -" in output
+    client = mlflow.MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("own_data-smoke").experiment_id])
+    spin = next(each for each in runs if each.data.tags.get("policy") == "spin")
+    assert {"eval/fitted_q_mean", "eval/log_likelihood_mean", "eval/log_likelihood_std"} <= set(spin.data.metrics)
+    assert not any("return" in name for name in spin.data.metrics)
+    parent = next(each for each in runs if each.data.tags["spinrl.role"] == "experiment")
+    assert "log_likelihood/logged spin" in parent.data.metrics
+    report = Path(client.download_artifacts(parent.info.run_id, "report/report.md", ".")).read_text()
+    assert "## Estimates" in report and "## Learning curves" not in report
+
+
+def test_with_a_simulator_returns_stand_beside_the_estimates():
+    assert run(*COUNTER, "Experiment.policies=[@Factored()]") == 0
+    table, _ = load_results(None, "own_data-smoke")
+    returns = table[table["metric"] == "return"]
+    assert len(returns) == 2 * 2 and returns["return"].between(0, 10).all()
+    assert {"fitted_q", "log_likelihood"} < set(table["metric"])
+
+
+def test_nothing_is_trained_on_what_is_held_out(shared_cache, capsys):
+    """A dry run says how much is trained on, and the likelihood needs something held out."""
+    assert run("Experiment.held_out=0.0") == 2
+    assert "held_out wants a share over 0 for HeldOutLikelihood" in capsys.readouterr().err
+
+
+FAULTS = {
+    "no such dataset": ((), "clinic", "no imported dataset is called 'clinic'.*tools.import_dataset"),
+    "nothing to judge by": (("Evaluating.estimators=[]",), "counter", "'counter' has no simulator; give it one"),
+    "another simulator": (
+        ("Experiment.simulators={'counter': @Gymnasium()}", "Gymnasium.id='CartPole-v1'"),
+        "counter",
+        r"the simulator of counter takes actions of \[2\] choices and gives 4 .*the dataset has \[3, 2\] and 4",
+    ),
+    "no such simulator": (
+        ("Experiment.simulators={'counter': @Gymnasium()}", "Gymnasium.id='Nothing-v0'"),
+        "counter",
+        "cannot make 'Nothing-v0'",
+    ),
+    "a simulator of nothing": (
+        ("Experiment.simulators={'clinic': @Gymnasium()}", "Gymnasium.id='Nothing-v0'"),
+        "counter",
+        r"simulators wants names of tasks \(counter\), got 'clinic'",
+    ),
+    "other bins": (("Experiment.bins=[3]",), "counter", "is of bins None, not 3"),
+    "behaviours of its own": (
+        ("Experiment.recipes={'logged': @Tier()}", "Tier.sources=[@Source()]", "Source.behavior='expert'"),
+        "counter",
+        "no task is called 'counter'.*for your own data see gin/own_data.gin",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught_before_anything_runs(fault, capsys, tmp_path):
+    bindings, task, reason = FAULTS[fault]
+    assert run(*bindings, task=task) == 2
+    errors = " ".join(capsys.readouterr().err.split())
+    assert re.search(reason, errors), errors
+    assert not (tmp_path / "mlflow.db").exists()

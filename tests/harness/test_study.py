@@ -1,0 +1,233 @@
+"""Going on with an interrupted study: nothing is trained or logged twice, and no other study is taken for it."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from harness import cell, study
+from harness import run as command
+from harness.records import CellKey, Evaluation, ReportMeta, to_frame
+from harness.results import load_results
+from harness.tracking import Tracker
+
+SIZES = """
+Experiment.name = 'study'
+Experiment.tiers = ['expert']
+Experiment.policies = [@Factored(), @Autoregressive()]
+expert/Tier.transitions = 400
+Autoregressive.lstm_width = 16
+Training.gradient_steps = 400
+Training.batch_size = 16
+Training.checkpoint_minutes = 0.002
+Evaluating.fractions = [0.01, 0.5, 1.0]
+Evaluating.episodes = 1
+Evaluating.episode_steps = 5
+Machine.threads = 1
+"""
+KEYS = [CellKey(task="t", bins=3, tier="expert", policy=name, algorithm="iql", seed=0) for name in ("a", "b")]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    Path("sizes.gin").write_text(SIZES)
+
+
+def arguments(*more, name="study"):
+    sizes = ["--gin", "gin/spin_humanoid.gin", "--gin", "sizes.gin", "--set", f"Experiment.name='{name}'"]
+    return [*sizes, "--jobs", "1", *more]
+
+
+def runs_of(name):
+    client = mlflow.MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    parents = [each for each in runs if each.data.tags["spinrl.role"] == "experiment"]
+    return parents, [each for each in runs if each.data.tags["spinrl.role"] == "cell"]
+
+
+def steps_of(run):
+    """Every step at which each metric was logged."""
+    client = mlflow.MlflowClient()
+    return {name: [each.step for each in client.get_metric_history(run.info.run_id, name)] for name in run.data.metrics}
+
+
+def returns_of(name):
+    table, _ = load_results(None, name)
+    return table.sort_values(["policy", "gradient_step"])["return"].tolist()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_nothing_had_been(shared_cache, capsys):
+    """Killed in the training of the second of two cells: the same returns, runs and steps as undisturbed."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "harness.run", *arguments()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        for line in process.stdout:
+            if "autoregressive" in line and "return" in line and "50% of" in line:
+                break
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    parents, cells = runs_of("study")
+    assert [each.info.status for each in parents] == ["RUNNING"]
+
+    assert command.main(arguments()) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "going on with an interrupted run: 1 cells are finished, 1 were begun" in output
+    assert "autoregressive-iql s0: goes on from gradient step" in output and "factored-iql s0: return" not in output
+    parents, cells = runs_of("study")
+    assert [each.info.status for each in (*parents, *cells)] == ["FINISHED"] * 3
+    assert parents[0].data.tags["spinrl.session"] == "2"
+
+    assert command.main(arguments(name="undisturbed")) == 0
+    assert returns_of("study") == returns_of("undisturbed")
+    (parent,), others = runs_of("undisturbed")
+    for disturbed in (*parents, *cells):
+        (other,) = [
+            each for each in (parent, *others) if each.data.tags.get("policy") == disturbed.data.tags.get("policy")
+        ]
+        found, wanted = steps_of(disturbed), steps_of(other)
+        assert set(found) == set(wanted)
+        for metric, steps in found.items():
+            assert max(Counter(steps).values()) == 1, metric
+            if metric not in ("time/total_seconds", "time/logging_seconds"):  # one for each session
+                assert sorted(steps) == sorted(wanted[metric]), metric
+
+    # Finished: the same command is a study of its own again.
+    assert command.main(arguments("--set", "Experiment.policies=[@Factored()]")) == 0
+    assert "going on with" not in capsys.readouterr().out
+
+
+def test_a_stopped_run_is_told_from_another_configuration(shared_cache, capsys, monkeypatch):
+    one = ("--set", "Experiment.policies=[@Factored()]")
+    train_to, began = cell._Training._train_to, []
+
+    def stop_at_the_second(training, mark, report):
+        began.append(mark)
+        if len(began) == 2:
+            raise KeyboardInterrupt
+        train_to(training, mark, report)
+
+    monkeypatch.setattr(cell._Training, "_train_to", stop_at_the_second)
+    assert command.main(arguments(*one)) == 130
+    monkeypatch.setattr(cell._Training, "_train_to", train_to)
+    capsys.readouterr()
+
+    assert command.main(arguments(*one, "--set", "IQL.gamma=0.9")) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "this one starts anew, since it is configured otherwise:" in output
+    assert "-IQL.gamma = 0.99" in output and "+IQL.gamma = 0.9" in output
+
+    # The one that was stopped is still there to go on with, or to start over.
+    assert command.main(arguments(*one, "--fresh")) == 0
+    output = capsys.readouterr().out
+    assert "going on with" not in output and "goes on from" not in output
+    assert len(runs_of("study")[0]) == 3
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(shared_cache, capsys, monkeypatch):
+    one = ("--set", "Experiment.policies=[@Factored()]")
+    evaluate, done = cell._Training.evaluate, []
+
+    def stop_after_the_second(training, *given):
+        evaluate(training, *given)
+        done.append(training)
+        if len(done) == 2:
+            training.path.write_bytes(training.path.read_bytes()[:-100])
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cell._Training, "evaluate", stop_after_the_second)
+    assert command.main(arguments(*one)) == 130
+    monkeypatch.setattr(cell._Training, "evaluate", evaluate)
+    assert command.main(arguments(*one)) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "checkpoint.pt is damaged or not a checkpoint" in output and "goes on from gradient step" in output
+    _, (run,) = runs_of("study")
+    assert "checkpoint.pt is damaged" in run.data.tags["damaged"]
+    assert command.main(arguments(*one, name="undisturbed")) == 0
+    assert returns_of("study") == returns_of("undisturbed")
+
+
+def start(tracker, **more):
+    tags = {study.STUDY_TAG: "s", study.HOST_TAG: study.socket.gethostname()}
+    return tracker.start_parent(
+        "main", params={}, tags=tags, given_text="g", resolved_text="A.b = 1\nA.c = 2\n", cells=KEYS, **more
+    )
+
+
+@pytest.fixture
+def tracker():
+    opened = Tracker.open(None, "study", period=0.05)
+    yield opened
+    opened.close(5)
+
+
+def found(tracker, key="s"):
+    assert tracker.outbox.flush(10)
+    return study.find_interrupted(tracker.store.client, tracker.store.experiment_id, key)
+
+
+def test_what_is_at_work_is_left_alone(tracker):
+    parent = start(tracker)
+    lock = study.hold(parent.key)
+    assert lock is not None and found(tracker) is None
+    lock.release()
+    interrupted, held = found(tracker)
+    assert interrupted.session == 1 and not interrupted.cells and found(tracker, "other") is None
+    held.release()
+    parent.finish("FINISHED")
+    assert found(tracker) is None
+
+
+def test_a_run_of_another_machine_is_gone_on_with_only_once_it_has_ended(tracker, monkeypatch):
+    parent = start(tracker)
+    monkeypatch.setattr(study.socket, "gethostname", lambda: "elsewhere")
+    assert found(tracker) is None
+    parent.finish("KILLED")
+    assert found(tracker) is not None
+
+
+def test_finished_cells_are_kept_and_steps_are_not_logged_again(tracker):
+    parent = start(tracker)
+    runs = [parent.start_cell(key, params={}, tags={}) for key in KEYS]
+    done = Evaluation(
+        gradient_step=9, fraction=1.0, returns=(1.0, 2.0), asm_seconds=0, train_seconds=1, evaluation_seconds=1
+    )
+    for step in range(5):
+        runs[1].metrics({"train/loss_policy": step}, step)
+    parent.results(to_frame([(KEYS[0], done)], preset="laptop"), ReportMeta(experiment="study"))
+    runs[0].finish("FINISHED")
+    parent.finish("KILLED")
+    interrupted, lock = found(tracker)
+    assert interrupted.finished == {KEYS[0]: [done]} and list(interrupted.cells) == [KEYS[1]]
+
+    again = start(tracker, interrupted=interrupted)
+    assert again.run_id == parent.run_id and again.session == 2
+    run = again.start_cell(KEYS[1], params={}, tags={})
+    for step in range(3, 8):
+        run.metrics({"train/loss_policy": step}, step)
+    assert tracker.outbox.flush(10)
+    assert steps_of(tracker.store.client.get_run(runs[1].run_id))["train/loss_policy"] == list(range(8))
+    assert tracker.store.client.get_run(parent.run_id).info.status == "RUNNING"
+    lock.release()
+
+
+def test_what_changed_is_said(tracker):
+    parent = start(tracker)
+    assert tracker.outbox.flush(10)
+    given = tracker.store.client, tracker.store.experiment_id
+    assert study.changes_since(*given, "other", "A.b = 1\nA.c = 3\n") == ["-A.c = 2", "+A.c = 3"]
+    assert study.changes_since(*given, "s", "A.c = 3\n") == []
+    parent.finish("FINISHED")
+    assert tracker.outbox.flush(10)
+    assert study.changes_since(*given, "other", "A.c = 3\n") == []

@@ -1,0 +1,30 @@
+"""An environment of one's own, as a user would register it."""
+
+import gymnasium
+import numpy as np
+
+
+class Counter(gymnasium.Env):
+    """Rewards the first sub-action's choice, and ends after `length` steps or where the second is 1."""
+
+    def __init__(self, length: int = 5, start: int = 0):
+        self.length = length
+        self.action_space = gymnasium.spaces.MultiDiscrete([3, 2], start=[start, start])
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (2, 2), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(np.asarray(action))
+        self.steps += 1
+        return self._observe(), float(action[0]), bool(action[1] == 1), self.steps >= self.length, {}
+
+    def _observe(self):
+        return self.np_random.uniform(-1, 1, (2, 2)).astype(np.float32)
+
+
+if "Counter-v0" not in gymnasium.registry:
+    gymnasium.register("Counter-v0", Counter)

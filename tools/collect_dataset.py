@@ -1,0 +1,238 @@
+"""Collect a dataset: roll out the behaviour policies of a tier, and write the store that experiments train on.
+
+Examples:
+  python -m tools.collect_dataset --task humanoid-stand --tier medium --transitions 1000000
+  python -m tools.collect_dataset --task dog-trot --tier medium-expert --bins 10 --processes 16
+  python -m tools.collect_dataset --task cheetah-run --tier expert --transitions 200000 --out datasets/cheetah
+  python -m tools.collect_dataset --task humanoid-stand --tier medium --set 'medium/Source.epsilon=0.1'
+
+Tiers, their sizes and the seed are those of gin/spin_humanoid.gin, and of --gin and --set on top of it, so that an
+experiment of the same files finds the store in the cache. Collection goes on where it was after any interruption,
+kill -9 included; neither that nor the number of processes changes the data. Exit code: 0 when the store is there,
+1 when it could not be made, 2 when something given was wrong, 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness.experiment import Experiment
+from harness.paths import use_packaged_configs
+from harness.progress import Progress, Stage
+from spinrl.behaviors import BehaviorError
+from spinrl.config import ConfigError, load
+from spinrl.data import (
+    CollectionError,
+    Rollout,
+    Store,
+    StoreError,
+    Tier,
+    collected,
+    rollouts,
+    source_store,
+    tier_store,
+)
+from spinrl.data.metadata import METADATA_FILE
+from spinrl.tasks import get_task
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m tools.collect_dataset",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--task", required=True, help="name of the task, e.g. humanoid-stand")
+    made.add_argument("--tier", required=True, help="name of the recipe, e.g. medium or medium-expert")
+    made.add_argument("--bins", type=int, default=3, help="choices per sub-action (default 3)")
+    made.add_argument("--transitions", type=_at_least_one, help="size of the dataset (default: as the recipe says)")
+    made.add_argument("--seed", type=int, help="of all episodes (default: as the experiment says, 0)")
+    made.add_argument("--processes", type=_at_least_one, help="worker processes (default: one a core)")
+    made.add_argument(
+        "--out", type=Path, help="put the finished store there too; files share their space with the cache if they can"
+    )
+    made.add_argument(
+        "--gin", action="append", default=[], metavar="FILE", help="a gin file with other recipes; repeatable"
+    )
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="bindings",
+        metavar="BINDING",
+        help="a binding such as 'medium/Source.epsilon=0.1'; repeatable",
+    )
+    return made
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"wants a number from 1, got {number}")
+    return number
+
+
+def read_experiment(options: argparse.Namespace) -> tuple[Experiment, Tier]:
+    """The experiment as gin and options have it, and the tier that is to be collected.
+
+    Raises:
+        ConfigError, KeyError, ValueError: for an unknown task, tier or number of bins, or a wrong binding.
+    """
+    get_task(options.task).action_spec(options.bins)
+    given = {"tasks": [options.task], "bins": [options.bins], "tiers": [options.tier]}
+    if options.seed is not None:
+        given["data_seed"] = options.seed
+    if options.processes is not None:
+        given["collection_processes"] = options.processes
+    bindings = [*options.bindings, *(f"Experiment.{field}={value!r}" for field, value in given.items())]
+    experiment = load(Experiment, ["gin/spin_humanoid.gin", *options.gin], bindings).value
+    tier = experiment.recipes[options.tier]
+    if not isinstance(tier, Tier):
+        raise ValueError(f"tier {options.tier!r} is no recipe for collecting: it is a {type(tier).__name__}")
+    return experiment, tier if options.transitions is None else attrs.evolve(tier, transitions=options.transitions)
+
+
+def collect_sources(parts: Sequence[tuple[Rollout, int]], label: str, processes: int, console: Console) -> float | None:
+    """Collect what the cache does not have yet, in one stage; returns steps a second, None when all was there.
+
+    Raises:
+        CollectionError, StoreError: in one line each.
+    """
+    missing = [(rollout, count) for rollout, count in parts if collected(rollout) < count]
+    if not missing:
+        return None
+    total = sum(count for _, count in missing)
+    guess = total / (2000 * processes)  # seconds; it counts until the first steps are made
+    with Progress(1, console, plan=[(label, "collecting", guess)]) as progress:
+        stage = progress.stage(label, "collecting", total, "transitions")
+        before = 0
+        for rollout, count in missing:
+            stage.pause()  # what is there of this source already says nothing about speed
+            source_store(
+                rollout,
+                count,
+                processes=processes,
+                progress=_Shown(stage, before),
+                on_wait=lambda path: console.print(f"another run is collecting {path.name}; waiting for it"),
+            )
+            before += count
+        stage.finish()
+    return stage.rate
+
+
+@attrs.frozen
+class _Shown:
+    """Progress of one source, as part of a stage that has done `before` already."""
+
+    stage: Stage
+    before: int
+
+    def __call__(self, done: int, total: int) -> None:
+        self.stage.update(self.before + done)
+
+
+def store_at(out: Path) -> Store | None:
+    """The store that is in a folder already; None where nothing is.
+
+    Raises:
+        StoreError: when anything else is there.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / METADATA_FILE).is_file():
+        raise StoreError(f"{out} holds something else than a store; name a new folder")
+    return Store.open(out)
+
+
+def put(store: Store, out: Path) -> Store:
+    """The store in a folder of the user's: hard links where the disk is the same, copies where it is another.
+
+    Raises:
+        StoreError: when another dataset is there, or the disk does not take it.
+    """
+    out = out.absolute()
+    there = store_at(out)
+    if there is not None:
+        if there.fingerprint != store.fingerprint:
+            raise StoreError(f"{out} holds another dataset; name a new folder, or take this one from {store.path}")
+        return there
+    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        shutil.copytree(store.path, beside, copy_function=_link_or_copy)
+        beside.rename(out)
+    except OSError as error:
+        raise StoreError(f"the store could not be put into {out}: {error}; it is in {store.path}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Store.open(out)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def print_summary(store: Store, rate: float | None, console: Console) -> None:
+    """Sources with their returns, size, speed and place."""
+    table = Table("source", "random", "episodes", "transitions", "return", box=box.SIMPLE_HEAD)
+    for source in store.metadata.sources:
+        table.add_row(
+            source.behavior,
+            f"{100 * source.epsilon:g}%",
+            f"{source.episodes:,}",
+            f"{source.transitions:,}",
+            f"{source.return_mean:.1f} ± {source.return_std:.1f}",
+        )
+    console.print(table)
+    speed = f"{rate:,.0f} steps/s" if rate else "found in the cache"
+    lines = f"{len(store):,} transitions, {store.num_bytes / 1e6:,.1f} MB, {speed}\n{store.path}"
+    console.print(lines, markup=False, highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    use_packaged_configs()
+    console = Console()
+    try:
+        experiment, tier = read_experiment(options)
+        parts = rollouts(tier, options.task, options.bins, experiment.transitions, experiment.data_seed)
+        if options.out:
+            store_at(options.out)
+    except (ConfigError, BehaviorError, StoreError, KeyError, ValueError) as error:
+        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+        return 2
+    # A collection started in the background of a script comes with Ctrl-C ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    processes = experiment.collection_processes or len(os.sched_getaffinity(0))
+    label = f"{options.task} {options.bins} bins {options.tier}"
+    try:
+        rate = collect_sources(parts, label, processes, console)
+        store = tier_store(options.tier, tier, options.task, options.bins, experiment.transitions, experiment.data_seed)
+        print_summary(put(store, options.out) if options.out else store, rate, console)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here")
+        return 130
+    except (CollectionError, StoreError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

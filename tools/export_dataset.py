@@ -1,0 +1,82 @@
+"""Export a dataset to Minari, so that it can be shared.
+
+Examples:
+  python -m tools.export_dataset robot --minari mine/robot/logged-v0 --author 'A. Person'
+  python -m tools.export_dataset datasets/humanoid --minari spinrl/humanoid-stand/medium-3bins-v0
+
+STORE is a store's folder, or the name of an imported dataset. The dataset lands where Minari keeps its own
+(MINARI_DATASETS_PATH, or ~/.minari/datasets) and is read with minari.load_dataset(ID); "minari upload" shares it.
+python -m tools.import_dataset minari:ID makes the same store of it again. Exit code: 0 when it is there, 2 when
+something given was wrong, 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from spinrl.data import Store, StoreError
+from spinrl.data.imported import imported_folder
+from spinrl.data.importers.minari_export import export_minari
+from tools.import_dataset import shown
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m tools.export_dataset",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("store", metavar="STORE", help="a store's folder, or the name of an imported dataset")
+    made.add_argument("--minari", required=True, metavar="ID", help="NAMESPACE/NAME-vNUMBER; it must not exist yet")
+    made.add_argument("--description", help="of the dataset (default: its sizes)")
+    made.add_argument("--author", help="who made it")
+    made.add_argument("--author-email", help="where to write to")
+    made.add_argument("--code-permalink", help="address of the code that made it")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        imported = imported_folder(options.store)
+        store = Store.open(imported if imported.is_dir() else Path(options.store).expanduser())
+        store.verify()
+        with shown(console, options.minari, "exporting", "episodes") as update:
+            folder = export_minari(
+                store,
+                options.minari,
+                description=options.description,
+                author=options.author,
+                author_email=options.author_email,
+                code_permalink=options.code_permalink,
+                progress=update,
+            )
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    about = store.metadata
+    console.print(
+        f"{about.transitions:,} transitions in {about.episodes:,} episodes written to {folder}; read them with\n"
+        f"  minari.load_dataset({options.minari!r})",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
