@@ -1,7 +1,8 @@
 """What could not be sent to the tracking store, in order, as JSON lines that say all that sending them needs.
 
-The first line is a header (``tracking_uri``, ``experiment``, ``version``); each other line is one operation as
-`harness.mlflow_store.MlflowStore.apply` takes it, keyed by the run's own key, which is also its tag in MLflow.
+The first line is a header (``tracking_uri``, ``experiment``, ``version``, and the process that writes it); each other
+line is one operation as `harness.mlflow_store.MlflowStore.apply` takes it, keyed by the run's own key, which is also
+its tag in MLflow.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
+FOLDER = "spinrl-journal"  # in the working directory
 Operation = dict[str, Any]
 
 

@@ -162,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tracker = Tracker.open(
             options.tracking_uri, experiment.name, warn=lambda line: console.print(line, style="yellow")
         )
+        if left := tracker.send_left_over():
+            console.print(f"sent {left} tracking operations that an earlier run could not", highlight=False)
     except TrackingError as error:
         print(error, file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ Only one process writes, the parent of all cells, and it never waits for the sto
 from __future__ import annotations
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from harness.connection import TrackingError, connect, default_uri, redacted
-from harness.journal import Journal
+from harness.journal import FOLDER, Journal
 from harness.mlflow_store import MlflowStore
 from harness.outbox import Outbox
 from harness.records import CellKey
 from harness.runs import ROLE_TAG, CellRun, ParentRun
 from harness.study import SESSION_TAG, Interrupted
+from harness.sync import SyncError, deliver, left_over
 
 __all__ = ["CellRun", "ParentRun", "Tracker", "TrackingError"]
 
@@ -64,9 +68,25 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         store = MlflowStore(client, experiment_id)
-        path = directory / "spinrl-journal" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}.jsonl"
-        journal = Journal(path, {"tracking_uri": redacted(uri), "experiment": experiment})
+        path = directory / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}.jsonl"
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "process_started": psutil.Process().create_time()}
+        journal = Journal(path, {"tracking_uri": redacted(uri), "experiment": experiment, **process})
         return cls(store, uri, experiment, directory, Outbox(store, journal, period=period, warn=warn))
+
+    def send_left_over(self) -> int:
+        """Send what runs of this experiment that are no more have left in journals; returns how many operations.
+
+        Raises:
+            TrackingError: when the store goes away meanwhile.
+        """
+        sent = 0
+        try:
+            for path, header, operations in left_over(self.directory / FOLDER):
+                if (header["experiment"], header["tracking_uri"]) == (self.experiment, redacted(self.uri)):
+                    sent += len(operations) - deliver(path, header, operations, self.store, lambda _: None)
+        except (ValueError, SyncError) as error:
+            raise TrackingError(f"{error}; python -m harness.sync tells more") from error
+        return sent
 
     def start_parent(
         self,
@@ -114,7 +134,7 @@ class Tracker:
         Returns:
             None when all was sent, else one line that says how much was not and where it is kept.
         """
-        place = f"kept in {self.outbox.journal.path}"
+        place = f"kept in {self.outbox.journal.path}; python -m harness.sync sends them"
         try:
             left = self.outbox.close(timeout)
         except OSError as error:

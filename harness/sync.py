@@ -1,0 +1,143 @@
+"""Send what a tracking server could not take when it was away: ``python -m harness.sync``."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from harness.connection import TrackingError, connect
+from harness.journal import FOLDER, Journal, Operation, read_journal
+from harness.mlflow_store import MlflowStore
+from harness.outbox import one_line
+from harness.progress import Progress
+
+Update = Callable[[int], None]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m harness.sync",
+        description="Send the results that were kept in journals while a tracking server was away.",
+        epilog="""examples:
+  python -m harness.sync
+  python -m harness.sync --folder /runs/spinrl-journal --tracking-uri http://tracking:5000
+
+Sending twice changes nothing. A journal is deleted once all of it has arrived; what the server refuses stays in it.
+Journals of runs that are still at work are left to them. Exit code: 0 when nothing is left, 1 when something is.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--folder", type=Path, default=Path(FOLDER), help=f"of the journals (default: {FOLDER})")
+    made.add_argument(
+        "--tracking-uri", help="where to send (default: where each was meant for, which lacks the password it may need)"
+    )
+    return made
+
+
+class SyncError(Exception):
+    """A journal that could not be sent, in one line."""
+
+
+def at_work(header: dict[str, Any]) -> bool:
+    """Whether the process that writes a journal is still running on this machine."""
+    if header.get("host") != socket.gethostname():
+        return False
+    try:
+        return psutil.Process(header["pid"]).create_time() == header["process_started"]
+    except (psutil.Error, KeyError):
+        return False
+
+
+def left_over(folder: Path) -> Iterator[tuple[Path, dict[str, Any], list[Operation]]]:
+    """The journals that nobody is going to send, oldest first, with their headers and operations.
+
+    Raises:
+        ValueError: naming the file that is no journal.
+    """
+    for path in sorted(folder.glob("*.jsonl")):
+        header, operations = read_journal(path)
+        if not at_work(header):
+            yield path, header, operations
+
+
+def deliver(
+    path: Path, header: dict[str, Any], operations: Sequence[Operation], store: MlflowStore, update: Update
+) -> int:
+    """Send one journal, and delete it; what the store refuses stays in it.
+
+    Args:
+        path: of the journal.
+        header: its first line.
+        operations: all others.
+        store: takes them; it knows those that it has.
+        update: called with the number of operations sent.
+
+    Returns:
+        How many were refused.
+
+    Raises:
+        SyncError: when the store goes away; nothing is deleted then.
+    """
+    refused = []
+    for number, operation in enumerate(operations):
+        try:
+            store.apply(operation)
+        except Exception as error:
+            if store.is_transient(error):
+                raise SyncError(f"the store went away after {number} operations: {one_line(error)}") from error
+            refused.append({**operation, "refused": one_line(error)})
+        update(number + 1)
+    journal = Journal(path, {name: value for name, value in header.items() if name != "version"})
+    if refused:
+        journal.write(refused)
+    else:
+        journal.discard()
+    return len(refused)
+
+
+def _sync(path: Path, tracking_uri: str | None, progress: Progress) -> tuple[str, bool]:
+    """What became of one journal, in words, and whether nothing of it is left that could be sent."""
+    try:
+        header, operations = read_journal(path)
+        if at_work(header):
+            return "its run is still at work, and sends it itself", True
+        uri = tracking_uri or header["tracking_uri"]
+        client, experiment_id = connect(uri, header["experiment"], path.parent.parent, probe_seconds=10.0)
+        stage = progress.stage(path.stem, "sending", len(operations), "operations")
+        refused = deliver(path, header, operations, MlflowStore(client, experiment_id), stage.update)
+        stage.finish()
+    except (ValueError, SyncError, TrackingError) as error:
+        return str(error), False
+    if refused:
+        return (
+            f"{len(operations) - refused} operations sent; {refused} were refused, and are kept with the reason",
+            False,
+        )
+    return f"{len(operations)} operations sent", True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    console = Console()
+    journals = sorted(options.folder.glob("*.jsonl"))
+    done = True
+    with Progress(max(len(journals), 1), console) as progress:
+        for path in journals:
+            said, sent = _sync(path, options.tracking_uri, progress)
+            console.print(f"{path.name}: {said}", markup=False, highlight=False, soft_wrap=True)
+            done &= sent
+    if not journals:
+        console.print(f"nothing to send: there is no journal in {options.folder}", highlight=False)
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
