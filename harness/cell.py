@@ -177,6 +177,7 @@ def prepare_dataset(
         processes=experiment.collection_processes or machine.threads,
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
+        on_damage=lambda message: report(Damaged(message)),
     )
     report(DatasetReady(store.path, store.fingerprint, len(store), store.observation_size, store.action_spec.nvec))
     return store, plan.held_out()
@@ -205,6 +206,7 @@ def prepare_asm(
         standardizer=standardizer(experiment, store),
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
+        on_damage=lambda message: report(Damaged(message)),
     )
     report(ASMReady(asm.fingerprint, asm.seconds))
     return asm
@@ -423,6 +425,7 @@ class _Training:
                 device=self.machine.device,
                 progress=progress,
                 on_wait=lambda path: report(Waiting(path)),
+                on_damage=lambda message: report(Damaged(message)),
             )
         report(FeaturesReady(features.seconds, features.num_bytes))
         if not frozen.shared:

@@ -11,7 +11,7 @@ import attrs
 from harness.cell import CHECKPOINT_VERSION
 from harness.connection import TrackingError, ask, default_uri, sqlite_path
 from harness.mlflow_store import MlflowClient
-from harness.records import CellKey, Evaluation
+from harness.records import RETURN, CellKey, Evaluation
 from harness.runs import ROLE_TAG
 from spinrl import checkpoint
 from spinrl.algorithms import AlgorithmConfig
@@ -22,7 +22,7 @@ from spinrl.data import Standardizer
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import Policy, PolicyConfig
 from spinrl.specs import ActionSpec
-from spinrl.tasks import get_task
+from spinrl.tasks import TASKS
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -145,8 +145,7 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
         )
     key = CellKey(**{field.name: cell[field.name] for field in attrs.fields(CellKey)})
     spec, size = ActionSpec(cell["nvec"]), int(cell["observation_size"])
-    task = get_task(key.task)
-    if (spec, size) != (task.action_spec(key.bins), task.observation_size):
+    if (task := TASKS.get(key.task)) and (spec, size) != (task.action_spec(spec.max_choices), task.observation_size):
         raise ValueError(f"sub-actions {spec.nvec} and observations of size {size} are not those of {key.task}")
     policy_config, algorithm_config = from_plain(cell["policy_config"]), from_plain(cell["algorithm_config"])
     encoder = from_plain(cell["encoder_config"])
@@ -168,7 +167,7 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
         key=key,
         policy=algorithm.eval().acting_policy().eval(),
         standardizer=None if given is None else Standardizer(given["mean"], given["scale"]),
-        final=evaluations[-1],
+        final=next((each for each in reversed(evaluations) if each.metric == RETURN), evaluations[-1]),
         dataset_fingerprint=cell["dataset_fingerprint"],
         asm_fingerprint=fingerprint,
         action=cell["action"],

@@ -52,7 +52,7 @@ from spinrl.export import (
     write,
 )
 from spinrl.policies import Policy
-from spinrl.tasks import BatchedEnvironment, ParallelEnvironment, get_task
+from spinrl.tasks import TASKS, BatchedEnvironment, ParallelEnvironment, control_values
 
 CARD, EXAMPLE = "card.json", "example.json"
 OBSERVATIONS = 1000
@@ -150,13 +150,20 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     Raises:
         ExportError: in one line; nothing is left behind then.
     """
-    task = get_task(cell.key.task)
-    environment = BatchedEnvironment(task, cell.key.bins, 1)
-    controls = torch.from_numpy(environment.controls)
+    spec = cell.policy.action_spec
+    environment = BatchedEnvironment(TASKS[cell.key.task], spec.max_choices, 1) if cell.key.task in TASKS else None
+    # Of the user's own actions nothing is known but their choices: those are the control values.
+    table = (
+        environment.controls
+        if environment
+        else control_values(0 * np.array(spec.nvec), np.array(spec.nvec) - 1, spec.nvec)
+    )
+    controls = torch.from_numpy(table)
     deployed = DeployedPolicy(cell.policy, cell.standardizer, controls)
     observations, whence = dataset_observations(cell, environment)
-    card = card_of(cell, environment, deployed, formats)
-    environment.close()
+    card = card_of(cell, table, environment, deployed, formats)
+    if environment:
+        environment.close()
     beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         beside.mkdir()
@@ -174,10 +181,11 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
         for name, comparisons in checked.items():
             require_agreement(name, comparisons)
         returns = {}
-        for name, runner in runners.items():
+        for name, runner in runners.items() if environment else ():
             console.print(f"{EPISODES} episodes in the simulator through {name} …", highlight=False)
             returns[name] = simulated(cell, runner)
-        console.print(returns_table(cell, returns))
+        if returns:
+            console.print(returns_table(cell, returns))
         card["compared_on"] = whence
         card["comparisons"] = {name: [attrs.asdict(each) for each in all_] for name, all_ in checked.items()}
         card["exported_returns"] = returns
@@ -194,21 +202,28 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     console.print(f"written to {out}; try: cd {out} && python {runner} {EXAMPLE}", highlight=False, soft_wrap=True)
 
 
-def dataset_observations(cell: FinishedCell, environment: BatchedEnvironment) -> tuple[torch.Tensor, str]:
+def dataset_observations(cell: FinishedCell, environment: BatchedEnvironment | None) -> tuple[torch.Tensor, str]:
     """Raw observations (R, S) that the policy knows, and where they are from.
 
     Of its dataset, where the cache holds that; else of an episode of its own.
+
+    Raises:
+        ExportError: when there is neither.
     """
     key = cell.key
-    stores = home() / "stores"
-    for path in sorted(stores.iterdir()) if stores.exists() else []:
+    for path in sorted(path for kind in ("stores", "imported") for path in (home() / kind).glob("[!.]*")):
         try:
-            store = Store.open(path, key.task, key.bins)
+            store = Store.open(path, key.task, key.bins or None)
         except (StoreError, OSError):
             continue
         if store.fingerprint == cell.dataset_fingerprint:
             rows = torch.linspace(0, len(store) - 1, OBSERVATIONS).long()
             return store.data["observations", "observation"][rows].clone(), "observations of its dataset"
+    if environment is None:
+        raise ExportError(
+            f"the dataset of {key.label()} ({cell.dataset_fingerprint}) is not in {home()}, and its observations are "
+            "what an export is checked on; import it again"
+        )
     observation = environment.reset(0, episode_seeds(key.seed, 1)[0])
     seen = []
     for _ in range(OBSERVATIONS):
@@ -221,20 +236,23 @@ def dataset_observations(cell: FinishedCell, environment: BatchedEnvironment) ->
 
 
 def card_of(
-    cell: FinishedCell, environment: BatchedEnvironment, deployed: DeployedPolicy, formats: Sequence[str]
+    cell: FinishedCell,
+    controls: np.ndarray,
+    environment: BatchedEnvironment | None,
+    deployed: DeployedPolicy,
+    formats: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything that whoever uses the folder should know."""
-    key = cell.key
-    spec = environment.action_spec
+    """Everything that whoever uses the folder should know; `controls` (N, K) are the control values."""
+    key, size = cell.key, cell.policy.observation_size
+    nvec = cell.policy.action_spec.nvec
+    ours = "made by spinrl in the simulator of dm_control (Apache-2.0); nobody else's data"
     return {
         "format_version": 1,
         **attrs.asdict(key),
-        "observation_size": cell.policy.observation_size,
-        "observation_layout": environment.observation_layout,
-        "nvec": list(spec.nvec),
-        "control_values": [
-            row[:choices].tolist() for row, choices in zip(environment.controls, spec.nvec, strict=True)
-        ],
+        "observation_size": size,
+        "observation_layout": environment.observation_layout if environment else {"observation": size},
+        "nvec": list(nvec),
+        "control_values": [row[:choices].tolist() for row, choices in zip(controls, nvec, strict=True)],
         "inputs": {
             "observation": "float32 (B, S), raw",
             "allowed": "bool (B, N, K), False forbids a choice",
@@ -248,10 +266,11 @@ def card_of(
         },
         "answers": ANSWERS,
         "gradient_steps": cell.gradient_steps,
+        "metric": cell.final.metric,
         "returns": list(cell.final.returns),
         "evaluated_by": cell.action,
         "dataset_fingerprint": cell.dataset_fingerprint,
-        "data_licence": "made by spinrl in the simulator of dm_control (Apache-2.0); nobody else's data",
+        "data_licence": ours if environment and key.bins else "as the imported data has it",
         "asm_fingerprint": cell.asm_fingerprint,
         "source": cell.source,
         "versions": {
@@ -265,7 +284,8 @@ def card_of(
 
 def simulated(cell: FinishedCell, runner: Any) -> list[float]:
     """Returns of ten episodes through a runner, from the starts and with the noise of the run's own evaluation."""
-    environment = ParallelEnvironment(get_task(cell.key.task), cell.key.bins, EPISODES, os.cpu_count() or 1)
+    task, bins = TASKS[cell.key.task], cell.policy.action_spec.max_choices
+    environment = ParallelEnvironment(task, bins, EPISODES, os.cpu_count() or 1)
     try:
         return evaluate(
             ExportedPolicy(runner, cell.policy),

@@ -16,6 +16,7 @@ from safetensors.torch import save as save_safetensors
 
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.config import ConfigError, from_plain, to_plain
+from spinrl.data.cache import DamagedError
 from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1
@@ -24,6 +25,10 @@ WEIGHTS, CARD = "asm.safetensors", "card.json"
 
 class ASMError(Exception):
     """An ASM that cannot be used; the message names its folder and what is wrong."""
+
+
+class DamagedASMError(ASMError, DamagedError):
+    """An ASM that is not as it was written."""
 
 
 @attrs.frozen(eq=False)
@@ -97,9 +102,9 @@ class FrozenASM:
             card = json.loads((folder / CARD).read_text())
             content = (folder / WEIGHTS).read_bytes()
         except FileNotFoundError as error:
-            raise ASMError(f"no ASM at {folder}: {Path(error.filename).name} is missing") from error
+            raise DamagedASMError(f"no ASM at {folder}: {Path(error.filename).name} is missing") from error
         except (OSError, ValueError) as error:
-            raise ASMError(
+            raise DamagedASMError(
                 f"the ASM at {folder} is damaged: {CARD}: {error}; delete the folder to make it anew"
             ) from error
         try:
@@ -109,10 +114,12 @@ class FrozenASM:
                     f"the ASM at {folder} has format {version}, this spinrl reads {FORMAT_VERSION}; update spinrl"
                 )
             if hashlib.sha256(content).hexdigest() != card.pop("weights_sha256"):
-                raise ASMError(f"the ASM at {folder} is damaged: {WEIGHTS} does not match its card; delete the folder")
+                raise DamagedASMError(
+                    f"the ASM at {folder} is damaged: {WEIGHTS} does not match its card; delete the folder"
+                )
             found, seconds = card.pop("fingerprint"), float(card.pop("seconds"))
             if fingerprint is not None and found != fingerprint:
-                raise ASMError(f"the ASM at {folder} has fingerprint {found}, {fingerprint} is wanted")
+                raise DamagedASMError(f"the ASM at {folder} has fingerprint {found}, {fingerprint} is wanted")
             encoder = from_plain(card.pop("encoder"))
             if not isinstance(encoder, ASMEncoder):
                 raise ASMError(f"the ASM at {folder} has a {type(encoder).__name__} for its encoder")
@@ -120,7 +127,7 @@ class FrozenASM:
             model.load_state_dict(load_safetensors(content))
         except (KeyError, TypeError, ValueError, ConfigError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise ASMError(
+            raise DamagedASMError(
                 f"the ASM at {folder} does not fit its card: {reason}; delete the folder to make it anew"
             ) from error
         return cls.of(model, found, seconds, card)

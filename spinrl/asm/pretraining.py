@@ -16,9 +16,10 @@ from spinrl import checkpoint
 from spinrl.asm.frozen import ASMError, FrozenASM
 from spinrl.asm.masking import Masking, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
+from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import ReplayLoader, Standardizer, Store, home, locked
-from spinrl.data.build import OnWait
+from spinrl.data import ReplayLoader, Standardizer, Store, home
+from spinrl.data.cache import OnDamage, OnWait, get_sound
 from spinrl.machine import ResolvedMachine
 from spinrl.registry import Component, register
 from spinrl.seeding import child_seed, torch_generator
@@ -102,6 +103,7 @@ def pretrained_asm(
     standardizer: Standardizer | None = None,
     progress: PretrainingProgress | None = None,
     on_wait: OnWait | None = None,
+    on_damage: OnDamage | None = None,
 ) -> FrozenASM:
     """The ASM of a configuration, dataset and seed: from the cache, else pre-trained and put there.
 
@@ -113,20 +115,24 @@ def pretrained_asm(
         standardizer: of the store's observations, or None for raw ones.
         progress: told every `report_every` steps; never called when the cache has it.
         on_wait: called when another run is making the same one.
+        on_damage: told of a damaged ASM or checkpoint, in whose place pre-training begins anew; without it the error
+            is raised.
 
     Raises:
         ASMError: when the cached one is damaged, or the loss is no longer finite.
         CheckpointError: when the checkpoint of an interrupted pre-training is damaged.
     """
     identity = config.fingerprint(store.fingerprint, seed, standardized=standardizer is not None)
-    folder = asm_folder(identity)
-    if not folder.exists():
-        with locked(folder, on_wait):
-            if not folder.exists():
-                pretrainer = _Pretrainer(config, store, seed, machine, folder, identity, standardizer)
-                pretrainer.run(progress).save(folder)
-                _checkpoint_path(folder).unlink(missing_ok=True)
-    asm = FrozenASM.load(folder, fingerprint=identity)
+
+    def build(folder: Path) -> None:
+        pretrainer = _Pretrainer(config, store, seed, machine, folder, identity, standardizer)
+        pretrainer.run(progress, on_damage).save(folder)
+        _checkpoint_path(folder).unlink(missing_ok=True)
+
+    def opened(folder: Path) -> FrozenASM:
+        return FrozenASM.load(folder, fingerprint=identity)
+
+    asm = get_sound("asms", identity, build, opened, on_wait=on_wait, on_damage=on_damage)
     asm.model.to(machine.device)
     return asm
 
@@ -164,11 +170,16 @@ class _Pretrainer:
         self.step = 0
         self.seconds = 0.0
 
-    def run(self, progress: PretrainingProgress | None) -> FrozenASM:
+    def run(self, progress: PretrainingProgress | None, on_damage: OnDamage | None = None) -> FrozenASM:
         """Pre-train to the end, from the checkpoint of an interrupted run if there is one."""
         torch.manual_seed(child_seed(self.seed, "asm", "dropout"))
         if self.path.exists():
-            self._load(checkpoint.load(self.path))
+            try:
+                self._load(checkpoint.load(self.path))
+            except CheckpointError as error:
+                if on_damage is None:
+                    raise
+                on_damage(f"{error}; pre-training begins anew")
         self.model.train()
         began = saved = time.monotonic()
         values: dict[str, float] = {}

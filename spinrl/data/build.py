@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from spinrl.behaviors import load_behavior
-from spinrl.data.cache import get_or_build, home, locked
+from spinrl.data.cache import OnDamage, OnWait, get_sound, home, locked, made_anew
 from spinrl.data.collection import Progress, collect_episodes, episode_lengths
 from spinrl.data.kept_episodes import KeptEpisodes
-from spinrl.data.metadata import FORMAT_VERSION
+from spinrl.data.metadata import FORMAT_VERSION, DamagedStoreError
 from spinrl.data.rollout import Rollout
 from spinrl.data.store import Episode, Store
 from spinrl.data.writer import StoreWriter
@@ -22,8 +22,6 @@ from spinrl.tasks import EPISODE_STEPS, get_task
 
 if TYPE_CHECKING:
     from spinrl.data.tiers import Tier
-
-OnWait = Callable[[Path], None]
 
 
 def rollouts(tier: Tier, task: str, bins: int, transitions: int, seed: int) -> list[tuple[Rollout, int]]:
@@ -58,6 +56,7 @@ def source_store(
     processes: int = 1,
     progress: Progress | None = None,
     on_wait: OnWait | None = None,
+    on_damage: OnDamage | None = None,
 ) -> Store:
     """A cached store of at least `transitions` steps from the start of a sequence of episodes.
 
@@ -69,13 +68,14 @@ def source_store(
         processes: worker processes.
         progress: called with (transitions done, in all) while collecting.
         on_wait: called with a path when another run is collecting the same.
+        on_damage: told of a damaged store, which is then collected anew; without it that is an error.
 
     Raises:
         BehaviorError, CollectionError, StoreError: in one line each.
     """
     folder = _source_folder(rollout)
     with locked(folder, on_wait):
-        existing = sorted(_source_stores(rollout))
+        existing = [each for each in sorted(_source_stores(rollout)) if _is_sound(each[1], on_damage)]
         if existing and existing[-1][0] >= transitions:
             return Store.open(existing[-1][1], rollout.task, rollout.bins)
         path = folder / str(transitions)
@@ -109,6 +109,19 @@ def source_store(
         return Store.open(path)
 
 
+def _is_sound(path: Path, on_damage: OnDamage | None) -> bool:
+    """Whether a store is as it was written; one that is not is told and deleted."""
+    try:
+        Store.open(path).verify()
+    except DamagedStoreError as error:
+        if on_damage is None:
+            raise
+        on_damage(made_anew(error))
+        shutil.rmtree(path)
+        return False
+    return True
+
+
 def _new_episodes(
     rollout: Rollout, transitions: int, first: int, kept: KeptEpisodes, processes: int, progress: Progress | None
 ) -> Iterator[Episode]:
@@ -137,6 +150,7 @@ def tier_store(
     processes: int = 1,
     progress: Progress | None = None,
     on_wait: OnWait | None = None,
+    on_damage: OnDamage | None = None,
 ) -> Store:
     """The cached store of a tier, checked against its checksums; made from its sources where missing.
 
@@ -150,6 +164,7 @@ def tier_store(
         processes: worker processes.
         progress: called with (transitions done, in all) of each source that is being collected.
         on_wait: called with a path when another run is making the same.
+        on_damage: told of each damaged store, which is then made anew; without it that is an error.
 
     Raises:
         BehaviorError, CollectionError, StoreError: in one line each.
@@ -158,13 +173,25 @@ def tier_store(
     parts = rollouts(tier, task, bins, transitions, seed)
 
     def build(path: Path) -> None:
-        sources = [source_store(each, n, processes=processes, progress=progress, on_wait=on_wait) for each, n in parts]
+        sources = [
+            source_store(each, n, processes=processes, progress=progress, on_wait=on_wait, on_damage=on_damage)
+            for each, n in parts
+        ]
         combine(path, name, [(store, each, n) for store, (each, n) in zip(sources, parts, strict=True)])
 
-    path = get_or_build("stores", _tier_entry(name, task, bins, parts), build, on_wait)
-    store = Store.open(path, task, bins)
-    store.verify()
-    return store
+    entry = _tier_entry(name, task, bins, parts)
+    return get_sound("stores", entry, build, opener(task, bins), on_wait=on_wait, on_damage=on_damage)
+
+
+def opener(task: str | None = None, bins: int | None = None) -> Callable[[Path], Store]:
+    """Opens a store of a task and number of bins, and verifies it."""
+
+    def open_store(path: Path) -> Store:
+        store = Store.open(path, task, bins)
+        store.verify()
+        return store
+
+    return open_store
 
 
 def cached_tier(name: str, tier: Tier, task: str, bins: int, transitions: int, seed: int) -> Store | None:

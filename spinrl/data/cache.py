@@ -7,9 +7,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 from filelock import FileLock, Timeout
+
+T = TypeVar("T")
+OnWait = Callable[[Path], None]
+OnDamage = Callable[[str], None]
+
+
+class DamagedError(Exception):
+    """A cache entry that is not as it was written; one line, which ends with what to do."""
 
 
 def home() -> Path:
@@ -64,3 +73,42 @@ def remove_partial(path: Path) -> None:
     """Delete what killed runs left beside an entry; call it with the entry's lock held."""
     for left in path.parent.glob(f".{path.name}.*.partial"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def get_sound(
+    kind: str,
+    name: str,
+    build: Callable[[Path], None],
+    open_entry: Callable[[Path], T],
+    *,
+    on_wait: OnWait | None = None,
+    on_damage: OnDamage | None = None,
+) -> T:
+    """The opened cache entry `name`, built where missing, and built anew where it is damaged.
+
+    Args:
+        kind, name, build, on_wait: as for `get_or_build`.
+        open_entry: reads the entry and checks it.
+        on_damage: told of a damaged entry, by name, before it is deleted; without it the error is raised.
+
+    Raises:
+        DamagedError: by `open_entry`, without `on_damage`.
+    """
+    path = get_or_build(kind, name, build, on_wait)
+    try:
+        return open_entry(path)
+    except DamagedError as error:
+        if on_damage is None:
+            raise
+        on_damage(made_anew(error))
+        with locked(path, on_wait):
+            try:
+                return open_entry(path)  # another run may have been quicker
+            except DamagedError:
+                shutil.rmtree(path)
+    return open_entry(get_or_build(kind, name, build, on_wait))
+
+
+def made_anew(error: DamagedError) -> str:
+    """What is said of an entry that is replaced: the error, with what is done in place of what to do."""
+    return f"{str(error).partition(';')[0]}; it is made anew"

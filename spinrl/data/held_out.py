@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from spinrl.data.cache import get_or_build, home
+from spinrl.data.build import opener
+from spinrl.data.cache import OnDamage, OnWait, get_sound, home
 from spinrl.data.metadata import SourceRecord, StoreError
 from spinrl.data.store import Store
 from spinrl.data.writer import StoreWriter
@@ -17,7 +17,9 @@ from spinrl.seeding import numpy_generator
 _TRAINING, _HELD_OUT = "training", "held-out"
 
 
-def split(store: Store, share: float, seed: int, on_wait: Callable[[Path], None] | None = None) -> tuple[Store, Store]:
+def split(
+    store: Store, share: float, seed: int, *, on_wait: OnWait | None = None, on_damage: OnDamage | None = None
+) -> tuple[Store, Store]:
     """Two stores: of the episodes to train on, and of those held out; in the cache, verified.
 
     Args:
@@ -25,6 +27,7 @@ def split(store: Store, share: float, seed: int, on_wait: Callable[[Path], None]
         share: of the episodes that is held out, in (0, 1); at least one, and at least one is left.
         seed: of the choice.
         on_wait: called with a path when another run is making the same.
+        on_damage: told of a damaged part, which is then made anew; without it that is an error.
 
     Raises:
         StoreError: when there is but one episode, or the disk is full.
@@ -42,9 +45,8 @@ def split(store: Store, share: float, seed: int, on_wait: Callable[[Path], None]
         def build(path: Path) -> None:
             _copy(store, np.flatnonzero(chosen), path)
 
-        made = Store.open(get_or_build("stores", _entry(store, share, seed, which), build, on_wait))
-        made.verify()
-        return made
+        entry = _entry(store, share, seed, which)
+        return get_sound("stores", entry, build, opener(), on_wait=on_wait, on_damage=on_damage)
 
     return part(_TRAINING, ~held_out), part(_HELD_OUT, held_out)
 

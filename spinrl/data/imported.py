@@ -9,8 +9,8 @@ from typing import ClassVar
 import attrs
 from attrs.validators import min_len
 
-from spinrl.data.build import OnWait
-from spinrl.data.cache import get_or_build, home
+from spinrl.data.build import opener
+from spinrl.data.cache import OnDamage, OnWait, get_sound, home
 from spinrl.data.collection import Progress
 from spinrl.data.importers.published import DATA_DIR, Name, find, import_published
 from spinrl.data.metadata import StoreError
@@ -78,7 +78,14 @@ class StoredPlan(DatasetPlan):
     def cached(self) -> Store:
         return self._store
 
-    def store(self, *, processes: int = 1, progress: Progress | None = None, on_wait: OnWait | None = None) -> Store:
+    def store(
+        self,
+        *,
+        processes: int = 1,
+        progress: Progress | None = None,
+        on_wait: OnWait | None = None,
+        on_damage: OnDamage | None = None,
+    ) -> Store:
         self._store.verify()
         return self._store
 
@@ -123,11 +130,16 @@ class PublishedPlan(DatasetPlan):
         path = home() / "stores" / self._entry
         return Store.open(path) if path.exists() else None
 
-    def store(self, *, processes: int = 1, progress: Progress | None = None, on_wait: OnWait | None = None) -> Store:
+    def store(
+        self,
+        *,
+        processes: int = 1,
+        progress: Progress | None = None,
+        on_wait: OnWait | None = None,
+        on_damage: OnDamage | None = None,
+    ) -> Store:
         def build(path: Path) -> None:
             name = self._name
             import_published(self._file, path, progress=progress, task=name.task, bins=name.bins, tier=name.tier)
 
-        store = Store.open(get_or_build("stores", self._entry, build, on_wait))
-        store.verify()
-        return store
+        return get_sound("stores", self._entry, build, opener(), on_wait=on_wait, on_damage=on_damage)

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from spinrl.data.cache import DamagedError
 from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1
@@ -20,6 +21,10 @@ REMAKE = "delete the folder and make the store again"
 
 class StoreError(Exception):
     """A store that cannot be used or written; one line that names the folder and what to do."""
+
+
+class DamagedStoreError(StoreError, DamagedError):
+    """A store that is not as it was written."""
 
 
 @attrs.frozen(kw_only=True)
@@ -163,9 +168,9 @@ def read_metadata(folder: Path) -> StoreMetadata:
         content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
         version, checksum = content.pop("format_version"), content.pop("checksum", None)
     except FileNotFoundError:
-        raise StoreError(f"store {folder} has no {METADATA_FILE}, so it is not a store; {REMAKE}") from None
+        raise DamagedStoreError(f"store {folder} has no {METADATA_FILE}, so it is not a store; {REMAKE}") from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise StoreError(f"store {folder}: {METADATA_FILE} is not readable; {REMAKE}") from None
+        raise DamagedStoreError(f"store {folder}: {METADATA_FILE} is not readable; {REMAKE}") from None
     if version != FORMAT_VERSION:
         raise StoreError(
             f"store {folder} has format version {version}, this spinrl reads {FORMAT_VERSION}; "
@@ -173,13 +178,13 @@ def read_metadata(folder: Path) -> StoreMetadata:
         )
     content = {"format_version": version, **content}
     if checksum != _checksum(content):
-        raise StoreError(f"store {folder}: {METADATA_FILE} has been altered; {REMAKE}")
+        raise DamagedStoreError(f"store {folder}: {METADATA_FILE} has been altered; {REMAKE}")
     try:
         sources = [SourceRecord(**source) for source in content.pop("sources")]
         files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
         return StoreMetadata(sources=sources, files=files, **content)
     except (TypeError, KeyError, AttributeError) as error:
-        raise StoreError(f"store {folder}: {METADATA_FILE} is not as expected ({error}); {REMAKE}") from None
+        raise DamagedStoreError(f"store {folder}: {METADATA_FILE} is not as expected ({error}); {REMAKE}") from None
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

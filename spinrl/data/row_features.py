@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from spinrl.data.array_file import ArrayFile, checksum
-from spinrl.data.cache import get_or_build, home
-from spinrl.data.metadata import StoreError
+from spinrl.data.cache import OnDamage, OnWait, get_sound, home
+from spinrl.data.metadata import DamagedStoreError, StoreError
 from spinrl.data.standardizer import Standardizer
 from spinrl.data.store import Store
 from spinrl.plain import fingerprint
@@ -64,7 +64,8 @@ def row_features(
     standardizer: Standardizer | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
-    on_wait: Callable[[Path], None] | None = None,
+    on_wait: OnWait | None = None,
+    on_damage: OnDamage | None = None,
 ) -> RowFeatures:
     """The features of every observation of a store: from the cache, else computed and put there.
 
@@ -77,6 +78,7 @@ def row_features(
         device: where `encode` wants its observations.
         progress: called with (rows done, in all) while computing.
         on_wait: called with a path when another run is computing the same.
+        on_damage: told of damaged ones, which are then computed anew; without it they are an error.
 
     Raises:
         StoreError: when the cached ones are damaged, or the disk does not take them; nothing is left behind then.
@@ -95,7 +97,10 @@ def row_features(
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    return _open(get_or_build("features", name, build, on_wait), len(observation), shape)
+    def opened(path: Path) -> RowFeatures:
+        return _open(path, len(observation), shape)
+
+    return get_sound("features", name, build, opened, on_wait=on_wait, on_damage=on_damage)
 
 
 def _entry(identity: str, store_fingerprint: str, standardized: bool) -> str:
@@ -146,12 +151,12 @@ def _open(path: Path, rows: int, shape: tuple[int, ...]) -> RowFeatures:
         card = json.loads((path / CARD).read_text())
         found = tuple(card["shape"]), (path / ARRAY).stat().st_size
         if found != (wanted, features_bytes(rows, shape)):
-            raise StoreError(
+            raise DamagedStoreError(
                 f"the features at {path} have shape {found[0]} in {found[1]} bytes, not {wanted}; {remake}"
             )
         if checksum(path / ARRAY) != card["crc32"]:
-            raise StoreError(f"the features at {path} have been altered (their checksum differs); {remake}")
+            raise DamagedStoreError(f"the features at {path} have been altered (their checksum differs); {remake}")
         values = torch.from_numpy(np.memmap(path / ARRAY, np.int16, mode="c", shape=wanted)).view(torch.bfloat16)
         return RowFeatures(values, float(card["seconds"]), found[1], path)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"the features at {path} are damaged: {error}; {remake}") from error
+        raise DamagedStoreError(f"the features at {path} are damaged: {error}; {remake}") from error

@@ -19,6 +19,7 @@ from spinrl.data.array_file import checksum
 from spinrl.data.metadata import (
     REMAKE,
     ArrayLayout,
+    DamagedStoreError,
     StoreError,
     StoreMetadata,
     array_file,
@@ -97,18 +98,18 @@ class Store:
         try:
             layout = metadata.layout()
         except (TypeError, ValueError) as error:
-            raise StoreError(f"store {path}: metadata.json is not as expected ({error}); {REMAKE}") from None
+            raise DamagedStoreError(f"store {path}: metadata.json is not as expected ({error}); {REMAKE}") from None
         for name, record in metadata.files.items():
             file = path / name
             if not file.is_file():
-                raise StoreError(f"store {path}: {name} is missing; {REMAKE}")
+                raise DamagedStoreError(f"store {path}: {name} is missing; {REMAKE}")
             if (size := file.stat().st_size) != record.bytes:
-                raise StoreError(f"store {path}: {name} has {size} bytes instead of {record.bytes}; {REMAKE}")
+                raise DamagedStoreError(f"store {path}: {name} has {size} bytes instead of {record.bytes}; {REMAKE}")
         groups: dict[str, dict[str, torch.Tensor]] = {}
         for key, array in layout.items():
             name = array_file(key)
             if name not in metadata.files or metadata.files[name].bytes != array.num_bytes:
-                raise StoreError(f"store {path}: {name} does not fit the sizes in metadata.json; {REMAKE}")
+                raise DamagedStoreError(f"store {path}: {name} does not fit the sizes in metadata.json; {REMAKE}")
             group, field = key.split("/")
             groups.setdefault(group, {})[field] = _map(path / name, array)
         data = {group: TensorDict(fields, [len(next(iter(fields.values())))]) for group, fields in groups.items()}
@@ -122,7 +123,7 @@ class Store:
         """
         for name, record in self.metadata.files.items():
             if checksum(self.path / name) != record.crc32:
-                raise StoreError(f"store {self.path}: {name} has been altered (its checksum differs); {REMAKE}")
+                raise DamagedStoreError(f"store {self.path}: {name} has been altered (its checksum differs); {REMAKE}")
 
     def __len__(self) -> int:
         return self.metadata.transitions

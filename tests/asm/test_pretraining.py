@@ -141,6 +141,15 @@ def test_what_does_not_fit_is_refused_by_name(store, damage, message):
         pretrained_asm(CONFIG, store, seed=0, machine=MACHINE)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+    if damage == "newer":  # not damaged: another spinrl can read it
+        with pytest.raises(ASMError, match=message):
+            pretrained_asm(CONFIG, store, seed=0, machine=MACHINE, on_damage=lambda _: None)
+        return
+    said = []
+    anew = pretrained_asm(CONFIG, store, seed=0, machine=MACHINE, on_damage=said.append)
+    assert len(said) == 1 and str(folder) in said[0] and said[0].endswith("it is made anew")
+    for a, b in zip(made.model.state_dict().values(), anew.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_exactly_one_of_epochs_and_steps():

@@ -170,6 +170,21 @@ def test_a_damaged_tier_is_refused_by_name(cache: Path) -> None:
         tier_store("random", tier, TASK, BINS, 100, seed=0)
 
 
+def test_a_damaged_tier_and_source_are_named_and_made_anew(cache: Path) -> None:
+    tier = Tier(sources=[Source(behavior="random")])
+    store = tier_store("random", tier, TASK, BINS, 100, seed=0)
+    wanted, said = store.fingerprint, []
+    (source,) = (cache / "sources").glob("*/100")
+    for folder in (store.path, source):
+        file = folder / "transitions" / "action.memmap"
+        file.write_bytes(bytes(file.stat().st_size))
+    again = tier_store("random", tier, TASK, BINS, 100, seed=0, on_damage=said.append)
+    assert again.fingerprint == wanted
+    assert [str(folder) in line for folder, line in zip((store.path, source), said, strict=True)] == [True, True]
+    assert all(line.endswith("has been altered (its checksum differs); it is made anew") for line in said)
+    assert tier_store("random", tier, TASK, BINS, 100, seed=0).fingerprint == wanted
+
+
 def test_an_interrupted_collection_leaves_no_store(cache: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt

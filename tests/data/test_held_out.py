@@ -58,3 +58,6 @@ def test_a_damaged_part_is_reported(tmp_path: Path) -> None:
     file.write_bytes(b"\0" * file.stat().st_size)
     with pytest.raises(StoreError, match="has been altered"):
         split(whole, 0.5, 0)
+    said: list[str] = []
+    assert split(whole, 0.5, 0, on_damage=said.append)[0].fingerprint == training.fingerprint and len(said) == 1
+    split(whole, 0.5, 0)

@@ -86,6 +86,10 @@ def test_what_is_altered_or_cut_is_refused_by_name(store: Store) -> None:
     (folder / "card.json").write_text("{")
     with pytest.raises(StoreError, match="damaged"):
         row_features(store, never, SHAPE, "net")
+    said: list[str] = []
+    row_features(store, encode, SHAPE, "net", on_damage=said.append)
+    assert len(said) == 1 and said[0].endswith("it is made anew")
+    row_features(store, never, SHAPE, "net")
 
 
 def test_a_full_disk_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

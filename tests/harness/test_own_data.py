@@ -1,5 +1,6 @@
 """The user's own data through the real chain: without a simulator, with one, and every fault before anything runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from harness import run as command
 from harness.results import load_results
 from spinrl.data import Episode, SourceRecord, StoreWriter, imported_folder
 from spinrl.specs import ActionSpec
+from tools import export_policy
 
 SPEC = ActionSpec((3, 2))
 COUNTER = (
@@ -80,6 +82,12 @@ def test_without_a_simulator_there_are_estimates(capsys):
     assert "log_likelihood/logged spin" in parent.data.metrics
     report = Path(client.download_artifacts(parent.info.run_id, "report/report.md", ".")).read_text()
     assert "## Estimates" in report and "## Learning curves" not in report
+
+    assert export_policy.main([spin.info.run_id, "--out", "exported", "--format", "safetensors"]) == 0
+    card = json.loads(Path("exported/card.json").read_text())
+    assert card["control_values"] == [[0, 1, 2], [0, 1]]  # the choices themselves: nothing else is known of them
+    assert card["metric"] in ("fitted_q", "log_likelihood") and not card["exported_returns"]
+    assert card["compared_on"] == "observations of its dataset"
 
 
 def test_with_a_simulator_returns_stand_beside_the_estimates():
