@@ -238,7 +238,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         )
         return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
-    small, large = peak(10_000), peak(40_000)  # 13 and 52 MB of pickle, four times 1,200 bytes a transition
+    small, large = peak(8_000), peak(24_000)  # 10 and 29 MB of pickle
     assert large < small + 8_000  # kilobytes
 
 
