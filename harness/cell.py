@@ -22,7 +22,7 @@ from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import DatasetPlan, ReplayLoader, Standardizer, Store, home, row_features
+from spinrl.data import DatasetPlan, Making, ReplayLoader, Standardizer, Store, home, row_features
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
@@ -173,12 +173,13 @@ def prepare_dataset(
 
     plan = experiment.dataset(cell)
     unit = "transitions" if plan.parts else "bytes"
-    store = plan.store(
+    making = Making(
         processes=experiment.collection_processes or machine.threads,
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
         on_damage=lambda message: report(Damaged(message)),
     )
+    store = plan.store(making)
     report(DatasetReady(store.path, store.fingerprint, len(store), store.observation_size, store.action_spec.nvec))
     return store, plan.held_out()
 

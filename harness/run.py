@@ -33,6 +33,7 @@ import attrs
 from filelock import FileLock
 from rich.console import Console
 
+from harness.arguments import at_least_one
 from harness.cost import Cost, estimate_cost, memory_needed
 from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome, run_grid
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="print every component with its fields")
     made.add_argument(
         "--jobs",
-        type=_at_least_one,
+        type=at_least_one,
         metavar="N",
         help="cells side by side (default: what cores and memory carry)",
     )
@@ -69,13 +70,6 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--smoke", action="store_true", help="the same grid at sizes that take seconds a cell")
     return made
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"wants a number from 1, got {number}")
-    return number
 
 
 def command_line(options: argparse.Namespace) -> str:

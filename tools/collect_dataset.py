@@ -27,6 +27,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.arguments import at_least_one
 from harness.experiment import Experiment
 from harness.paths import use_packaged_configs
 from harness.progress import Progress, Stage
@@ -34,6 +35,7 @@ from spinrl.behaviors import BehaviorError
 from spinrl.config import ConfigError, load
 from spinrl.data import (
     CollectionError,
+    Making,
     Rollout,
     Store,
     StoreError,
@@ -57,9 +59,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--task", required=True, help="name of the task, e.g. humanoid-stand")
     made.add_argument("--tier", required=True, help="name of the recipe, e.g. medium or medium-expert")
     made.add_argument("--bins", type=int, default=3, help="choices per sub-action (default 3)")
-    made.add_argument("--transitions", type=_at_least_one, help="size of the dataset (default: as the recipe says)")
+    made.add_argument("--transitions", type=at_least_one, help="size of the dataset (default: as the recipe says)")
     made.add_argument("--seed", type=int, help="of all episodes (default: as the experiment says, 0)")
-    made.add_argument("--processes", type=_at_least_one, help="worker processes (default: one a core)")
+    made.add_argument("--processes", type=at_least_one, help="worker processes (default: one a core)")
     made.add_argument(
         "--out", type=Path, help="put the finished store there too; files share their space with the cache if they can"
     )
@@ -75,13 +77,6 @@ def parser() -> argparse.ArgumentParser:
         help="a binding such as 'medium/Source.epsilon=0.1'; repeatable",
     )
     return made
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"wants a number from 1, got {number}")
-    return number
 
 
 def read_experiment(options: argparse.Namespace) -> tuple[Experiment, Tier]:
@@ -120,13 +115,13 @@ def collect_sources(parts: Sequence[tuple[Rollout, int]], label: str, processes:
         before = 0
         for rollout, count in missing:
             stage.pause()  # what is there of this source already says nothing about speed
-            source_store(
-                rollout,
-                count,
+            making = Making(
                 processes=processes,
                 progress=_Shown(stage, before),
                 on_wait=lambda path: console.print(f"another run is collecting {path.name}; waiting for it"),
+                on_damage=lambda message: console.print(message, style="yellow", markup=False),
             )
+            source_store(rollout, count, making)
             before += count
         stage.finish()
     return stage.rate
@@ -223,7 +218,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     label = f"{options.task} {options.bins} bins {options.tier}"
     try:
         rate = collect_sources(parts, label, processes, console)
-        store = tier_store(options.tier, tier, options.task, options.bins, experiment.transitions, experiment.data_seed)
+        making = Making(on_damage=lambda message: console.print(message, style="yellow", markup=False))
+        store = tier_store(
+            options.tier, tier, options.task, options.bins, experiment.transitions, experiment.data_seed, making
+        )
         print_summary(put(store, options.out) if options.out else store, rate, console)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here")

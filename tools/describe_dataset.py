@@ -22,6 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.arguments import at_least_one
 from harness.dataset_figures import observation_ranges, overview
 from harness.dataset_page import NOTES, checks, html, tables, to_json
 from harness.figures import save
@@ -40,19 +41,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, metavar="FOLDER", help="where page, numbers and figures go")
     made.add_argument(
         "--sample",
-        type=_at_least_one,
+        type=at_least_one,
         default=SAMPLE,
         metavar="N",
         help=f"transitions to estimate mutual information from (default {SAMPLE:,}); all else counts every one",
     )
     return made
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"wants a number from 1, got {number}")
-    return number
 
 
 def open_store(name: str) -> Store:

@@ -1,10 +1,11 @@
 """Datasets: the on-disk store, tier recipes, collection by rolling out behaviour policies, and the replay loader."""
 
-from spinrl.data.build import cached_tier, collected, combine, needed, rollouts, source_store, tier_store
+from spinrl.data.build import cached_tier, collected, combine, rollouts, source_store, tier_store
 from spinrl.data.cache import get_or_build, home, locked
-from spinrl.data.collection import CollectionError, Progress, collect_episodes
+from spinrl.data.collection import CollectionError, collect_episodes
 from spinrl.data.imported import Imported, Published, imported_folder
 from spinrl.data.loader import ReplayLoader, StoreStorage
+from spinrl.data.making import Making, Progress
 from spinrl.data.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
 from spinrl.data.plans import DatasetPlan, HoldingOut
 from spinrl.data.rollout import Rollout, roll_out
@@ -20,6 +21,7 @@ __all__ = [
     "Episode",
     "HoldingOut",
     "Imported",
+    "Making",
     "Progress",
     "Published",
     "Recipe",
@@ -45,7 +47,6 @@ __all__ = [
     "home",
     "imported_folder",
     "locked",
-    "needed",
     "roll_out",
     "rollouts",
     "row_features",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from spinrl.behaviors import load_behavior
-from spinrl.data.cache import OnDamage, OnWait, get_sound, home, locked, made_anew
-from spinrl.data.collection import Progress, collect_episodes, episode_lengths
+from spinrl.data.cache import OnDamage, get_sound, home, locked, made_anew
+from spinrl.data.collection import collect_episodes, episode_lengths
 from spinrl.data.kept_episodes import KeptEpisodes
+from spinrl.data.making import AS_IT_IS, Making
 from spinrl.data.metadata import FORMAT_VERSION, DamagedStoreError
 from spinrl.data.rollout import Rollout
 from spinrl.data.store import Episode, Store
@@ -35,29 +36,12 @@ def rollouts(tier: Tier, task: str, bins: int, transitions: int, seed: int) -> l
     return [(Rollout.of(source, load_behavior(task, bins, source.behavior), seed), n) for source, n in parts]
 
 
-def needed(tiers: Iterable[Tier], task: str, bins: int, transitions: int, seed: int) -> dict[Rollout, int]:
-    """The transitions of each sequence that all these tiers together need, as none is collected twice."""
-    most: dict[Rollout, int] = {}
-    for tier in tiers:
-        for rollout, count in rollouts(tier, task, bins, transitions, seed):
-            most[rollout] = max(count, most.get(rollout, 0))
-    return most
-
-
 def collected(rollout: Rollout) -> int:
     """How many transitions of a sequence the cache holds."""
     return max((count for count, _ in _source_stores(rollout)), default=0)
 
 
-def source_store(
-    rollout: Rollout,
-    transitions: int,
-    *,
-    processes: int = 1,
-    progress: Progress | None = None,
-    on_wait: OnWait | None = None,
-    on_damage: OnDamage | None = None,
-) -> Store:
+def source_store(rollout: Rollout, transitions: int, making: Making = AS_IT_IS) -> Store:
     """A cached store of at least `transitions` steps from the start of a sequence of episodes.
 
     What is there already is extended, not collected again, and a collection that was killed goes on.
@@ -65,17 +49,14 @@ def source_store(
     Args:
         rollout: what decides the episodes.
         transitions: steps wanted.
-        processes: worker processes.
-        progress: called with (transitions done, in all) while collecting.
-        on_wait: called with a path when another run is collecting the same.
-        on_damage: told of a damaged store, which is then collected anew; without it that is an error.
+        making: in how many processes, and who is told.
 
     Raises:
         BehaviorError, CollectionError, StoreError: in one line each.
     """
     folder = _source_folder(rollout)
-    with locked(folder, on_wait):
-        existing = [each for each in sorted(_source_stores(rollout)) if _is_sound(each[1], on_damage)]
+    with locked(folder, making.on_wait):
+        existing = [each for each in sorted(_source_stores(rollout)) if _is_sound(each[1], making.on_damage)]
         if existing and existing[-1][0] >= transitions:
             return Store.open(existing[-1][1], rollout.task, rollout.bins)
         path = folder / str(transitions)
@@ -101,7 +82,7 @@ def source_store(
             for index in range(first):
                 assert old is not None
                 writer.append(old.episode(index))
-            for episode in _new_episodes(rollout, transitions, first, kept, processes, progress):
+            for episode in _new_episodes(rollout, transitions, first, kept, making):
                 writer.append(episode)
         kept.remove()
         for _, smaller in existing:
@@ -123,7 +104,7 @@ def _is_sound(path: Path, on_damage: OnDamage | None) -> bool:
 
 
 def _new_episodes(
-    rollout: Rollout, transitions: int, first: int, kept: KeptEpisodes, processes: int, progress: Progress | None
+    rollout: Rollout, transitions: int, first: int, kept: KeptEpisodes, making: Making
 ) -> Iterator[Episode]:
     """The episodes from number `first` on: those that were kept, then newly collected ones, kept as they come."""
     for number, steps in enumerate(episode_lengths(transitions)[first:], first):
@@ -133,7 +114,8 @@ def _new_episodes(
         first += 1
         yield episode
     for number, episode in enumerate(
-        collect_episodes(rollout, transitions, first=first, processes=processes, progress=progress), first
+        collect_episodes(rollout, transitions, first=first, processes=making.processes, progress=making.progress),
+        first,
     ):
         kept.save(number, episode)
         yield episode
@@ -146,11 +128,7 @@ def tier_store(
     bins: int,
     transitions: int,
     seed: int,
-    *,
-    processes: int = 1,
-    progress: Progress | None = None,
-    on_wait: OnWait | None = None,
-    on_damage: OnDamage | None = None,
+    making: Making = AS_IT_IS,
 ) -> Store:
     """The cached store of a tier, checked against its checksums; made from its sources where missing.
 
@@ -161,10 +139,7 @@ def tier_store(
         bins: choices per sub-action.
         transitions: size, for a tier without its own.
         seed: of the episodes.
-        processes: worker processes.
-        progress: called with (transitions done, in all) of each source that is being collected.
-        on_wait: called with a path when another run is making the same.
-        on_damage: told of each damaged store, which is then made anew; without it that is an error.
+        making: in how many processes, and who is told.
 
     Raises:
         BehaviorError, CollectionError, StoreError: in one line each.
@@ -173,14 +148,11 @@ def tier_store(
     parts = rollouts(tier, task, bins, transitions, seed)
 
     def build(path: Path) -> None:
-        sources = [
-            source_store(each, n, processes=processes, progress=progress, on_wait=on_wait, on_damage=on_damage)
-            for each, n in parts
-        ]
+        sources = [source_store(each, n, making) for each, n in parts]
         combine(path, name, [(store, each, n) for store, (each, n) in zip(sources, parts, strict=True)])
 
     entry = _tier_entry(name, task, bins, parts)
-    return get_sound("stores", entry, build, opener(task, bins), on_wait=on_wait, on_damage=on_damage)
+    return get_sound("stores", entry, build, opener(task, bins), on_wait=making.on_wait, on_damage=making.on_damage)
 
 
 def opener(task: str | None = None, bins: int | None = None) -> Callable[[Path], Store]:

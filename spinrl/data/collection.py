@@ -14,13 +14,12 @@ import attrs
 import torch
 
 from spinrl.behaviors import load_behavior
+from spinrl.data.making import Progress
 from spinrl.data.rollout import Rollout, roll_out
 from spinrl.data.store import Episode
 from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
 
 WIDEST = 16  # environments of one process: so many share a call of the policy
-
-Progress = Callable[[int, int], None]  # (transitions done, transitions in all)
 
 
 class CollectionError(Exception):

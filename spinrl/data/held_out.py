@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from spinrl.data.build import opener
-from spinrl.data.cache import OnDamage, OnWait, get_sound, home
+from spinrl.data.cache import get_sound, home
+from spinrl.data.making import AS_IT_IS, Making
 from spinrl.data.metadata import SourceRecord, StoreError
 from spinrl.data.store import Store
 from spinrl.data.writer import StoreWriter
@@ -17,17 +18,14 @@ from spinrl.seeding import numpy_generator
 _TRAINING, _HELD_OUT = "training", "held-out"
 
 
-def split(
-    store: Store, share: float, seed: int, *, on_wait: OnWait | None = None, on_damage: OnDamage | None = None
-) -> tuple[Store, Store]:
+def split(store: Store, share: float, seed: int, making: Making = AS_IT_IS) -> tuple[Store, Store]:
     """Two stores: of the episodes to train on, and of those held out; in the cache, verified.
 
     Args:
         store: of all episodes.
         share: of the episodes that is held out, in (0, 1); at least one, and at least one is left.
         seed: of the choice.
-        on_wait: called with a path when another run is making the same.
-        on_damage: told of a damaged part, which is then made anew; without it that is an error.
+        making: who is told.
 
     Raises:
         StoreError: when there is but one episode, or the disk is full.
@@ -46,7 +44,7 @@ def split(
             _copy(store, np.flatnonzero(chosen), path)
 
         entry = _entry(store, share, seed, which)
-        return get_sound("stores", entry, build, opener(), on_wait=on_wait, on_damage=on_damage)
+        return get_sound("stores", entry, build, opener(), on_wait=making.on_wait, on_damage=making.on_damage)
 
     return part(_TRAINING, ~held_out), part(_HELD_OUT, held_out)
 

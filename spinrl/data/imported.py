@@ -10,9 +10,9 @@ import attrs
 from attrs.validators import min_len
 
 from spinrl.data.build import opener
-from spinrl.data.cache import OnDamage, OnWait, get_sound, home
-from spinrl.data.collection import Progress
+from spinrl.data.cache import get_sound, home
 from spinrl.data.importers.published import DATA_DIR, Name, find, import_published
+from spinrl.data.making import AS_IT_IS, Making
 from spinrl.data.metadata import StoreError
 from spinrl.data.plans import DatasetPlan
 from spinrl.data.store import Store
@@ -78,14 +78,7 @@ class StoredPlan(DatasetPlan):
     def cached(self) -> Store:
         return self._store
 
-    def store(
-        self,
-        *,
-        processes: int = 1,
-        progress: Progress | None = None,
-        on_wait: OnWait | None = None,
-        on_damage: OnDamage | None = None,
-    ) -> Store:
+    def store(self, making: Making = AS_IT_IS) -> Store:
         self._store.verify()
         return self._store
 
@@ -130,16 +123,9 @@ class PublishedPlan(DatasetPlan):
         path = home() / "stores" / self._entry
         return Store.open(path) if path.exists() else None
 
-    def store(
-        self,
-        *,
-        processes: int = 1,
-        progress: Progress | None = None,
-        on_wait: OnWait | None = None,
-        on_damage: OnDamage | None = None,
-    ) -> Store:
+    def store(self, making: Making = AS_IT_IS) -> Store:
         def build(path: Path) -> None:
             name = self._name
-            import_published(self._file, path, progress=progress, task=name.task, bins=name.bins, tier=name.tier)
+            import_published(self._file, path, progress=making.progress, task=name.task, bins=name.bins, tier=name.tier)
 
-        return get_sound("stores", self._entry, build, opener(), on_wait=on_wait, on_damage=on_damage)
+        return get_sound("stores", self._entry, build, opener(), on_wait=making.on_wait, on_damage=making.on_damage)

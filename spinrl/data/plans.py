@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spinrl.data.build import cached_tier, rollouts, tier_store
-from spinrl.data.cache import OnDamage, OnWait
-from spinrl.data.collection import Progress
 from spinrl.data.held_out import cached_split, split
+from spinrl.data.making import AS_IT_IS, Making
 from spinrl.data.metadata import StoreError
 from spinrl.data.rollout import Rollout
 from spinrl.data.store import Store
@@ -44,21 +43,11 @@ class DatasetPlan(ABC):
         """
 
     @abstractmethod
-    def store(
-        self,
-        *,
-        processes: int = 1,
-        progress: Progress | None = None,
-        on_wait: OnWait | None = None,
-        on_damage: OnDamage | None = None,
-    ) -> Store:
+    def store(self, making: Making = AS_IT_IS) -> Store:
         """The store to train on, verified; made where missing.
 
         Args:
-            processes: worker processes.
-            progress: called with (units done, in all) while something is being made.
-            on_wait: called with a path when another run is making the same.
-            on_damage: told of what is damaged in the cache, which is then made anew; without it that is an error.
+            making: in how many processes, and who is told.
 
         Raises:
             BehaviorError, CollectionError, StoreError: in one line each.
@@ -93,15 +82,8 @@ class CollectedPlan(DatasetPlan):
     def cached(self) -> Store | None:
         return cached_tier(*self._of)
 
-    def store(
-        self,
-        *,
-        processes: int = 1,
-        progress: Progress | None = None,
-        on_wait: OnWait | None = None,
-        on_damage: OnDamage | None = None,
-    ) -> Store:
-        return tier_store(*self._of, processes=processes, progress=progress, on_wait=on_wait, on_damage=on_damage)
+    def store(self, making: Making = AS_IT_IS) -> Store:
+        return tier_store(*self._of, making)
 
 
 class HoldingOut(DatasetPlan):
@@ -125,16 +107,9 @@ class HoldingOut(DatasetPlan):
         whole = self._plan.cached()
         return cached_split(whole, self._share, self._seed) if whole else None
 
-    def store(
-        self,
-        *,
-        processes: int = 1,
-        progress: Progress | None = None,
-        on_wait: OnWait | None = None,
-        on_damage: OnDamage | None = None,
-    ) -> Store:
-        whole = self._plan.store(processes=processes, progress=progress, on_wait=on_wait, on_damage=on_damage)
-        training, self._held_out = split(whole, self._share, self._seed, on_wait=on_wait, on_damage=on_damage)
+    def store(self, making: Making = AS_IT_IS) -> Store:
+        whole = self._plan.store(making)
+        training, self._held_out = split(whole, self._share, self._seed, making)
         return training
 
     def held_out(self) -> Store | None:

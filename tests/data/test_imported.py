@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spinrl.data import HoldingOut, Imported, Published, StoreError, imported_folder
+from spinrl.data import HoldingOut, Imported, Making, Published, StoreError, imported_folder
 from spinrl.data.importers.published import DATA_DIR
 from spinrl.specs import ActionSpec
 from tests.data.importers.test_published import transitions, write
@@ -59,7 +59,7 @@ def test_a_published_file_is_imported_when_it_is_first_used(tmp_path: Path, monk
     plan = Published().plan("medium", "cheetah-run", 3, 10**6, 0)
     assert plan.cached() is None and plan.unwritten > 0 and plan.action_spec.nvec == (3,) * 6
     seen: list[tuple[int, int]] = []
-    store = plan.store(progress=lambda *each: seen.append(each))
+    store = plan.store(Making(progress=lambda *each: seen.append(each)))
     assert len(store) == 30 and seen[-1][0] == seen[-1][1]
     again = Published(folder=str(tmp_path / "published")).plan("medium", "cheetah-run", 3, 10**6, 0)
     assert again.transitions == 30 and again.unwritten == 0 and again.store().path == store.path

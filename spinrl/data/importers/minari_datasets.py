@@ -10,11 +10,11 @@ import attrs
 import numpy as np
 from attrs.validators import instance_of, optional
 
-from spinrl.data.collection import Progress
 from spinrl.data.importers.choices import bins_of
 from spinrl.data.importers.minari_spaces import flat, joint_action, observation_size
 from spinrl.data.importers.result import ImportResult, require
 from spinrl.data.importers.tables import in_one_line
+from spinrl.data.making import Progress
 from spinrl.data.metadata import SourceRecord, StoreError
 from spinrl.data.store import Episode, Store
 from spinrl.data.writer import StoreWriter

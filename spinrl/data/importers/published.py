@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ import attrs
 import numpy as np
 
 from spinrl.data.importers import pickle_reader
+from spinrl.data.making import Progress
 from spinrl.data.metadata import SourceRecord, StoreError
 from spinrl.data.store import Episode, Store
 from spinrl.data.writer import StoreWriter
@@ -27,8 +28,6 @@ from spinrl.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS
 
 DATA_DIR = "DMC_DISCRETE_DATA_DIR"  # where users of the public loader keep the files
 TIERS = ("random-medium-expert", "medium-expert", "expert", "medium", "random")
-
-Progress = Callable[[int, int], None]
 
 
 @attrs.frozen(kw_only=True)
