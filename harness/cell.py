@@ -30,6 +30,7 @@ from spinrl.tasks import BatchedEnvironment, Environment, ParallelEnvironment, g
 from spinrl.train import train
 
 CHECKPOINT_VERSION = 1
+UNLOGGED_SECONDS = 60.0  # after which a metric has reached the tracking store, or the journal beside it
 
 
 class CellError(Exception):
@@ -109,7 +110,7 @@ class Resumed:
     Attributes:
         gradient_step: where.
         evaluations: all that were made before.
-        metrics: those since the checkpoint before the last one, which a kill may have kept from being logged.
+        metrics: the latest ones, which a kill may have kept from being logged.
     """
 
     gradient_step: int
@@ -284,8 +285,8 @@ def build_environment(
     task = cell.key.task
     if task not in experiment.simulators:
         bins = data.action_spec.max_choices
-        if episodes == 1:
-            return BatchedEnvironment(get_task(task), bins, 1)
+        if episodes == 1 or threads == 1:  # another process would only wait for this one, and this one for it
+            return BatchedEnvironment(get_task(task), bins, episodes)
         return ParallelEnvironment(get_task(task), bins, episodes, threads)
     environment = experiment.simulators[task].build(episodes)
     size = len(environment.reset(0, 0))
@@ -339,7 +340,7 @@ class _Training:
         self.counted: str | None = None  # identity of the frozen input whose seconds are among `train_seconds`
         self.evaluation_seconds = 0.0
         self.evaluations: list[Evaluation] = []
-        self.recent: tuple[list[Metrics], list[Metrics]] = ([], [])  # before the last checkpoint, and since
+        self.recent: list[tuple[float, Metrics]] = []  # with the time; those that may not have been logged
 
     def resume(self, report: Report) -> None:
         """Go on from the checkpoint of an interrupted run, if there is one."""
@@ -355,7 +356,7 @@ class _Training:
         self.evaluation_seconds = state["evaluation_seconds"]
         self.evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
         recent = tuple(Metrics(step, values) for step, values in state["recent"])
-        self.recent = ([], list(recent))
+        self.recent = [(time.monotonic(), each) for each in recent]
         report(Resumed(self.step, tuple(self.evaluations), recent))
 
     def save(self) -> None:
@@ -374,7 +375,7 @@ class _Training:
                 "counted": self.counted,
                 "evaluation_seconds": self.evaluation_seconds,
                 "evaluations": [each.to_plain() for each in self.evaluations],
-                "recent": [(each.step, each.values) for part in self.recent for each in part],
+                "recent": [(each.step, each.values) for _, each in self.recent],
                 "cell": {
                     **attrs.asdict(self.cell.key),
                     "policy_config": to_plain(self.cell.policy),
@@ -391,7 +392,7 @@ class _Training:
             },
             self.path,
         )
-        self.recent = (self.recent[1], [])
+        self.recent = [(at, each) for at, each in self.recent if at > time.monotonic() - UNLOGGED_SECONDS]
 
     def advance(self, mark: int, report: Report) -> None:
         """Train up to gradient step `mark`, with the policy told of its milestones on the way."""
@@ -456,7 +457,7 @@ class _Training:
                     raise CellError(f"{name} is {value} at gradient step {self.step}; a smaller learning_rate may help")
             report(StageProgress(self.step))
             metrics = Metrics(self.step, {**values, "time/train_seconds": self.train_seconds})
-            self.recent[1].append(metrics)
+            self.recent.append((time.monotonic(), metrics))
             report(metrics)
             if time.monotonic() - saved > 60 * config.checkpoint_minutes:
                 self.save()
