@@ -5,11 +5,10 @@
 
 Every study is a grid of real cells (collection, ASM pre-training, features, training, evaluation, report). It is run
 to its end once undisturbed, and once with `kill -9` at random times, each time started again by the same command, until
-it finishes. Then returns, checksums of every store, and what
-MLflow holds (runs, their states, every step of every
-metric) must be the same. With --damage a random byte of the cache is altered after some of the kills. Studies follow one
-another, each with a seed and a cache of its own, until there were so many kills. Exit code: 0 when all studies came out
-the same, 1 when one did not.
+it finishes. Then returns, checksums of every store, and what MLflow holds (runs, their states, every step of every
+metric) must be the same. With --damage a random byte of the cache is altered after some of the kills. Studies follow
+one another, each with a seed and a cache of its own, until there were so many kills. Exit code: 0 when all studies came
+out the same, 1 when one did not.
 """
 
 from __future__ import annotations
