@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import re
 import shutil
 import time
 import uuid
@@ -70,7 +71,7 @@ class TrackedRun:
             all_tags["mlflow.source.git.commit"] = str(tags["git_commit"])
         all_tags.update({name: str(value) for name, value in tags.items()})
         self._put("create", name=self.name, start_time=_now(), tags=all_tags, parent=parent)
-        self._put("batch", params={name: str(value) for name, value in params.items()})
+        self._put("batch", params={_allowed(name): str(value) for name, value in params.items()})
 
     def go_on(self, earlier: EarlierRun) -> None:
         """Be a run that is there already: what it has is not logged again."""
@@ -84,7 +85,8 @@ class TrackedRun:
         logged again. NaN stays NaN; an infinite value, which MLflow has not, becomes a tag.
         """
         time_ = _now()
-        numbers = {name: float(value) for name, value in values.items() if step > self.last_steps.get(name, -1)}
+        named = {_allowed(name): float(value) for name, value in values.items()}
+        numbers = {name: value for name, value in named.items() if step > self.last_steps.get(name, -1)}
         self.last_steps.update(dict.fromkeys(numbers, step))
         self.outbox.put_metrics(
             self.key,
@@ -97,7 +99,7 @@ class TrackedRun:
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, e.g. ``{"stopped": "Ctrl-C"}``."""
-        self._put("batch", tags={name: str(value) for name, value in values.items()})
+        self._put("batch", tags={_allowed(name): str(value) for name, value in values.items()})
 
     def text(self, artifact_file: str, text: str) -> None:
         """Log text as an artifact."""
@@ -257,6 +259,11 @@ class ParentRun(TrackedRun):
         if not self.finished:
             self.metrics({"time/logging_seconds": self.outbox.busy_seconds}, self.session)
         TrackedRun.finish(self, status)
+
+
+def _allowed(name: str) -> str:
+    """The name as MLflow takes it, which refuses others, such as those with the policy spin-asm-20% in them."""
+    return re.sub(r"[^\w./: -]", "_", name)
 
 
 def _now() -> int:

@@ -49,6 +49,21 @@ def history(client: MlflowClient, run_id: str | None, name: str) -> list[tuple[i
     return sorted((metric.step, metric.value) for metric in client.get_metric_history(run_id, name))
 
 
+def test_names_that_mlflow_refuses_are_logged_all_the_same(tracker: Tracker) -> None:
+    """As policies of gin/experiments/asm_epochs.gin are called."""
+    keys = [attrs.evolve(KEY, policy=f"spin-asm-{share}%") for share in (5, 20)]
+    tags = {"preset": "laptop", "a%": "b"}
+    parent = tracker.start_parent(
+        "main", params={"policies.spin-asm-5%": "x", "y": 1}, tags=tags, given_text="", resolved_text="", cells=keys
+    )
+    for key in keys:
+        parent.start_cell(key, params={}, tags={}).evaluation(EVALUATION)
+    assert tracker.outbox.flush(20) and not tracker.outbox.rejected
+    data = tracker.store.client.get_run(parent.run_id).data
+    assert data.params == {"policies.spin-asm-5_": "x", "y": "1"}
+    assert {"return/expert spin-asm-5_", "return/expert spin-asm-20_"} <= set(data.metrics)
+
+
 def test_a_parent_and_its_cell_as_the_store_has_them(tracker: Tracker, directory: Path) -> None:
     parent = parent_run(tracker)
     cell = parent.start_cell(KEY, params={"SPIN.dropout": 0.1}, tags={"dataset_fingerprint": "abc"})
