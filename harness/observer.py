@@ -119,7 +119,7 @@ class RunObserver(Observer):
                 run.metrics({"time/embedding_seconds": seconds}, 0)
                 run.tags({"features_bytes": num_bytes})
             case Damaged(message):
-                self._console.print(f"{label}: {message}", style="yellow", markup=False)
+                self._console.print(f"{label}: {message}", style="yellow", markup=False, soft_wrap=True)
                 run.tags({"damaged": message})
             case Resumed(step, evaluations, metrics):
                 self._console.print(f"{label}: goes on from gradient step {step:,}", markup=False, highlight=False)

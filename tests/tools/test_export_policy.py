@@ -160,7 +160,10 @@ def damaged(path, tmp_path, change):
         (lambda state: state.update(step=10), "stopped at 10 of 20 gradient steps"),
         (lambda state: state["cell"].update(asm_fingerprint="another"), "these weights came from ASM"),
         (lambda state: state["cell"].update(nvec=[3] * 5), "are not those of cheetah-run"),
-        (lambda state: state["cell"].update(task="cheetah-fly"), "does not fit together: .*cheetah-fly"),
+        (
+            lambda state: state["cell"].update(task="finger-spin"),
+            "does not fit together: .*are not those of finger-spin",
+        ),
         (lambda state: state["standardizer"].update(mean=torch.zeros(3)), "standardizer is not for observations"),
         (lambda state: state["algorithm"].pop("policy.slot_queries"), "does not fit together: .*slot_queries"),
         (lambda state: state.pop("evaluations"), "does not fit together: 'evaluations'"),

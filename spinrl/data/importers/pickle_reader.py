@@ -26,7 +26,7 @@ import numpy as np
 REFUSED = 3  # exit code
 BLOCK = 2000  # transitions
 MEMORY = 1 << 30  # bytes of address space of the program
-_WINDOW = 100_000  # objects that may be referred back to, those last used; a transition makes some twenty
+_WINDOW = 20_000  # objects that may be referred back to, those last used; a transition makes some twenty
 _CORE = "numpy._core.multiarray"
 _KNOWN = {
     ("numpy", "ndarray"),
