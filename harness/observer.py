@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import attrs
 from rich.console import Console
@@ -22,7 +20,6 @@ from harness.cell import (
 )
 from harness.dataset_figures import overview
 from harness.experiment import Cell, Experiment
-from harness.figures import save
 from harness.launch import CellOutcome, Observer
 from harness.progress import Progress
 from harness.provenance import git_commit
@@ -173,10 +170,7 @@ class RunObserver(Observer):
 def log_dataset_figure(run: TrackedRun, dataset: DatasetReady, name: str) -> None:
     """What the dataset holds, as ``dataset/<name>.png`` and ``.svg``."""
     store = Store.open(dataset.path)
-    figure = overview(episode_statistics(store), action_statistics(store, FIGURE_SAMPLE), name)
-    with tempfile.TemporaryDirectory() as folder:
-        for path in save(figure, Path(folder), name):
-            run.hand_over(path, "dataset")
+    run.figure(f"dataset/{name}", overview(episode_statistics(store), action_statistics(store, FIGURE_SAMPLE), name))
 
 
 def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:

@@ -40,8 +40,9 @@ from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, cached_asm, check
 from harness.progress import Progress
 from harness.records import setting_name
-from harness.run import add_experiment_options, both_signals_stop, common_tags, load_experiment
+from harness.run import add_experiment_options, common_tags, load_experiment
 from harness.runs import ROLE_TAG, TrackedRun
+from harness.signals import both_signals_stop
 from harness.stages import CellStages
 from harness.tracking import Tracker, TrackingError
 from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeError, ProbeResult, probe_asm

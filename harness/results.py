@@ -42,8 +42,8 @@ def load_results(
     references: dict[tuple[str, int], Reference] = {}
     for run in runs:
         try:
-            frames.append(read_csv(_artifact(client, run, RETURNS_FILE)))
-            references.update(ReportMeta.from_json(_artifact(client, run, META_FILE)).references)
+            frames.append(read_csv(read_artifact(client, run, RETURNS_FILE)))
+            references.update(ReportMeta.from_json(read_artifact(client, run, META_FILE)).references)
         except (ValueError, KeyError, TypeError) as error:
             raise ResultsError(f"the returns of run {run.info.run_name} cannot be read: {error}") from error
     return merge(frames), ReportMeta(experiment=experiment, references=references)
@@ -58,7 +58,7 @@ def load_invocations(tracking_uri: str | None, experiment: str, directory: Path 
     invocations = []
     for run in runs:
         stored = {file.path for file in client.list_artifacts(run.info.run_id, "config")}
-        given, resolved = (_artifact(client, run, name) if name in stored else "" for name in CONFIG_FILES)
+        given, resolved = (read_artifact(client, run, name) if name in stored else "" for name in CONFIG_FILES)
         invocations.append(
             Invocation(
                 name=run.info.run_name,
@@ -103,6 +103,11 @@ def _runs_with_returns(
     return client, runs
 
 
-def _artifact(client: MlflowClient, run: Run, name: str) -> str:
+def read_artifact(client: MlflowClient, run: Run, name: str) -> str:
+    """The text of an artifact.
+
+    Raises:
+        MlflowException, OSError: when there is none.
+    """
     with tempfile.TemporaryDirectory() as folder:
         return Path(client.download_artifacts(run.info.run_id, name, folder)).read_text(encoding="utf-8")

@@ -20,12 +20,11 @@ import argparse
 import contextlib
 import os
 import shlex
-import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from harness.progress import Progress, duration
 from harness.provenance import git_commit, versions
 from harness.records import Invocation, Reference, ReportMeta, to_frame
 from harness.report import console_report, write_report
+from harness.signals import both_signals_stop
 from harness.study import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
 from harness.tracking import Tracker, TrackingError
 from harness.workers import run_side_by_side
@@ -111,20 +111,6 @@ def load_experiment(options: argparse.Namespace, example: str) -> Resolved[Exper
     if not options.gin:
         raise ConfigError([f"nothing to run: give --gin FILE, for example --gin {example}"])
     return load(Experiment, options.gin, options.bindings)
-
-
-@contextlib.contextmanager
-def both_signals_stop() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt meanwhile.
-
-    A run started in the background of a script comes with Ctrl-C ignored; it too is to be stopped in good order.
-    """
-    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

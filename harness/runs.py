@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pandas as pd
 
+from harness.figures import save
 from harness.mlflow_store import MlflowStore
 from harness.outbox import Outbox
 from harness.records import CELL_COLUMNS, CellKey, Evaluation, ReportMeta, to_csv
@@ -115,21 +116,14 @@ class TrackedRun:
 
     def hand_over(self, path: Path, artifact_directory: str | None = None) -> None:
         """Log a file and take it: moved now, and deleted once it has been sent."""
-        staging = self.outbox.journal.staging / uuid.uuid4().hex
-        staging.mkdir(parents=True)
-        moved = shutil.move(path, staging / path.name)
-        self._put("artifact", path=str(Path(moved).resolve()), artifact_directory=artifact_directory, staged=True)
+        self._put_staged(Path(shutil.move(path, self._staging() / path.name)), artifact_directory)
 
     def figure(self, artifact_stem: str, figure: Figure) -> None:
-        """Log a matplotlib figure as ``<stem>.png`` and ``<stem>.svg``. Drawn now, so it may change afterwards."""
+        """Log a matplotlib figure as ``<stem>.png`` and ``<stem>.svg``, drawn now, and close it."""
         stem = Path(artifact_stem)
-        staging = self.outbox.journal.staging / uuid.uuid4().hex
-        staging.mkdir(parents=True)
-        for suffix in (".png", ".svg"):
-            path = staging / f"{stem.name}{suffix}"
-            figure.savefig(path)
-            folder = None if stem.parent == Path() else str(stem.parent)
-            self._put("artifact", path=str(path.resolve()), artifact_directory=folder, staged=True)
+        folder = None if stem.parent == Path() else str(stem.parent)
+        for path in save(figure, self._staging(), stem.name):
+            self._put_staged(path, folder)
 
     def dataset(
         self,
@@ -173,6 +167,15 @@ class TrackedRun:
         if not self.finished:
             self.finished = True
             self._put("finish", status=status, end_time=_now())
+
+    def _staging(self) -> Path:
+        """A new folder for files that are deleted once they have been sent."""
+        folder = self.outbox.journal.staging / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
+
+    def _put_staged(self, path: Path, artifact_directory: str | None) -> None:
+        self._put("artifact", path=str(path.resolve()), artifact_directory=artifact_directory, staged=True)
 
     def _put(self, op: str, **fields: Any) -> None:
         self.outbox.put({"op": op, "run": self.key, **fields})

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import difflib
 import socket
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,6 +19,7 @@ from mlflow.entities import Run
 from harness.experiment import Experiment
 from harness.mlflow_store import RUN_KEY_TAG, MlflowClient, MlflowException
 from harness.records import CELL_COLUMNS, CellKey, Evaluation, from_frame, read_csv
+from harness.results import read_artifact
 from harness.runs import RETURNS_FILE, ROLE_TAG, EarlierRun
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import home
@@ -108,8 +107,9 @@ def changes_since(client: MlflowClient, experiment_id: str, study: str, resolved
     runs = _parents(client, experiment_id, "")
     if not runs or runs[0].info.status == "FINISHED" or runs[0].data.tags.get(STUDY_TAG, study) == study:
         return []
-    before = _artifact(client, runs[0], RESOLVED_FILE)
-    if before is None:
+    try:
+        before = read_artifact(client, runs[0], RESOLVED_FILE)
+    except (MlflowException, OSError):  # stopped before it was logged
         return []
     lines = difflib.unified_diff(before.splitlines(), resolved_text.splitlines(), lineterm="", n=0)
     changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
@@ -134,16 +134,11 @@ def _cell_key(run: Run) -> CellKey:
 
 
 def _stored(client: MlflowClient, run: Run) -> dict[CellKey, list[Evaluation]]:
-    text = _artifact(client, run, RETURNS_FILE)
     stored: dict[CellKey, list[Evaluation]] = {}
-    for key, evaluation in from_frame(read_csv(text)) if text else ():
+    try:
+        text = read_artifact(client, run, RETURNS_FILE)
+    except (MlflowException, OSError):  # stopped before anything was evaluated
+        return stored
+    for key, evaluation in from_frame(read_csv(text)):
         stored.setdefault(key, []).append(evaluation)
     return stored
-
-
-def _artifact(client: MlflowClient, run: Run, name: str) -> str | None:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return Path(client.download_artifacts(run.info.run_id, name, folder)).read_text(encoding="utf-8")
-        except (MlflowException, OSError):  # stopped before it was logged
-            return None

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from harness.arguments import at_least_one
 from harness.experiment import Experiment
 from harness.paths import use_packaged_configs
 from harness.progress import Progress, Stage
+from harness.signals import both_signals_stop
 from spinrl.behaviors import BehaviorError
 from spinrl.config import ConfigError, load
 from spinrl.data import (
@@ -211,17 +211,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, BehaviorError, StoreError, KeyError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 2
-    # A collection started in the background of a script comes with Ctrl-C ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     processes = experiment.collection_processes or len(os.sched_getaffinity(0))
     label = f"{options.task} {options.bins} bins {options.tier}"
     try:
-        rate = collect_sources(parts, label, processes, console)
-        making = Making(on_damage=lambda message: console.print(message, style="yellow", markup=False))
-        store = tier_store(
-            options.tier, tier, options.task, options.bins, experiment.transitions, experiment.data_seed, making
-        )
+        with both_signals_stop():
+            rate = collect_sources(parts, label, processes, console)
+            making = Making(on_damage=lambda message: console.print(message, style="yellow", markup=False))
+            store = tier_store(
+                options.tier, tier, options.task, options.bins, experiment.transitions, experiment.data_seed, making
+            )
         print_summary(put(store, options.out) if options.out else store, rate, console)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here")

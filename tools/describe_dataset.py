@@ -26,7 +26,7 @@ from harness.arguments import at_least_one
 from harness.dataset_figures import observation_ranges, overview
 from harness.dataset_page import NOTES, checks, html, tables, to_json
 from harness.figures import save
-from spinrl.data import Store, StoreError, imported_folder
+from spinrl.data import Store, StoreError, store_folder
 from spinrl.data.description import SAMPLE, Description
 
 
@@ -47,18 +47,6 @@ def parser() -> argparse.ArgumentParser:
         help=f"transitions to estimate mutual information from (default {SAMPLE:,}); all else counts every one",
     )
     return made
-
-
-def open_store(name: str) -> Store:
-    """The store of that folder or imported name.
-
-    Raises:
-        StoreError: when there is neither, or it is damaged.
-    """
-    imported = imported_folder(name)
-    if not Path(name).expanduser().is_dir() and imported.is_dir():
-        return Store.open(imported)
-    return Store.open(Path(name).expanduser())
 
 
 def show(store: Store, description: Description, console: Console) -> None:
@@ -111,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console()
     try:
-        store = open_store(options.store)
+        store = Store.open(store_folder(options.store))
         with console.status(f"reading {len(store):,} transitions"):
             store.verify()
             description = Description.of(store, options.sample)

@@ -13,15 +13,13 @@ something given was wrong, 130 when stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
-from spinrl.data import Store, StoreError
-from spinrl.data.imported import imported_folder
+from harness.signals import both_signals_stop
+from spinrl.data import Store, StoreError, store_folder
 from spinrl.data.importers.minari_export import export_minari
 from tools.import_dataset import shown
 
@@ -46,12 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
     console = Console()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        imported = imported_folder(options.store)
-        store = Store.open(imported if imported.is_dir() else Path(options.store).expanduser())
+        store = Store.open(store_folder(options.store))
         store.verify()
-        with shown(console, options.minari, "exporting", "episodes") as update:
+        with both_signals_stop(), shown(console, options.minari, "exporting", "episodes") as update:
             folder = export_minari(
                 store,
                 options.minari,

@@ -26,7 +26,6 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -40,6 +39,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.progress import Progress, Stage
+from harness.signals import both_signals_stop
 from spinrl.data import Store, StoreError, locked
 from spinrl.data.cache import remove_partial
 from spinrl.data.imported import imported_folder
@@ -261,14 +261,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
     console = Console()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         kind = kind_of(options.file)
         check_options(options, kind)
         name = name_of(options, kind)
         path = options.out or imported_folder(name)
         # What a killed import left is ours to clear in the cache, but not in the user's own folders.
-        with nullcontext() if options.out else locked(path, lambda _: console.print(f"another run imports {name}")):
+        lock = nullcontext() if options.out else locked(path, lambda _: console.print(f"another run imports {name}"))
+        with both_signals_stop(), lock:
             if not options.out:
                 remove_partial(path)
             with shown(console, name, "importing", "bytes" if kind == "published" else "transitions") as update:

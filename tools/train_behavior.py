@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from harness.paths import use_packaged_configs
+from harness.signals import both_signals_stop
 from spinrl.behaviors.shipping import choose, ship
 from spinrl.behaviors.training import DecQN, train
 from spinrl.config import ConfigError, load, to_plain
@@ -109,11 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.folder or home() / "behaviors" / f"{options.task}-{options.bins}bins"
     target = options.ship or Path(str(resources.files("spinrl.behaviors") / "weights"))
     torch.set_num_threads(1)  # the update is too small to split; the actors want the other cores
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"training folder: {folder}")
     if not options.ship_only:
         try:
-            run_training(config, folder, options.hours, options.updates)
+            with both_signals_stop():
+                run_training(config, folder, options.hours, options.updates)
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here")
             return 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from importlib import resources
@@ -34,7 +35,7 @@ class Behavior:
         level: "expert", "medium" or "random".
         fingerprint: of the weights; data collected with other weights has another provenance.
         card: how it was trained and what it returns; empty for the random policy.
-        network: its Q-network, or None for the random policy.
+        network: its frozen Q-network, shared by all who load it, or None for the random policy.
     """
 
     task: str
@@ -62,7 +63,7 @@ def load_behavior(task: str, bins: int, level: Level | str) -> Behavior:
     Raises:
         BehaviorError: when none is shipped (naming what is, and how to train one) or its files are damaged.
     """
-    spec = get_task(task)
+    get_task(task)  # names the tasks that there are
     if level == "random":
         return Behavior(task, bins, level, "random", {}, None)
     name = weights_name(task, bins, level)
@@ -77,9 +78,15 @@ def load_behavior(task: str, bins: int, level: Level | str) -> Behavior:
     fingerprint = hashlib.sha256(content).hexdigest()[:16]
     if card.get("weights_sha256", "")[:16] != fingerprint:
         raise BehaviorError(f"{name}.safetensors does not belong to its card (fingerprint {fingerprint}); reinstall")
-    network = DecoupledQNetwork(spec.observation_size, spec.action_spec(bins), card["hidden"])
+    return Behavior(task, bins, level, fingerprint, card, _network(content, task, bins, tuple(card["hidden"])))
+
+
+@functools.lru_cache(maxsize=32)  # a grid plans the same few datasets for every one of its cells
+def _network(content: bytes, task: str, bins: int, hidden: tuple[int, ...]) -> DecoupledQNetwork:
+    spec = get_task(task)
+    network = DecoupledQNetwork(spec.observation_size, spec.action_spec(bins), hidden)
     network.load_state_dict({key: value.float() for key, value in load_safetensors(content).items()})
-    return Behavior(task, bins, level, fingerprint, card, network.eval().requires_grad_(False))
+    return network.eval().requires_grad_(False)
 
 
 def weights_name(task: str, bins: int, level: str) -> str:

@@ -3,7 +3,7 @@
 from spinrl.data.build import cached_tier, collected, combine, rollouts, source_store, tier_store
 from spinrl.data.cache import get_or_build, home, locked
 from spinrl.data.collection import CollectionError, collect_episodes
-from spinrl.data.imported import Imported, Published, imported_folder
+from spinrl.data.imported import Imported, Published, imported_folder, store_folder
 from spinrl.data.loader import ReplayLoader, StoreStorage
 from spinrl.data.making import Making, Progress
 from spinrl.data.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
@@ -52,5 +52,6 @@ __all__ = [
     "row_features",
     "source_store",
     "store_bytes",
+    "store_folder",
     "tier_store",
 ]

@@ -49,9 +49,14 @@ def check_episode(episode: Episode, spec: ActionSpec, observation_size: int, num
         raise StoreError(f"{where}, step {step}: sub-action {sub_action} wants {wants}, got {value}")
 
 
+def not_finite(values: np.ndarray) -> np.ndarray:
+    """Where values are NaN or infinite once they are float32; bool of the same shape."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        return ~np.isfinite(values.astype(np.float32))
+
+
 def _check_finite(values: np.ndarray, where: str, name: str) -> None:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-        bad = ~np.isfinite(values.astype(np.float32))
+    bad = not_finite(values)
     if bad.any():
         at = tuple(int(index) for index in np.argwhere(bad)[0])
         entry = f"{name} entry {at[1]}" if len(at) > 1 else name

@@ -9,7 +9,7 @@ import numpy as np
 from spinrl.data.build import opener
 from spinrl.data.cache import get_sound, home
 from spinrl.data.making import AS_IT_IS, Making
-from spinrl.data.metadata import SourceRecord, StoreError
+from spinrl.data.metadata import StoreError
 from spinrl.data.store import Store
 from spinrl.data.writer import StoreWriter
 from spinrl.plain import fingerprint
@@ -70,16 +70,7 @@ def _copy(store: Store, episodes: np.ndarray, path: Path) -> None:
         action_spec=store.action_spec,
         observation_size=metadata.observation_size,
         tier=metadata.tier,
-        sources=[
-            SourceRecord(
-                behavior=source.behavior,
-                fingerprint=source.fingerprint,
-                epsilon=source.epsilon,
-                hold=source.hold,
-                seed=source.seed,
-            )
-            for source in metadata.sources
-        ],
+        sources=metadata.sources,
         expected=(int(length.sum()), len(episodes)),
     ) as writer:
         for index in episodes.tolist():

@@ -27,6 +27,21 @@ def imported_folder(name: str) -> Path:
     return home() / "imported" / name
 
 
+def store_folder(name: str) -> Path:
+    """The folder of a store that is named as people name one: as an imported dataset, or by its path.
+
+    Raises:
+        StoreError: when there is neither.
+    """
+    for folder in (imported_folder(name), Path(name).expanduser()):
+        if folder.is_dir():
+            return folder
+    raise StoreError(
+        f"no imported dataset is called {name!r}, and there is no such folder; "
+        f"python -m tools.import_dataset FILE --name {name} makes one"
+    )
+
+
 @register
 @attrs.frozen(kw_only=True)
 class Imported(Recipe):
@@ -49,15 +64,7 @@ class Imported(Recipe):
             ) from None
 
     def plan(self, name: str, task: str, bins: int, transitions: int, seed: int) -> DatasetPlan:
-        text = self.store.format(task=task, bins=bins, tier=name)
-        folder = imported_folder(text)
-        path = folder if folder.is_dir() else Path(text).expanduser()
-        if not path.is_dir():
-            raise StoreError(
-                f"no imported dataset is called {text!r}, and there is no such folder; "
-                f"python -m tools.import_dataset FILE --name {text} makes one"
-            )
-        return StoredPlan(path, task, bins)
+        return StoredPlan(store_folder(self.store.format(task=task, bins=bins, tier=name)), task, bins)
 
 
 class StoredPlan(DatasetPlan):

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import attrs
 import numpy as np
 import torch
 
 from spinrl.algorithms import Algorithm
-from spinrl.data import Standardizer, Store
+from spinrl.data import Progress, Standardizer, Store
 from spinrl.evaluation.rollout import ActionChoice
 from spinrl.registry import Component, register
 from spinrl.specs import ACTION, OBSERVATION
 
-Progress = Callable[[int, int], None]
 _ROWS = 1024  # of one call of the policy
 
 
@@ -81,7 +80,7 @@ class Estimator(Component, ABC):
     def rows(self, held_out: int) -> int:
         """How many observations the policy is given, with so many held-out transitions; for an idea of the time."""
 
-    def smaller(self) -> Estimator:
+    def smaller(self) -> Self:
         """The same in no time, for a smoke run."""
         return self
 

@@ -7,7 +7,7 @@ slowly in place of separate regressions.
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import attrs
 import torch
@@ -80,7 +80,7 @@ class FittedQ(Estimator):
     def rows(self, held_out: int) -> int:
         return self.gradient_steps * self.batch_size
 
-    def smaller(self) -> FittedQ:
+    def smaller(self) -> Self:
         return attrs.evolve(self, gradient_steps=20, batch_size=32)
 
     def _fit(self, act: _Acting, data: EstimationData, seed: int, progress: Progress) -> JointQ:

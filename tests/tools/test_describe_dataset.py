@@ -84,7 +84,11 @@ def test_what_cannot_be_described_is_one_line(store: Store, tmp_path: Path, caps
     assert main([str(store.path)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    assert "no-such-store does not exist" in lines[1] and "not a store" in lines[2] and "altered" in lines[3]
+    assert (
+        "no imported dataset is called 'no-such-store'" in lines[1]
+        and "not a store" in lines[2]
+        and "altered" in lines[3]
+    )
 
 
 def test_a_sample_is_at_least_one(capsys: pytest.CaptureFixture) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from spinrl.data.checks import not_finite
 from spinrl.data.importers.tables import Block, open_table
 from spinrl.data.metadata import StoreError
 
@@ -152,9 +153,8 @@ class Arrays:
             return _whole(together, what, row)
         if meaning in ("terminals", "timeouts", "dones"):
             return _flags(together, what, row)[:, 0]
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-            single = together.astype(np.float32)
-        _refuse(~np.isfinite(single), together, what, row, "a finite number")
+        _refuse(not_finite(together), together, what, row, "a finite number")
+        single = together.astype(np.float32)
         return single if meaning in _SEVERAL else single[:, 0]
 
 

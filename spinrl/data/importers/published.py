@@ -18,6 +18,7 @@ from typing import BinaryIO
 import attrs
 import numpy as np
 
+from spinrl.data.checks import not_finite
 from spinrl.data.importers import pickle_reader
 from spinrl.data.making import Progress
 from spinrl.data.metadata import SourceRecord, StoreError
@@ -206,9 +207,9 @@ def _checked(blocks: Iterator[_Block], name: Name, file: Path) -> Iterator[_Bloc
             raise StoreError(f"{file} is refused: its observations or actions are empty")
         outside = (block.actions < 0) | (block.actions >= name.bins)
         for what, values, wanted, bad in (
-            ("observation", block.observations, "a finite number", _not_finite(block.observations)),
-            ("next observation", block.followings, "a finite number", _not_finite(block.followings)),
-            ("reward", block.rewards[:, None], "a finite number", _not_finite(block.rewards[:, None])),
+            ("observation", block.observations, "a finite number", not_finite(block.observations)),
+            ("next observation", block.followings, "a finite number", not_finite(block.followings)),
+            ("reward", block.rewards[:, None], "a finite number", not_finite(block.rewards[:, None])),
             ("action", block.actions, f"0 to {name.bins - 1}", outside),
         ):
             if bad.any():
@@ -217,11 +218,6 @@ def _checked(blocks: Iterator[_Block], name: Name, file: Path) -> Iterator[_Bloc
                 raise StoreError(f"{file} is refused: {where}, wants {wanted}, got {values[row, column]}")
         start += len(block.actions)
         yield block
-
-
-def _not_finite(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-        return ~np.isfinite(values.astype(np.float32))
 
 
 def _episodes(pending: _Block, blocks: Iterator[_Block]) -> Iterator[Episode]:
