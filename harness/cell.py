@@ -119,6 +119,14 @@ class Resumed:
 
 
 @attrs.frozen
+class Restarted:
+    """The cell's process or machine was lost; it begins again elsewhere, as attempt `attempt` (from 0), on `node`."""
+
+    node: str
+    attempt: int
+
+
+@attrs.frozen
 class Damaged:
     """Something of an interrupted run cannot be read, which is made again from what is sound; the message names it."""
 
@@ -146,6 +154,7 @@ Event = (
     | DatasetReady
     | ASMReady
     | FeaturesReady
+    | Restarted
     | Resumed
     | Damaged
     | Metrics

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import attrs
 from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 
+from harness.launchers import Launcher, Local
 from harness.records import CellKey
 from spinrl.algorithms import AlgorithmConfig
 from spinrl.asm import LinearProbe, Pretraining
@@ -142,6 +143,7 @@ class Experiment(ExperimentConfig):
         training: budget and batches.
         evaluation: when and how to evaluate.
         machine: device, precision, compilation, threads.
+        launcher: where the cells run.
         collection_processes: processes that roll out behaviours; 0 for as many as there are cores.
     """
 
@@ -165,6 +167,7 @@ class Experiment(ExperimentConfig):
     training: Training = attrs.field(factory=Training)
     evaluation: Evaluating = attrs.field(factory=Evaluating)
     machine: Machine = attrs.field(factory=Machine)
+    launcher: Launcher = attrs.field(factory=Local)
     collection_processes: int = attrs.field(default=0, validator=ge(0))
 
     # Validators run once all fields are set.

@@ -1,7 +1,8 @@
-"""Running the cells of a grid, here, one after another; a cell that fails does not take the others along."""
+"""What launchers of cells share, and the simplest of them: here, one after another."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from functools import partial
 
@@ -40,11 +41,19 @@ class CellOutcome:
     failure: str | None
 
 
+@attrs.frozen
+class Ended:
+    """A cell's last message: its evaluations, or the reason that it failed for."""
+
+    evaluations: tuple[Evaluation, ...]
+    failure: str | None
+
+
 class Observer:
     """Is told what happens to the cells; the default does nothing."""
 
-    def cell_started(self, number: int, cell: Cell) -> None:
-        """Cell `number`, from 0, begins."""
+    def cell_started(self, cell: Cell, machine: ResolvedMachine, node: str) -> None:
+        """A cell begins, with what it takes of the machine that is called `node`."""
 
     def event(self, cell: Cell, event: Event) -> None:
         """Something happened in it."""
@@ -67,8 +76,8 @@ def run_grid(
         KeyboardInterrupt: when the user stops; what was observed until then stands.
     """
     outcomes = []
-    for number, cell in enumerate(cells):
-        observer.cell_started(number, cell)
+    for cell in cells:
+        observer.cell_started(cell, machine, socket.gethostname())
         try:
             evaluations = run_cell(experiment, cell, machine, partial(observer.event, cell), fresh=fresh)
             outcome = CellOutcome(cell, tuple(evaluations), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -15,6 +16,7 @@ from harness.cell import (
     Event,
     FeaturesReady,
     Metrics,
+    Restarted,
     Resumed,
     Trained,
 )
@@ -48,11 +50,11 @@ class RunObserver(Observer):
 
     Args:
         experiment: the grid.
-        machine: what was taken of the machine; params of every cell.
         parent: the open run of this invocation.
         progress: the live line.
         console: for lines that stay.
         meta: reference returns, for normalised scores.
+        command: that was given; with the cell's name it is the command that runs this cell alone.
         finished: the evaluations of cells that are not run again.
 
     Attributes:
@@ -62,26 +64,27 @@ class RunObserver(Observer):
     def __init__(
         self,
         experiment: Experiment,
-        machine: ResolvedMachine,
         parent: ParentRun,
         progress: Progress,
         console: Console,
         meta: ReportMeta,
+        command: str,
         finished: Mapping[CellKey, Sequence[Evaluation]] | None = None,
     ) -> None:
         kept = finished or {}
         self.results: list[tuple[CellKey, Evaluation]] = [(key, each) for key in kept for each in kept[key]]
+        self._evaluated = {(key, each.gradient_step, each.metric) for key, each in self.results}
         self._experiment = experiment
-        self._machine = machine
         self._parent = parent
         self._progress = progress
         self._console = console
         self._meta = meta
+        self._command = command
         self._commit = git_commit()
         self._open: dict[CellKey, _Open] = {}
         self._drawn: set[str] = set()  # fingerprints of datasets
 
-    def cell_started(self, number: int, cell: Cell) -> None:
+    def cell_started(self, cell: Cell, machine: ResolvedMachine, node: str) -> None:
         experiment = self._experiment
         parts = {
             "policy": cell.policy,
@@ -95,8 +98,9 @@ class RunObserver(Observer):
         params = {
             f"{part}.{name}": value for part, component in parts.items() for name, value in flatten(component).items()
         }
-        params.update({f"machine.{name}": value for name, value in attrs.asdict(self._machine).items()})
-        tags = {"preset": experiment.preset, "git_commit": self._commit}
+        params.update({f"machine.{name}": value for name, value in attrs.asdict(machine).items()})
+        command = self._command + ("" if " --cell " in self._command else f" --cell {shlex.quote(cell.key.label())}")
+        tags = {"preset": experiment.preset, "git_commit": self._commit, "node": node, "command": command}
         stages = CellStages(self._progress, self._console, cell.key.label())
         self._open[cell.key] = _Open(self._parent.start_cell(cell.key, params=params, tags=tags), stages)
 
@@ -115,6 +119,9 @@ class RunObserver(Observer):
             case FeaturesReady(seconds, num_bytes):
                 run.metrics({"time/embedding_seconds": seconds}, 0)
                 run.tags({"features_bytes": num_bytes})
+            case Restarted(node, attempt):
+                self._console.print(f"{label}: begins again on {node} (attempt {attempt + 1})", markup=False)
+                run.tags({"node": node, "attempts": attempt + 1})
             case Damaged(message):
                 self._console.print(f"{label}: {message}", style="yellow", markup=False, soft_wrap=True)
                 run.tags({"damaged": message})
@@ -149,6 +156,10 @@ class RunObserver(Observer):
         run.finish("FAILED" if outcome.failure else "FINISHED")
 
     def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
+        this = (key, evaluation.gradient_step, evaluation.metric)
+        if this in self._evaluated:  # before the cell was begun again
+            return
+        self._evaluated.add(this)
         self.results.append((key, evaluation))
         reference = self._meta.references.get((key.task, key.bins)) if evaluation.metric == RETURN else None
         self._open[key].run.evaluation(

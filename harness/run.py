@@ -6,6 +6,9 @@ Examples:
   python -m harness.run --gin gin/spin_humanoid.gin --set 'IQL.expectile=0.7' --set "Experiment.tiers=['expert']"
   python -m harness.run --gin gin/spin_humanoid.gin --gin gin/scale/paper.gin --dry-run
   python -m harness.run --gin gin/spin_humanoid.gin --gin gin/policies/all.gin --jobs 2
+  python -m harness.run --gin gin/experiments/tiers.gin --launcher ray --address 10.0.0.1:6379
+  python -m harness.run --gin gin/experiments/tiers.gin --launcher slurm --set "Slurm.partition='gpu'"
+  python -m harness.run --gin gin/spin_humanoid.gin --cell 'humanoid-stand/3 medium spin-iql s0' --fresh
   python -m harness.run --list
 
 Later --gin files and --set override earlier ones. The same command again after any interruption goes on where it was:
@@ -18,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 import socket
 import sys
@@ -33,9 +35,10 @@ from filelock import FileLock
 from rich.console import Console
 
 from harness.arguments import at_least_one
-from harness.cost import Cost, estimate_cost, memory_needed
+from harness.cost import Cost, estimate_cost
 from harness.experiment import Cell, Experiment
-from harness.launch import CellOutcome, run_grid
+from harness.launch import CellOutcome
+from harness.launchers import LaunchError
 from harness.observer import RunObserver
 from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, check
@@ -46,10 +49,13 @@ from harness.report import console_report, write_report
 from harness.signals import both_signals_stop
 from harness.study import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
 from harness.tracking import Tracker, TrackingError
-from harness.workers import run_side_by_side
 from spinrl.config import ConfigError, Resolved, flatten, format_registry, load
+from spinrl.data import home
 from spinrl.machine import ResolvedMachine
+from spinrl.registry import did_you_mean
 from spinrl.tasks import TASKS, get_task
+
+LAUNCHERS = {"local": "Local", "ray": "Ray", "slurm": "Slurm"}  # components by what they are called on the command line
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +69,17 @@ def parser() -> argparse.ArgumentParser:
         "--jobs",
         type=at_least_one,
         metavar="N",
-        help="cells side by side (default: what cores and memory carry)",
+        help="cells at a time (default: what cores, memory and GPUs carry)",
+    )
+    made.add_argument("--launcher", choices=LAUNCHERS, help="where cells run (default: as Experiment.launcher says)")
+    made.add_argument("--address", help="of the Ray cluster, e.g. 10.0.0.1:6379; with --launcher ray")
+    made.add_argument(
+        "--cell",
+        action="append",
+        default=[],
+        dest="only",
+        metavar="LABEL",
+        help="run this cell alone, as the run's output and its page call it; repeatable",
     )
     made.add_argument(
         "--fresh", action="store_true", help="start over, where an interrupted run of the same would be gone on with"
@@ -79,7 +95,31 @@ def command_line(options: argparse.Namespace) -> str:
         for option, values in (("--gin", options.gin), ("--set", options.bindings))
     )
     smoke = ["--smoke"] if options.smoke else []
-    return shlex.join(["python", "-m", "harness.run", *files, *bindings, *smoke])
+    only = [part for label in options.only for part in ("--cell", label)]
+    return shlex.join(["python", "-m", "harness.run", *files, *bindings, *smoke, *only])
+
+
+def launcher_bindings(options: argparse.Namespace) -> list[str]:
+    """What --launcher, --address and --jobs say, as bindings."""
+    bindings = []
+    if options.launcher:
+        bindings.append(f"Experiment.launcher = @{LAUNCHERS[options.launcher]}()")
+    if options.address:
+        bindings.append(f"Ray.address = {options.address!r}")
+    return bindings
+
+
+def chosen_cells(experiment: Experiment, only: Sequence[str]) -> list[Cell]:
+    """The cells of those labels, or all.
+
+    Raises:
+        ValueError: for a label that no cell has.
+    """
+    cells = {cell.key.label(): cell for cell in experiment.cells()}
+    for label in only:
+        if label not in cells:
+            raise ValueError(f"no cell is called {label!r}{did_you_mean(label, cells)} (--dry-run lists them)")
+    return [cell for label, cell in cells.items() if not only or label in only]
 
 
 def add_experiment_options(made: argparse.ArgumentParser) -> None:
@@ -102,15 +142,15 @@ def add_experiment_options(made: argparse.ArgumentParser) -> None:
     )
 
 
-def load_experiment(options: argparse.Namespace, example: str) -> Resolved[Experiment]:
-    """The experiment that `add_experiment_options` gave.
+def load_experiment(options: argparse.Namespace, example: str, bindings: Sequence[str] = ()) -> Resolved[Experiment]:
+    """The experiment that `add_experiment_options` and further `bindings` gave.
 
     Raises:
         ConfigError: with everything that is wrong; where no file was given, it names `example`.
     """
     if not options.gin:
         raise ConfigError([f"nothing to run: give --gin FILE, for example --gin {example}"])
-    return load(Experiment, options.gin, options.bindings)
+    return load(Experiment, options.gin, [*options.bindings, *bindings])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,17 +161,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(format_registry())
         return 0
     try:
-        resolved = load_experiment(options, "gin/spin_humanoid.gin")
+        resolved = load_experiment(options, "gin/spin_humanoid.gin", launcher_bindings(options))
         experiment = resolved.value.smoke() if options.smoke else resolved.value
+        if options.jobs:
+            experiment = attrs.evolve(experiment, launcher=attrs.evolve(experiment.launcher, jobs=options.jobs))
         machine = experiment.machine.resolve()
-        cells = experiment.cells()
+        cells = chosen_cells(experiment, options.only)
         check(experiment, cells)
-    except (ConfigError, PreflightError, ValueError) as error:
+        jobs = experiment.launcher.slots(experiment, cells, machine)
+    except (ConfigError, LaunchError, PreflightError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     console = Console()
-    jobs = options.jobs or default_jobs(experiment, cells, machine)
-    machine = machine.share(jobs)
+    machine = experiment.launcher.share(machine, jobs)
     machine.apply()
     console.print(f"[dim]timing a few steps of {len(cells)} cells on this machine …[/dim]")
     cost = estimate_cost(experiment, cells, machine)
@@ -149,11 +191,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with contextlib.ExitStack() as held:
         command = command_line(options)
-        return run(experiment, resolved, machine, cost, tracker, console, jobs, command, held, fresh=options.fresh)
+        return run(
+            experiment, cells, resolved, machine, cost, tracker, console, jobs, command, held, fresh=options.fresh
+        )
 
 
 def run(
     experiment: Experiment,
+    cells: Sequence[Cell],
     resolved: Resolved[Experiment],
     machine: ResolvedMachine,
     cost: Cost,
@@ -165,13 +210,12 @@ def run(
     *,
     fresh: bool = False,
 ) -> int:
-    """Run the grid under an open tracker, `jobs` cells side by side; returns the exit code.
+    """Run cells of the grid under an open tracker, `jobs` at a time; returns the exit code.
 
     Unless `fresh`, an interrupted run of the same configuration is gone on with. Its lock is given back with `held`.
     """
-    cells = experiment.cells()
     started = time.monotonic()
-    study = study_key(experiment)
+    study = study_key(experiment, cells)
     interrupted, lock = (None, None) if fresh else interrupted_study(tracker, study, resolved.resolved, console)
     kept = interrupted.finished if interrupted else {}
     todo = [cell for cell in cells if cell.key not in kept]
@@ -187,9 +231,8 @@ def run(
     cost = cost.of(cell.key.label() for cell in todo)
     plan = [(stage.cell, stage.stage, stage.seconds) for stage in cost.stages]
     console.print(
-        f"{len(todo)} cells, {jobs} side by side, about {duration(cost.elapsed(jobs))} with {machine.threads} threads "
-        f"each on {machine.device} "
-        f"({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
+        f"{len(todo)} cells, {jobs} at a time, about {duration(cost.elapsed(jobs))} with {machine.threads} threads "
+        f"each on {machine.device} ({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
     )
     name = f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in cells))}"
     began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
@@ -213,19 +256,21 @@ def run(
     outcomes: list[CellOutcome] = []
     status, code = "FINISHED", 0
     progress = Progress(len(todo), console, plan=plan, parallel=jobs)
-    observer = RunObserver(experiment, machine, parent, progress, console, meta, kept)
+    observer = RunObserver(experiment, parent, progress, console, meta, command, kept)
+    folder = home() / "studies" / parent.key / str(parent.session)
     try:
         with both_signals_stop(), progress:
-            if jobs == 1:
-                outcomes = run_grid(experiment, todo, machine, observer, fresh=fresh)
-            else:
-                outcomes = run_side_by_side(experiment, todo, machine, observer, jobs, fresh=fresh)
+            outcomes = experiment.launcher.run(experiment, todo, machine, observer, folder=folder, fresh=fresh)
         if any(outcome.failure for outcome in outcomes):
             status, code = "FAILED", 1
     except KeyboardInterrupt:
         status, code = "KILLED", 130
         parent.tags({"stopped": "by the user"})
         console.print("\nstopped; what is done is kept, and the same command goes on with the interrupted cell")
+    except LaunchError as error:
+        status, code = "FAILED", 1
+        parent.tags({"failed": str(error)})
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
     except BaseException as error:
         parent.tags({"failed": str(error)[:200]})
         parent.finish("FAILED")
@@ -237,8 +282,8 @@ def run(
     itself = Invocation(
         name=name, started=began, status=status, tags={name: str(value) for name, value in tags.items()}, **texts
     )
-    with tempfile.TemporaryDirectory() as folder:
-        for path in write_report(table, meta, Path(folder), [itself]):
+    with tempfile.TemporaryDirectory() as made:
+        for path in write_report(table, meta, Path(made), [itself]):
             parent.hand_over(path, "report")
     parent.metrics({"time/total_seconds": time.monotonic() - started}, parent.session)
     parent.finish(status)
@@ -294,23 +339,12 @@ def print_dry_run(
             f"cell {number}: {label}: {', '.join(seconds[label])}", markup=False, highlight=False, soft_wrap=True
         )
     console.print(
-        f"\nestimated: {duration(cost.elapsed(jobs))} for {jobs} side by side (0:00 is in the cache already), "
+        f"\nestimated: {duration(cost.elapsed(jobs))} for {jobs} at a time (0:00 is in the cache already), "
         f"{jobs * cost.memory_bytes / 2**30:.1f} GiB of memory, {cost.disk_bytes / 2**20:.0f} MiB of disk; "
         "nothing was trained",
         highlight=False,
         soft_wrap=True,
     )
-
-
-def default_jobs(experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> int:
-    """As many cells side by side as there are cores and memory for; one where they would share a GPU.
-
-    Networks of this size use one core better than two halves: half of a step is too small to divide.
-    """
-    if machine.device != "cpu":
-        return 1
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(machine.threads, len(cells), int(0.7 * physical / memory_needed(experiment, cells))))
 
 
 def common_tags(experiment: Experiment, machine: ResolvedMachine) -> dict[str, Any]:

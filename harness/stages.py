@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from harness.cell import ASMReady, DatasetReady, Event, FeaturesReady, Metrics, StageProgress, StageStarted, Waiting
+from harness.cell import (
+    ASMReady,
+    DatasetReady,
+    Event,
+    FeaturesReady,
+    Metrics,
+    Restarted,
+    StageProgress,
+    StageStarted,
+    Waiting,
+)
 from harness.progress import Progress, Stage
 
 _SHOWN = ("train/loss_policy", "train/loss_asm")  # beside the live line
@@ -40,6 +50,10 @@ class CellStages:
             case Metrics(_, values) if self._current is not None:
                 shown = {name.removeprefix("train/"): value for name, value in values.items() if name in _SHOWN}
                 self._current.metrics = shown
+            case Restarted():
+                for begun in self._open.values():
+                    begun.finish()
+                self._open, self._current = {}, None
             case Waiting(path):
                 waits = f"{self._label}: another run is making {path.name}; waiting for it"
                 self._console.print(waits, style="dim", soft_wrap=True)

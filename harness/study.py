@@ -16,7 +16,8 @@ import attrs
 from filelock import FileLock, Timeout
 from mlflow.entities import Run
 
-from harness.experiment import Experiment
+from harness.experiment import Cell, Experiment
+from harness.launchers import Local
 from harness.mlflow_store import RUN_KEY_TAG, MlflowClient, MlflowException
 from harness.records import CELL_COLUMNS, CellKey, Evaluation, from_frame, read_csv
 from harness.results import read_artifact
@@ -50,9 +51,11 @@ class Interrupted:
     cells: Mapping[CellKey, EarlierRun]
 
 
-def study_key(experiment: Experiment) -> str:
-    """Fingerprint of what is asked for; on which machine it is done makes no other study."""
-    return fingerprint(to_plain(attrs.evolve(experiment, machine=Machine())))
+def study_key(experiment: Experiment, cells: Sequence[Cell]) -> str:
+    """Fingerprint of what is asked for, all cells of the experiment or some; on which machines makes no other study."""
+    whole = to_plain(attrs.evolve(experiment, machine=Machine(), launcher=Local()))
+    some = [cell.key.label() for cell in cells]
+    return fingerprint(whole if len(some) == len(experiment.cells()) else {"experiment": whole, "cells": some})
 
 
 def hold(run_key: str) -> FileLock | None:

@@ -8,7 +8,9 @@ queue along.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import socket
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -16,31 +18,25 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import attrs
+import torch
 
 from harness.cell import Event, Trained, run_cell
 from harness.experiment import Cell, Experiment
-from harness.launch import EXPECTED, CellOutcome, Observer, failure_text
-from harness.records import Evaluation
+from harness.launch import EXPECTED, CellOutcome, Ended, Observer, failure_text
 from spinrl.config import from_plain, to_plain
 from spinrl.machine import ResolvedMachine
 
 
-@attrs.frozen
-class _Ended:
-    """A cell's evaluations, or the reason that it failed for."""
-
-    evaluations: tuple[Evaluation, ...]
-    failure: str | None
-
-
 class _Worker:
-    """One process and the cell that it is running."""
+    """One process and the cell that it is running; its place among the others decides its GPU."""
 
-    def __init__(self, experiment: dict[str, Any], machine: ResolvedMachine, fresh: bool) -> None:
+    def __init__(self, experiment: dict[str, Any], machine: ResolvedMachine, fresh: bool, place: int) -> None:
+        self.place = place
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, experiment, machine, fresh), name="spinrl-cell")
+        self.process = context.Process(
+            target=_serve, args=(theirs, experiment, machine, fresh, place), name="spinrl-cell"
+        )
         self.process.start()
         theirs.close()
         self.number: int | None = None
@@ -100,16 +96,17 @@ def run_side_by_side(
     positions = {cell.key: position for position, cell in enumerate(experiment.cells())}
     waiting = deque(range(len(cells)))
     outcomes: dict[int, CellOutcome] = {}
-    workers = [_Worker(plain, machine, fresh) for _ in range(min(jobs, len(cells)))]
+    node = socket.gethostname()
+    workers = [_Worker(plain, machine, fresh, place) for place in range(min(jobs, len(cells)))]
 
     def give_next(worker: _Worker) -> None:
         worker.number = None
         if waiting:
             number = waiting.popleft()
-            observer.cell_started(number, cells[number])
+            observer.cell_started(cells[number], machine, node)
             worker.give(number, positions[cells[number].key])
 
-    def ended(number: int, result: _Ended) -> None:
+    def ended(number: int, result: Ended) -> None:
         outcomes[number] = CellOutcome(cells[number], result.evaluations, result.failure)
         observer.cell_ended(outcomes[number])
 
@@ -124,13 +121,13 @@ def run_side_by_side(
                 try:
                     message = worker.pipe.recv()
                 except (EOFError, OSError):
-                    ended(number, _Ended((), worker.death()))
+                    ended(number, Ended((), worker.death()))
                     workers.remove(worker)
                     if waiting:
-                        workers.append(_Worker(plain, machine, fresh))
+                        workers.append(_Worker(plain, machine, fresh, worker.place))
                         give_next(workers[-1])
                     continue
-                if isinstance(message, _Ended):
+                if isinstance(message, Ended):
                     ended(number, message)
                     give_next(worker)
                     continue
@@ -143,8 +140,23 @@ def run_side_by_side(
     return [outcomes[number] for number in sorted(outcomes)]
 
 
-def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine, fresh: bool) -> None:
+def gpu_of(place: int, visible: str | None, count: int) -> str:
+    """The GPU of the worker at `place`, as CUDA_VISIBLE_DEVICES wants it: the workers take them in turn.
+
+    Args:
+        place: from 0.
+        visible: the variable as this process has it, None where it is not set.
+        count: of GPUs that are visible.
+    """
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    return names[place % len(names)]
+
+
+def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine, fresh: bool, place: int) -> None:
     """Body of a worker: run the cells whose positions come, until the pipe closes."""
+    if machine.device == "cuda":  # read when CUDA is first used, which is later
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(place, visible, torch.cuda.device_count())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.signal(signal.SIGTERM, _leave)
     experiment = from_plain(plain)
@@ -169,11 +181,11 @@ def _tell(pipe: Connection, event: Event) -> None:
         pipe.recv()  # the file it names is deleted once the parent has taken it
 
 
-def _run(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Any, fresh: bool) -> _Ended:
+def _run(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Any, fresh: bool) -> Ended:
     try:
-        return _Ended(tuple(run_cell(experiment, cell, machine, report, fresh=fresh)), None)
+        return Ended(tuple(run_cell(experiment, cell, machine, report, fresh=fresh)), None)
     except EXPECTED as error:
-        return _Ended((), failure_text(error))
+        return Ended((), failure_text(error))
     except Exception as error:
         traceback.print_exc()  # a defect: its place is wanted, and the other cells go on
-        return _Ended((), f"{type(error).__name__}: {error}")
+        return Ended((), f"{type(error).__name__}: {error}")

@@ -49,24 +49,24 @@ def cells() -> list[Cell]:
 
 def observer(parent: Mock, said: io.StringIO) -> RunObserver:
     experiment = load(Experiment, ["gin/spin_humanoid.gin"]).value
-    return RunObserver(experiment, Machine().resolve(), parent, Mock(), Console(file=said), Mock())
+    return RunObserver(experiment, parent, Mock(), Console(file=said), Mock(), "python -m harness.run --gin a.gin")
 
 
 def test_a_figure_is_logged_once_for_all_cells_of_a_dataset(store: Store, cells: list[Cell]) -> None:
-    parent, logged = Mock(), []
-    parent.hand_over.side_effect = lambda path, folder: logged.append((folder, path.name, path.stat().st_size > 1000))
+    parent = Mock()
     watching = observer(parent, io.StringIO())
-    for number, cell in enumerate(cells[:2]):
-        watching.cell_started(number, cell)
+    for cell in cells[:2]:
+        watching.cell_started(cell, Machine().resolve(), "here")
         watching.event(cell, DatasetReady(store.path, store.fingerprint, len(store), 2, (3, 5)))
     name = f"humanoid-stand-3bins-{cells[0].key.tier}"
-    assert logged == [("dataset", f"{name}.png", True), ("dataset", f"{name}.svg", True)]
+    ((stem, figure),) = [call.args for call in parent.figure.call_args_list]
+    assert stem == f"dataset/{name}" and len(figure.axes) > 3
 
 
 def test_a_figure_that_fails_is_a_line_and_no_more(cells: list[Cell], tmp_path: Path) -> None:
     parent, said = Mock(), io.StringIO()
     watching = observer(parent, said)
-    watching.cell_started(0, cells[0])
+    watching.cell_started(cells[0], Machine().resolve(), "here")
     watching.event(cells[0], DatasetReady(tmp_path / "gone", "f", 1, 2, (3, 5)))
     assert "figure could not be drawn" in said.getvalue() and "gone" in said.getvalue().replace("\n", "")
-    parent.hand_over.assert_not_called()
+    parent.figure.assert_not_called()

@@ -9,9 +9,9 @@ import pytest
 from harness.cell import StageStarted
 from harness.experiment import Experiment
 from harness.launch import CellOutcome, Observer, run_grid
+from harness.launchers import Local
 from harness.paths import config_root
-from harness.run import default_jobs
-from harness.workers import run_side_by_side
+from harness.workers import gpu_of, run_side_by_side
 from spinrl.config import load
 from spinrl.machine import ResolvedMachine
 
@@ -25,7 +25,7 @@ class Recorder(Observer):
         self.told: list[tuple[str, str]] = []
         self._on_training = on_training
 
-    def cell_started(self, number, cell):
+    def cell_started(self, cell, machine, node):
         self.told.append(("started", cell.key.tier))
 
     def event(self, cell, event):
@@ -82,13 +82,19 @@ def test_stopping_leaves_no_process_behind(shared_cache):
 def test_there_are_no_more_jobs_than_cells_threads_or_memory():
     grid = smoke()
     machine = ResolvedMachine(threads=2)
-    assert default_jobs(grid, grid.cells(), machine) == 2
-    assert default_jobs(grid, grid.cells()[:1], machine) == 1
-    assert default_jobs(grid, grid.cells(), ResolvedMachine(threads=2, device="cuda")) == 1
+    assert Local().slots(grid, grid.cells(), machine) == 2
+    assert Local().slots(grid, grid.cells()[:1], machine) == 1
+    assert Local(jobs=7).slots(grid, grid.cells(), machine) == 7
     assert machine.share(2).threads == 1 and machine.share(5).threads == 1
     huge = load(
         Experiment,
         [config_root() / "gin" / "spin_humanoid.gin"],
         ["expert/Tier.transitions=1_000_000_000", "Experiment.tiers=['expert']", "Experiment.seeds=[0, 1, 2]"],
     ).value
-    assert default_jobs(huge, huge.cells(), ResolvedMachine(threads=3)) == 1
+    assert Local().slots(huge, huge.cells(), ResolvedMachine(threads=3)) == 1
+
+
+def test_each_worker_has_a_gpu_of_its_own_as_far_as_there_are_some():
+    assert [gpu_of(place, None, 3) for place in range(5)] == ["0", "1", "2", "0", "1"]
+    assert [gpu_of(place, "5,7", 2) for place in range(3)] == ["5", "7", "5"]
+    assert gpu_of(0, "GPU-8932f937", 1) == "GPU-8932f937"
