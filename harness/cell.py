@@ -22,7 +22,7 @@ from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import DatasetPlan, Making, ReplayLoader, Standardizer, Store, home, row_features
+from spinrl.data import DatasetPlan, Making, ReplayLoader, Standardizer, Store, home, locked, row_features
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
@@ -246,33 +246,41 @@ def run_cell(
     asm = prepare_asm(experiment, cell, store, machine, report) if cell.policy.needs_asm else None
     identity = _identity(experiment, cell, store, asm, machine)
     path = home() / "cells" / identity / "checkpoint.pt"
-    training = _Training(experiment, cell, store, held_out, asm, machine, path)
-    if fresh:
-        shutil.rmtree(path.parent, ignore_errors=True)
-    training.resume(report)
-    environment = None
-    if experiment.simulated(cell.key.task):
-        episodes = experiment.evaluation.episodes
-        environment = build_environment(experiment, cell, store, episodes=episodes, threads=machine.threads)
-    try:
-        for mark, fraction in experiment.evaluation.marks(experiment.training.gradient_steps).items():
-            if mark > training.step:
-                training.advance(mark, report)
-            made = {each.metric for each in training.evaluations if each.gradient_step == mark}
-            if environment is not None and RETURN not in made:
-                training.evaluate(mark, fraction, environment, report)
-            for estimator in experiment.evaluation.estimators:
-                due = estimator.fractions is None or fraction in estimator.fractions
-                if due and estimator.metric not in made:
-                    training.estimate(mark, fraction, estimator, report)
-    finally:
-        if environment is not None:
-            environment.close()
-    training.save()
-    report(Trained(training.path))
-    for folder in (training.path.parent, *training.private):
-        shutil.rmtree(folder, ignore_errors=True)
-    return training.evaluations
+    # Of two runs of the very same cell, one trains and the other waits: they would write the same checkpoint.
+    with locked(path.parent, lambda entry: report(Waiting(entry))):
+        if fresh:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        training = _Training(experiment, cell, store, held_out, asm, machine, path)
+        training.resume(report)
+        environment = None
+        if experiment.simulated(cell.key.task):
+            episodes = experiment.evaluation.episodes
+            environment = build_environment(experiment, cell, store, episodes=episodes, threads=machine.threads)
+        try:
+            _train_and_judge(training, environment, report)
+        finally:
+            if environment is not None:
+                environment.close()
+        training.save()
+        report(Trained(training.path))
+        for folder in (training.path.parent, *training.private):
+            shutil.rmtree(folder, ignore_errors=True)
+        return training.evaluations
+
+
+def _train_and_judge(training: _Training, environment: Environment | None, report: Report) -> None:
+    """Train, and evaluate and estimate what is due and was not yet, at every mark of the budget."""
+    config = training.experiment.evaluation
+    for mark, fraction in config.marks(training.experiment.training.gradient_steps).items():
+        if mark > training.step:
+            training.advance(mark, report)
+        made = {each.metric for each in training.evaluations if each.gradient_step == mark}
+        if environment is not None and RETURN not in made:
+            training.evaluate(mark, fraction, environment, report)
+        for estimator in config.estimators:
+            due = estimator.fractions is None or fraction in estimator.fractions
+            if due and estimator.metric not in made:
+                training.estimate(mark, fraction, estimator, report)
 
 
 def build_environment(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,8 @@ from ray.exceptions import RayError
 
 from harness.launchers import LaunchError, Ray
 from harness.remote.task import CellTask
+
+CONNECT_SECONDS = 5.0
 
 
 class RayEngine:
@@ -105,6 +108,7 @@ def _run(task: CellTask) -> None:
 def _connect(address: str) -> None:
     if ray.is_initialized():
         return
+    _check_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a run is sent anywhere
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # components of the user's own are found too
     try:
@@ -117,7 +121,21 @@ def _connect(address: str) -> None:
             runtime_env={"env_vars": {"PYTHONPATH": path}},
         )
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        where = f"at {address}" if address else "here"
-        raise LaunchError(
-            f"no Ray cluster answers {where} ({str(error).strip().splitlines()[0]}); start one with: ray start --head"
-        ) from error
+        raise _no_answer(address, error) from error
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:  # empty, auto, local, or of a Ray client
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _no_answer(address, error) from error
+
+
+def _no_answer(address: str, error: Exception) -> LaunchError:
+    where = f"at {address}" if address else "here"
+    said = str(error).strip().splitlines()[0]
+    return LaunchError(f"no Ray cluster answers {where} ({said}); start one with: ray start --head")

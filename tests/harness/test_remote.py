@@ -119,10 +119,11 @@ def test_a_job_that_dies_fails_its_cell_with_the_way_to_its_log(shared_cache, mo
 
 
 @pytest.fixture
-def ray_cluster():
+def ray_cluster(monkeypatch):
     """Two real nodes with room for one cell each, and a head without any."""
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
         cluster.add_node(num_cpus=1, memory=2**30)
@@ -139,15 +140,16 @@ def test_a_lost_node_costs_a_checkpoint_and_no_number(ray_cluster, shared_cache)
     grid = attrs.evolve(grid, training=attrs.evolve(grid.training, gradient_steps=1000, report_every=100))
     killed = []
 
-    def kill_its_node(event):
+    def lose_its_node(event):
         if isinstance(event, Evaluated) and not killed:
-            busy = [each for each in psutil.process_iter(["name"]) if each.info["name"].startswith("ray::")]
-            busy = [each for each in busy if "IDLE" not in each.info["name"]]
-            killed.append(busy[0].parent().pid)
-            busy[0].parent().kill()
+            busy = [each for each in psutil.process_iter(["name"]) if each.info["name"].startswith("ray::spinrl")]
+            node = busy[0].parent()
+            killed.extend([node, *node.children(recursive=True)])
+            for process in killed:
+                process.kill()
 
     assert grid.launcher.slots(grid, grid.cells(), ONE_THREAD) == 2
-    recorder = Recorder(kill_its_node)
+    recorder = Recorder(lose_its_node)
     there = grid.launcher.run(grid, grid.cells(), ONE_THREAD, recorder, folder=home() / "studies" / "z" / "1")
     assert killed and [event.attempt for _, event in recorder.events if isinstance(event, Restarted)] == [1]
     assert returns(there) == returns(run_grid(grid, grid.cells(), ONE_THREAD, Observer()))
