@@ -6,6 +6,7 @@ These classes are configuration alone; what they start is imported when it is us
 from __future__ import annotations
 
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -241,4 +242,7 @@ class Slurm(RemoteLauncher):
         except ModuleNotFoundError as error:
             raise LaunchError(f"{error}; the launcher Slurm wants: pip install 'spinrl[slurm]'") from error
         engine = SlurmEngine(self, self.memory(experiment, cells), folder)
-        return run_remotely(engine, experiment, cells, observer, threads=self.cpus, folder=folder, fresh=fresh)
+        outcomes = run_remotely(engine, experiment, cells, observer, threads=self.cpus, folder=folder, fresh=fresh)
+        if not any(outcome.failure for outcome in outcomes):
+            shutil.rmtree(engine.logs, ignore_errors=True)
+        return outcomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,6 +83,8 @@ def run_remotely(
         engine.cancel(number for number in waiting if number not in outcomes)
         engine.close()
     shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # logs of failed jobs are kept in it
+        folder.parent.rmdir()
     return [outcomes[number] for number in waiting]
 
 

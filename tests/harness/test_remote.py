@@ -1,6 +1,8 @@
 """Cells on other machines: real Ray nodes of this one, and submitit's local executor."""
 
 import pickle
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from spinrl.machine import ResolvedMachine
 ray = pytest.importorskip("ray")
 pytest.importorskip("submitit")
 GIN = [config_root() / "gin" / "spin_humanoid.gin"]
+_SUBMITIT = "submitit.core._submit"
 ONE_THREAD = ResolvedMachine(threads=1)
 
 
@@ -110,7 +113,7 @@ def test_a_job_that_dies_fails_its_cell_with_the_way_to_its_log(shared_cache, mo
 
     def kill(event):
         for process in psutil.process_iter(["cmdline"]):
-            if "submitit.core._submit" in (process.info["cmdline"] or []):
+            if _SUBMITIT in (process.info["cmdline"] or []):
                 process.kill()
 
     folder = home() / "studies" / "y" / "1"
@@ -177,3 +180,31 @@ def test_half_a_gpu_is_nothing_that_slurm_gives():
 def test_launchers_travel_as_plain_data():
     for launcher in (Ray(address="a:1", gpus=0.25), Slurm(parameters={"qos": "low"})):
         assert from_plain(pickle.loads(pickle.dumps(to_plain(launcher)))) == launcher
+
+
+def slurm_answers():
+    return bool(shutil.which("sinfo")) and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not slurm_answers(), reason="no Slurm is here")
+def test_a_job_lost_by_slurm_fails_its_cell_alone(shared_cache, monkeypatch):
+    monkeypatch.setattr("harness.remote.driver.GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("harness.remote.slurm_engine.ASK_SECONDS", 1.0)
+    grid = smoke("Experiment.launcher=@Slurm()", "Slurm.memory_gb=1.0")
+    grid = attrs.evolve(grid, training=attrs.evolve(grid.training, gradient_steps=1000, report_every=100))
+    killed = []
+
+    def kill_one(event):
+        if isinstance(event, Evaluated) and not killed:
+            jobs = [each for each in psutil.process_iter(["cmdline"]) if _SUBMITIT in (each.info["cmdline"] or [])]
+            python = [each for each in jobs if "SLURM_ARRAY_TASK_ID" in each.environ()][-1]
+            killed.append(python.environ()["SLURM_ARRAY_JOB_ID"] + "_" + python.environ()["SLURM_ARRAY_TASK_ID"])
+            python.kill()
+
+    folder = home() / "studies" / "w" / "1"
+    outcomes = grid.launcher.run(grid, grid.cells(), ONE_THREAD, Recorder(kill_one), folder=folder)
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    assert len(failed) == 1 and f"its job {killed[0]} ended before the cell did" in failed[0].failure
+    (sound,) = [outcome for outcome in outcomes if not outcome.failure]
+    assert returns([sound]) == returns(run_grid(grid, [sound.cell], ONE_THREAD, Observer()))
