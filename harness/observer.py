@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 
 import attrs
+import pandas as pd
 from rich.console import Console
 
 from harness.cell import (
@@ -34,6 +36,7 @@ from spinrl.data import Store
 from spinrl.data.description import action_statistics, episode_statistics
 from spinrl.machine import ResolvedMachine
 
+PUBLISH_SECONDS = 30.0  # between two tables of all returns
 FIGURE_SAMPLE = 50_000  # transitions: enough to see the structure, little enough not to keep a run waiting
 
 
@@ -81,6 +84,7 @@ class RunObserver(Observer):
         self._meta = meta
         self._command = command
         self._commit = git_commit()
+        self._published = -PUBLISH_SECONDS
         self._open: dict[CellKey, _Open] = {}
         self._drawn: set[str] = set()  # fingerprints of datasets
 
@@ -136,7 +140,7 @@ class RunObserver(Observer):
                 run.metrics(values, step)
             case Evaluated(evaluation):
                 self._log_evaluation(cell.key, evaluation)
-                self._parent.results(to_frame(self.results, preset=self._experiment.preset), self._meta)
+                self._publish()
                 mean = f"{evaluation.mean:.1f}" if evaluation.metric == RETURN else f"{evaluation.mean:.4g}"
                 self._console.print(
                     f"{label}: {metric_name(evaluation.metric)} {mean} at {evaluation.fraction:.0%} of the budget "
@@ -153,7 +157,18 @@ class RunObserver(Observer):
         if outcome.failure:
             run.tags({"failed": outcome.failure})
             self._console.print(f"{label}: failed: {outcome.failure}", style="red", markup=False)
+        else:
+            run.results(self._table([(outcome.cell.key, each) for each in outcome.evaluations]))
         run.finish("FAILED" if outcome.failure else "FINISHED")
+
+    def _publish(self) -> None:
+        """Show all returns so far in the parent run: not at every evaluation, since the table grows with the grid."""
+        if time.monotonic() - self._published > PUBLISH_SECONDS:
+            self._parent.results(self._table(self.results), self._meta)
+            self._published = time.monotonic()
+
+    def _table(self, results: Sequence[tuple[CellKey, Evaluation]]) -> pd.DataFrame:
+        return to_frame(results, preset=self._experiment.preset)
 
     def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
         this = (key, evaluation.gradient_step, evaluation.metric)

@@ -207,6 +207,10 @@ class CellRun(TrackedRun):
         if overview is not None:
             self.parent.metrics({overview: mean}, evaluation.gradient_step)
 
+    def results(self, table: pd.DataFrame) -> None:
+        """Log the raw returns of this cell, which is finished."""
+        self.text(RETURNS_FILE, to_csv(table))
+
 
 @attrs.define(kw_only=True, eq=False)
 class ParentRun(TrackedRun):
@@ -251,7 +255,7 @@ class ParentRun(TrackedRun):
         return run
 
     def results(self, table: pd.DataFrame, meta: ReportMeta) -> None:
-        """Log the raw returns so far, from which `harness.report` rebuilds everything; call it after every cell."""
+        """Log the raw returns so far, from which `harness.report` rebuilds everything."""
         self.text(RETURNS_FILE, to_csv(table))
         self.text(META_FILE, meta.to_json())
 

@@ -89,12 +89,15 @@ def find_interrupted(client: MlflowClient, experiment_id: str, study: str) -> tu
     if lock is None:
         return None
     children = client.search_runs([experiment_id], filter_string=f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'")
-    evaluations = _stored(client, run)
+    published = _stored(client, run)
     finished, begun = {}, {}
     for child in children:
         key = _cell_key(child)
-        if child.info.status == "FINISHED" and any(each.fraction >= 1 for each in evaluations.get(key, ())):
-            finished[key] = evaluations[key]
+        evaluations = published.get(key, [])
+        if child.info.status == "FINISHED" and not _is_whole(evaluations):  # finished after the parent's last table
+            evaluations = _stored(client, child).get(key, [])
+        if child.info.status == "FINISHED" and _is_whole(evaluations):
+            finished[key] = evaluations
         else:
             begun[key] = _earlier(client, child)
     session = int(run.data.tags.get(SESSION_TAG, 1))
@@ -134,6 +137,10 @@ def _earlier(client: MlflowClient, run: Run) -> EarlierRun:
 def _cell_key(run: Run) -> CellKey:
     fields: dict[str, Any] = {name: run.data.tags[name] for name in CELL_COLUMNS}
     return CellKey(**fields | {name: int(fields[name]) for name in ("bins", "seed")})
+
+
+def _is_whole(evaluations: Sequence[Evaluation]) -> bool:
+    return any(each.fraction >= 1 for each in evaluations)
 
 
 def _stored(client: MlflowClient, run: Run) -> dict[CellKey, list[Evaluation]]:

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import attrs
 import mlflow
 import pytest
 
@@ -197,7 +198,8 @@ def test_a_run_of_another_machine_is_gone_on_with_only_once_it_has_ended(tracker
     assert found(tracker) is not None
 
 
-def test_finished_cells_are_kept_and_steps_are_not_logged_again(tracker):
+@pytest.mark.parametrize("published", [True, False], ids=["in the parent's table", "in its own alone"])
+def test_finished_cells_are_kept_and_steps_are_not_logged_again(tracker, published):
     parent = start(tracker)
     runs = [parent.start_cell(key, params={}, tags={}) for key in KEYS]
     done = Evaluation(
@@ -205,11 +207,14 @@ def test_finished_cells_are_kept_and_steps_are_not_logged_again(tracker):
     )
     for step in range(5):
         runs[1].metrics({"train/loss_policy": step}, step)
-    parent.results(to_frame([(KEYS[0], done)], preset="laptop"), ReportMeta(experiment="study"))
+    early = attrs.evolve(done, fraction=0.5, gradient_step=4)
+    table = to_frame([(KEYS[0], early), (KEYS[0], done)], preset="laptop")
+    parent.results(table if published else table[table.fraction < 1], ReportMeta(experiment="study"))
+    runs[0].results(table)
     runs[0].finish("FINISHED")
     parent.finish("KILLED")
     interrupted, lock = found(tracker)
-    assert interrupted.finished == {KEYS[0]: [done]} and list(interrupted.cells) == [KEYS[1]]
+    assert interrupted.finished == {KEYS[0]: [early, done]} and list(interrupted.cells) == [KEYS[1]]
 
     again = start(tracker, interrupted=interrupted)
     assert again.run_id == parent.run_id and again.session == 2
