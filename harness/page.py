@@ -33,6 +33,7 @@ def html_page(
     sections: Sequence[Section],
     images: Mapping[str, bytes],
     invocations: Sequence[Invocation] = (),
+    probes: pd.DataFrame | None = None,
 ) -> str:
     """The page.
 
@@ -42,13 +43,15 @@ def html_page(
         sections: of `harness.sections`.
         images: SVG of every figure that `sections` names by its stem.
         invocations: what is shown as settings.
+        probes: what the page is of where the table is empty.
     """
+    shown = table if len(table) or probes is None else probes
     return render(
         meta.experiment,
-        {name: _distinct(table[name], order) for name, order in _FACTS},
+        {name: _distinct(shown[name], order) for name, order in _FACTS if name in shown},
         sections,
         images,
-        notes=NOTES,
+        notes=NOTES if shown is table else (),
         invocations=invocations,
     )
 

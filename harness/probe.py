@@ -38,25 +38,16 @@ from harness.experiment import Cell, Experiment
 from harness.launch import EXPECTED, failure_text
 from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, cached_asm, check
+from harness.probe_tables import NOTES, RESULTS_FILE, SHARES, probe_tables
 from harness.progress import Progress
-from harness.records import setting_name
 from harness.run import add_experiment_options, common_tags, load_experiment
-from harness.runs import ROLE_TAG, TrackedRun
+from harness.runs import PROBE_ROLE, ROLE_TAG, TrackedRun
 from harness.signals import both_signals_stop
 from harness.stages import CellStages
 from harness.tracking import Tracker, TrackingError
 from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeError, ProbeResult, probe_asm
 from spinrl.config import ConfigError, Resolved, flatten
 from spinrl.machine import ResolvedMachine
-
-SETTING = ["task", "bins", "tier"]
-SHARES = ["slot_accuracy", "majority_accuracy", "independence", "exact_match"]
-RESULTS_FILE = "probe.csv"
-NOTES = (
-    "Sees others: the observation and all sub-actions but the slot's own. Sees observation: nothing else.",
-    "Majority: always answering a slot's most frequent choice. Independence: the product of the slots' accuracies.",
-    "All in percent of what is held out: the mean over seeds, ± half the distance between the lowest and the highest.",
-)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,7 +103,7 @@ def run(
     machine.apply()
     tags = {
         **common_tags(experiment, machine),
-        ROLE_TAG: "probe",  # not an experiment's: it has no returns to report
+        ROLE_TAG: PROBE_ROLE,  # not an experiment's: it has no returns
         "mlflow.source.name": "harness.probe",
     }
     tables: list[pd.DataFrame] = []
@@ -153,6 +144,7 @@ def run(
     if unsent:
         console.print(unsent, style="yellow", markup=False)
     console.print(f"to compare runs: [bold]{tracker.ui_line()}[/bold]")
+    console.print(f"as a page: python -m harness.report --experiment {experiment.name}", highlight=False)
     return code
 
 
@@ -206,17 +198,12 @@ def probe_cell(
 def console_table(table: pd.DataFrame) -> RenderableType:
     """The results of all cells, for a terminal of 80 columns and more; seeds are averaged over."""
     parts: list[RenderableType] = []
-    for (task, bins, tier), group in table.groupby(SETTING, sort=False):
-        seeds, tested = group["seed"].nunique(), group["tested"].min()
-        counts = f"{seeds} seed{'' if seeds == 1 else 's'}, {tested:,} held-out transitions"
-        title = f"{setting_name(task, bins)}, {tier}: {counts}"
+    for title, rows in probe_tables(table):
         rendered = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1))
-        for name in ("ASM", "sees"):
-            rendered.add_column(name)
-        for name in ("per slot", "majority", "independence", "exact match"):
-            rendered.add_column(name, justify="right")
-        for (asm, what), rows in group.groupby(["asm", "input"], sort=False):
-            rendered.add_row(str(asm), str(what), *(_percent(rows[share]) for share in SHARES))
+        for name in rows.columns:
+            rendered.add_column(name, justify="left" if name in ("ASM", "sees") else "right")
+        for row in rows.itertuples(index=False):
+            rendered.add_row(*row)
         parts += [Text(title, style="bold"), rendered]
     return Group(*parts, *(Text(note, style="dim") for note in NOTES))
 
@@ -246,11 +233,6 @@ def _label(cell: Cell) -> str:
 def _details(result: ProbeResult) -> dict[str, float]:
     slots = {f"slot_accuracy_{slot}": accuracy for slot, accuracy in enumerate(result.slot_accuracies)}
     return {"fitted": result.fitted, "tested": result.tested, **slots}
-
-
-def _percent(shares: pd.Series) -> str:
-    mean, half = 100 * shares.mean(), 50 * (shares.max() - shares.min())
-    return f"{mean:.2f}" if len(shares) == 1 else f"{mean:.2f} ± {half:.2f}"
 
 
 def _tell(tracked: TrackedRun, stages: CellStages, event: Event) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -18,8 +19,9 @@ from harness.comparison_figures import comparison_figures
 from harness.comparisons import asymptotic_runs
 from harness.figures import figures, save
 from harness.page import html_page
-from harness.records import RETURN, Invocation, ReportMeta, to_csv
-from harness.sections import NOTES, Section, sections
+from harness.probe_tables import RESULTS_FILE, probe_figures
+from harness.records import RETURN, Invocation, ReportMeta, to_csv, to_frame
+from harness.sections import NOTES, Section, probe_section, sections
 from harness.statistics import summarize
 from harness.tables import estimate_tables, half_width, matrix_tables, setting_tables, text_columns
 
@@ -42,41 +44,59 @@ def markdown_report(table: pd.DataFrame, meta: ReportMeta) -> str:
 
 
 def write_report(
-    table: pd.DataFrame, meta: ReportMeta, directory: Path, invocations: Sequence[Invocation] = ()
+    table: pd.DataFrame,
+    meta: ReportMeta,
+    directory: Path,
+    invocations: Sequence[Invocation] = (),
+    probes: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Write ``report.html``, ``report.md``, ``returns.csv`` and every figure (PNG and SVG) into `directory`.
+    """Write ``report.html``, ``report.md``, the raw numbers (``returns.csv``, ``probe.csv``) and every figure (PNG and
+    SVG) into `directory`.
 
     Args:
         table: of `harness.records`.
         meta: what goes with it.
         directory: made where it is missing.
         invocations: what the table was made by; without them a report has no settings.
+        probes: of `harness.results.load_probes`, if there are any.
 
     Returns:
         Every file written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    summary = summarize(table, meta)
     paths, stems = [], []
-    returns = table[table["metric"] == RETURN], summary[summary["metric"] == RETURN]
-    for stem, figure in chain(
-        comparison_figures(returns[1], asymptotic_runs(returns[0], meta)), figures(summary, meta)
-    ):
+    for stem, figure in _figures(table, meta, probes):
         paths += save(figure, directory, stem)
         stems.append(stem)
-    parts = sections(table, summary, meta, stems)
+    parts = sections(table, summarize(table, meta), meta, stems) if len(table) else []
+    if probes is not None:
+        parts.append(probe_section(probes, stems))
     images = {stem: (directory / f"{stem}.svg").read_bytes() for stem in stems}
+    raw = [("returns.csv", to_csv(table))] if len(table) or probes is None else []
+    raw += [] if probes is None else [(RESULTS_FILE, probes.to_csv(index=False))]
     for name, text in (
-        ("report.html", html_page(table, meta, parts, images, invocations)),
-        ("report.md", _markdown(meta.experiment, parts, invocations)),
-        ("returns.csv", to_csv(table)),
+        ("report.html", html_page(table, meta, parts, images, invocations, probes)),
+        ("report.md", _markdown(meta.experiment, parts, invocations, NOTES if len(table) else ())),
+        *raw,
     ):
         (directory / name).write_text(text, encoding="utf-8")
         paths.append(directory / name)
     return paths
 
 
-def _markdown(experiment: str, parts: Sequence[Section], invocations: Sequence[Invocation]) -> str:
+def _figures(table: pd.DataFrame, meta: ReportMeta, probes: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
+    if len(table):
+        summary = summarize(table, meta)
+        returned = table[table["metric"] == RETURN]
+        yield from comparison_figures(summary[summary["metric"] == RETURN], asymptotic_runs(returned, meta))
+        yield from figures(summary, meta)
+    if probes is not None:
+        yield from probe_figures(probes)
+
+
+def _markdown(
+    experiment: str, parts: Sequence[Section], invocations: Sequence[Invocation], notes: Sequence[str] = NOTES
+) -> str:
     lines = [f"# {experiment}", ""]
     for part in parts:
         lines += [f"## {part.title}", "", *([part.note, ""] if part.note else [])]
@@ -88,7 +108,7 @@ def _markdown(experiment: str, parts: Sequence[Section], invocations: Sequence[I
         lines += [line for stem in part.figures for line in (f"![{stem}]({stem}.png)", "")]
     if not parts:
         lines += ["No evaluation has been stored yet.", ""]
-    lines += [*(f"{note}  " for note in NOTES), ""]
+    lines += [*(f"{note}  " for note in notes), ""]
     if invocations:
         lines += ["## Settings", ""]
     for run in invocations:
@@ -143,20 +163,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     from harness.results import (  # MLflow takes seconds to import; --help need not wait
+        NoReturnsError,
         ResultsError,
         load_invocations,
+        load_probes,
         load_results,
     )
 
     try:
-        table, meta = load_results(options.tracking_uri, options.experiment)
-        invocations = load_invocations(options.tracking_uri, options.experiment)
-        paths = write_report(table, meta, options.out, invocations)
+        probes, probing = load_probes(options.tracking_uri, options.experiment)
+        try:
+            table, meta = load_results(options.tracking_uri, options.experiment)
+            invocations = load_invocations(options.tracking_uri, options.experiment)
+        except NoReturnsError:
+            if probes is None:
+                raise
+            table, meta, invocations = to_frame([], preset=""), ReportMeta(experiment=options.experiment), []
+        paths = write_report(table, meta, options.out, [*invocations, *probing], probes)
     except (ResultsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     console = Console()
-    console.print(console_report(table, meta))
+    if len(table):
+        console.print(console_report(table, meta))
     console.print(f"{len(paths)} files in {options.out}: report.html, report.md and more", highlight=False)
     return 0
 

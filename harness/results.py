@@ -6,6 +6,7 @@ import difflib
 import tempfile
 import time
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +14,9 @@ from mlflow.entities import Run
 
 from harness.connection import TrackingError, ask, default_uri, redacted, sqlite_path
 from harness.mlflow_store import MlflowClient
+from harness.probe_tables import RESULTS_FILE, SETTING
 from harness.records import Invocation, Reference, ReportMeta, merge, read_csv
-from harness.runs import META_FILE, RETURNS_FILE, ROLE_TAG
+from harness.runs import META_FILE, PROBE_ROLE, RETURNS_FILE, ROLE_TAG
 
 CONFIG_FILES = ("config/given.gin", "config/resolved.gin")  # as `harness.tracking.Tracker.start_parent` stores them
 _NOT_SETTINGS = ("mlflow.", "spinrl.")  # MLflow's own tags, and ours that link runs
@@ -22,6 +24,10 @@ _NOT_SETTINGS = ("mlflow.", "spinrl.")  # MLflow's own tags, and ours that link 
 
 class ResultsError(Exception):
     """There is nothing to report; the message is one line for the user."""
+
+
+class NoReturnsError(ResultsError):
+    """The experiment is there, but no returns are."""
 
 
 def load_results(
@@ -49,32 +55,62 @@ def load_results(
     return merge(frames), ReportMeta(experiment=experiment, references=references)
 
 
+def load_probes(
+    tracking_uri: str | None, experiment: str, directory: Path = Path()
+) -> tuple[pd.DataFrame | None, list[Invocation]]:
+    """What the linear probe found in an experiment: a row for each ASM, input and seed, the latest of each; None where
+    nothing was probed. And what its runs wrote down of themselves.
+
+    Args and errors are those of `load_results`, but that there need not be returns.
+    """
+    client, runs = _runs(tracking_uri, experiment, directory, PROBE_ROLE)
+    whole = [run for run in runs if RESULTS_FILE in {file.path for file in client.list_artifacts(run.info.run_id)}]
+    if not whole:
+        return None, []
+    table = pd.concat([pd.read_csv(StringIO(read_artifact(client, run, RESULTS_FILE))) for run in whole])
+    latest = table.drop_duplicates([*SETTING, "seed", "asm", "input"], keep="last")
+    return latest.sort_values([*SETTING, "seed"], kind="stable"), [_invocation(client, run) for run in whole]
+
+
 def load_invocations(tracking_uri: str | None, experiment: str, directory: Path = Path()) -> list[Invocation]:
     """What the invocations with stored returns wrote down of themselves, oldest first.
 
     Args and errors are those of `load_results`.
     """
     client, runs = _runs_with_returns(tracking_uri, experiment, directory)
-    invocations = []
-    for run in runs:
-        stored = {file.path for file in client.list_artifacts(run.info.run_id, "config")}
-        given, resolved = (read_artifact(client, run, name) if name in stored else "" for name in CONFIG_FILES)
-        invocations.append(
-            Invocation(
-                name=run.info.run_name,
-                started=time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.info.start_time / 1000)),
-                status=run.info.status,
-                tags={name: value for name, value in run.data.tags.items() if not name.startswith(_NOT_SETTINGS)},
-                given=given,
-                resolved=resolved,
-            )
-        )
-    return invocations
+    return [_invocation(client, run) for run in runs]
+
+
+def _invocation(client: MlflowClient, run: Run) -> Invocation:
+    stored = {file.path for file in client.list_artifacts(run.info.run_id, "config")}
+    given, resolved = (read_artifact(client, run, name) if name in stored else "" for name in CONFIG_FILES)
+    return Invocation(
+        name=run.info.run_name,
+        started=time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.info.start_time / 1000)),
+        status=run.info.status,
+        tags={name: value for name, value in run.data.tags.items() if not name.startswith(_NOT_SETTINGS)},
+        given=given,
+        resolved=resolved,
+    )
 
 
 def _runs_with_returns(
     tracking_uri: str | None, experiment: str, directory: Path
 ) -> tuple[MlflowClient, Sequence[Run]]:
+    client, runs = _runs(tracking_uri, experiment, directory, "experiment")
+    # Others were stopped before their first evaluation.
+    whole = [
+        run
+        for run in runs
+        if {RETURNS_FILE, META_FILE} <= {file.path for file in client.list_artifacts(run.info.run_id)}
+    ]
+    if not whole:
+        raise NoReturnsError(f"experiment {experiment!r} has no stored returns yet")
+    return client, whole
+
+
+def _runs(tracking_uri: str | None, experiment: str, directory: Path, role: str) -> tuple[MlflowClient, Sequence[Run]]:
+    """The runs of a role, oldest first."""
     uri = tracking_uri or default_uri(directory)
     local = sqlite_path(uri)
     if local is not None and not local.exists():  # opening it would create an empty one
@@ -88,18 +124,9 @@ def _runs_with_returns(
         near = difflib.get_close_matches(experiment, names, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]!r}?" if near else "it holds none"
         raise ResultsError(f"no experiment is called {experiment!r} in {redacted(uri)}; {hint}")
-    runs = [
-        run
-        for run in client.search_runs(
-            [names[experiment]],
-            filter_string=f"tags.`{ROLE_TAG}` = 'experiment'",
-            order_by=["attributes.start_time ASC"],
-        )
-        # Others were stopped before their first evaluation.
-        if {RETURNS_FILE, META_FILE} <= {file.path for file in client.list_artifacts(run.info.run_id)}
-    ]
-    if not runs:
-        raise ResultsError(f"experiment {experiment!r} has no stored returns yet")
+    runs = client.search_runs(
+        [names[experiment]], filter_string=f"tags.`{ROLE_TAG}` = '{role}'", order_by=["attributes.start_time ASC"]
+    )
     return client, runs
 
 

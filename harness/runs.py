@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROLE_TAG = "spinrl.role"  # "experiment" on parent runs, "cell" on their children
+PROBE_ROLE = "probe"  # on runs of the linear probe, which have no returns
 RETURNS_FILE = "returns.csv"
 META_FILE = "report_meta.json"
 STATUSES = ("FINISHED", "KILLED", "FAILED")

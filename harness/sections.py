@@ -8,6 +8,8 @@ import attrs
 import pandas as pd
 
 from harness.comparisons import asymptotic_runs, best_checkpoint_runs
+from harness.probe_tables import NOTES as PROBE_NOTES
+from harness.probe_tables import probe_tables
 from harness.records import RETURN, ReportMeta
 from harness.statistics import REFERENCE_POLICY
 from harness.tables import (
@@ -58,6 +60,13 @@ _ESTIMATES = (
 )
 
 
+_PROBE = (
+    "How much of an action one linear classifier per slot reads from the frozen slot embeddings, of the pre-trained "
+    "ASM and of a random one. " + " ".join(PROBE_NOTES) + " Exact match above independence: slots are right together. "
+    "Columns marked (paper) are of dog-trot, expert, at the paper's scale."
+)
+
+
 @attrs.frozen
 class Section:
     """A part of a report.
@@ -76,7 +85,7 @@ class Section:
 
 
 def sections(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Sequence[str]) -> list[Section]:
-    """Every part that has something to say.
+    """Every part that has something to say of returns and estimates.
 
     Args:
         table: of `harness.records`.
@@ -85,6 +94,12 @@ def sections(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems
         stems: of the figures that were drawn.
     """
     return [part for part in _all(table, summary, meta, stems) if part.tables or part.figures]
+
+
+def probe_section(probes: pd.DataFrame, stems: Sequence[str]) -> Section:
+    """What the linear probe found, of which there is something."""
+    tables = list(probe_tables(probes, with_paper=True))
+    return Section("Linear probe", _PROBE, tables, [stem for stem in stems if stem.startswith("probe_")])
 
 
 def _all(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Sequence[str]) -> Iterator[Section]:

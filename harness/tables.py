@@ -156,7 +156,8 @@ def estimate_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
 
 def text_columns(rows: pd.DataFrame) -> int:
     """How many columns, from the left, name what a row is of."""
-    return sum(str(column) in ("policy", "tier", "task", "bins", "algorithm", "estimate") for column in rows.columns)
+    naming = ("policy", "tier", "task", "bins", "algorithm", "estimate", "ASM", "sees")
+    return sum(str(column) in naming for column in rows.columns)
 
 
 def algorithm_title(preset: str, metric: str, algorithm: str) -> str:

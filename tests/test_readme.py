@@ -23,6 +23,7 @@ ROOT = Path(command.__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [part.strip() for block in BASH for line in block.splitlines() for part in line.split("&&") if part.strip()]
+RUNNING = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
 RUNS = [line for line in COMMANDS if line.startswith("python -m harness.run")]
 
 
@@ -82,6 +83,15 @@ def test_own_data_is_trained_on_as_it_says(tmp_path, monkeypatch, capsys):
     assert "python -m harness.run --gin gin/own_data.gin" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("line", [line for block in RUNNING for line in block.splitlines() if "harness.run" in line])
+def test_commands_for_clusters_are_valid(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = command.parser().parse_args(shlex.split(line)[3:])
+    command.use_packaged_configs()
+    experiment = command.load_experiment(options, "", command.launcher_bindings(options)).value
+    assert type(experiment.launcher).__name__.lower() == (options.launcher or "local")
+
+
 def test_the_other_commands_parse():
     for line in COMMANDS:
         arguments = shlex.split(line)
@@ -93,7 +103,11 @@ def test_the_other_commands_parse():
             case ["python", "-m", "tools.export_policy"]:
                 assert export_policy.parser().parse_args(arguments[3:]).out == Path("exported")
             case ["python", "-m", "harness.report"]:
-                assert report.parser().parse_args(arguments[3:]).experiment in ("spin_humanoid", "own_data")
+                assert report.parser().parse_args(arguments[3:]).experiment in (
+                    "spin_humanoid",
+                    "own_data",
+                    "linear_probe",
+                )
 
 
 def test_the_policy_in_one_file_keeps_the_contract(monkeypatch):

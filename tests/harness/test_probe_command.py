@@ -1,12 +1,14 @@
 """The probe's command line: every setting probed and logged once, and every fault with exit code 2."""
 
 import os
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 
 from harness import probe as command
+from harness import report
 from harness.experiment import Experiment
 from harness.paths import config_root
 from spinrl.config import load
@@ -40,12 +42,17 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 def test_every_setting_is_probed_and_logged(shared_cache, capsys):
     assert command.main(with_bindings(*TWO_EPISODES)) == 0
     output = capsys.readouterr().out
-    assert "cheetah-run, 3 bins, expert: 2 seeds, 40 held-out transitions" in output
+    assert "cheetah-run, 3 bins, expert, laptop preset: 2 seeds, 40 held-out transitions" in output
     assert "trained" in output and "random" in output and "±" in output
 
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     runs = client.search_runs([client.get_experiment_by_name("linear_probe").experiment_id])
     assert sorted(run.data.tags["seed"] for run in runs) == ["0", "1"]
+    assert report.main(["--experiment", "linear_probe"]) == 0
+    page, text = Path("report/report.html").read_text(), Path("report/report.md").read_text()
+    assert "cheetah-run, 3 bins, expert, laptop preset: 2 seeds" in page and "data:image/svg+xml" in page
+    assert len([line for line in text.splitlines() if line.startswith(("| trained |", "| random |"))]) == 4
+    assert "LinearProbe.transitions = 200" in page and len(pd.read_csv("report/probe.csv")) == 8
     for run in runs:
         assert run.info.status == "FINISHED" and run.data.tags["spinrl.role"] == "probe"
         assert {"dataset_fingerprint", "asm_fingerprint", "git_commit", "preset", "tier"} <= set(run.data.tags)
