@@ -1,13 +1,8 @@
 import math
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import attrs
 import matplotlib.pyplot as plt
@@ -202,96 +197,3 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -> 
                 tmp_path,
                 probe_seconds=1,
             )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """Address, start and stop of a real server on the loopback interface."""
-    port = free_port()
-    processes: list[subprocess.Popen] = []
-
-    def start() -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--workers", "1", "--backend-store-uri", "sqlite:///server.db"]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (tmp_path / "server.log").open("a") as log:
-            processes.append(
-                subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment, start_new_session=True)
-            )
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError((tmp_path / "server.log").read_text())
-
-    def stop() -> None:
-        while processes:
-            process = processes.pop()
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    try:
-        start()
-        yield f"http://127.0.0.1:{port}", start, stop
-    finally:
-        stop()
-
-
-@pytest.mark.slow
-def test_a_server_that_goes_away_loses_and_doubles_nothing(
-    server: tuple[str, Callable[[], None], Callable[[], None]], tmp_path: Path
-) -> None:
-    uri, start, stop = server
-    said: list[str] = []
-    tracker = Tracker.open(uri, "away", directory=tmp_path, period=0.05, warn=said.append)
-    parent = parent_run(tracker)
-    first = parent.start_cell(KEY, params={}, tags={})
-    steps = iter(range(10_000))
-
-    def train(cell: object, count: int) -> None:
-        for _, step in zip(range(count), steps, strict=False):
-            cell.metrics({"train/loss_policy": float(step)}, step)  # type: ignore[attr-defined]
-
-    train(first, 100)
-    assert tracker.outbox.flush(30)
-    stop()
-    train(first, 100)
-    first.text("note.txt", "written while nobody listened")
-    first.finish()
-    second = parent.start_cell(KEY, params={}, tags={})  # even a run that starts while the server is away
-    train(second, 50)
-    assert not tracker.outbox.flush(30)
-    header, kept = read_journal(tracker.outbox.journal.path)
-    assert header["tracking_uri"] == uri and [operation["op"] for operation in kept][-1] == "batch"
-
-    start()
-    deadline = time.monotonic() + 60
-    while not tracker.outbox.flush(5) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    train(second, 50)
-    assert tracker.outbox.flush(30)
-    client = tracker.store.client
-    assert history(client, first.run_id, "train/loss_policy") == [(step, step) for step in range(200)]
-    assert history(client, second.run_id, "train/loss_policy") == [(step, step) for step in range(200, 300)]
-    assert len(client.search_runs([tracker.store.experiment_id])) == 3
-    assert first.run_id is not None
-    assert [file.path for file in client.list_artifacts(first.run_id)] == ["note.txt"]
-    assert len(said) == 2 and "away" in said[0] and "back" in said[1]
-    assert not tracker.outbox.journal.path.exists()
-
-    stop()
-    train(second, 50)
-    parent.finish()
-    line = tracker.close(1)
-    assert line is not None and str(tracker.outbox.journal.path) in line
-    # The journal alone is enough to send the rest, here to the server's own store, and twice does no harm.
-    _header, kept = read_journal(tracker.outbox.journal.path)
-    direct = MlflowClient(f"sqlite:///{tmp_path / 'server.db'}")
-    for store in (MlflowStore(direct, tracker.store.experiment_id), MlflowStore(direct, tracker.store.experiment_id)):
-        for operation in kept:
-            store.apply(operation)
-    assert history(direct, second.run_id, "train/loss_policy") == [(step, step) for step in range(200, 350)]
-    assert parent.run_id is not None and direct.get_run(parent.run_id).info.status == "FINISHED"
