@@ -184,7 +184,11 @@ class Ray(RemoteLauncher):
         from harness.remote.driver import run_remotely
 
         cluster = self._cluster(experiment, cells)
-        return run_remotely(cluster, experiment, cells, observer, threads=self.cpus, folder=folder, fresh=fresh)
+        # Ray itself begins a task that ran out of memory again without end.
+        attempts = self.retries + 1
+        return run_remotely(
+            cluster, experiment, cells, observer, threads=self.cpus, attempts=attempts, folder=folder, fresh=fresh
+        )
 
     def _cluster(self, experiment: Experiment, cells: Sequence[Cell]) -> Any:
         try:

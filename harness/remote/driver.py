@@ -44,6 +44,7 @@ def run_remotely(
     observer: Observer,
     *,
     threads: int,
+    attempts: int = 0,
     folder: Path,
     fresh: bool = False,
 ) -> list[CellOutcome]:
@@ -53,6 +54,7 @@ def run_remotely(
         engine: starts them.
         experiment, cells, observer, folder, fresh: as for a launcher.
         threads: of a cell.
+        attempts: at a cell, after which it is given up; 0 for no limit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_experiment(folder, to_plain(experiment))
@@ -64,7 +66,8 @@ def run_remotely(
     spool = SpoolReader(folder)
     over: dict[int, float] = {}  # when the engine was first seen to have given up on a cell
     try:
-        engine.submit([CellTask(storage, str(folder.resolve()), number, threads, fresh) for number in waiting])
+        here = str(folder.resolve())
+        engine.submit([CellTask(storage, here, number, threads, fresh, attempts) for number in waiting])
         while len(outcomes) < len(waiting):
             for number, message in spool.new():
                 if isinstance(message, Ended):

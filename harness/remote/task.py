@@ -43,6 +43,7 @@ class CellTask:
         number: of the cell, among all of the experiment.
         threads: that it may use.
         fresh: begin it anew where it has a checkpoint of an earlier invocation.
+        attempts: after which it is given up; 0 for no limit, where being lost is nothing unusual.
     """
 
     storage: str
@@ -50,6 +51,7 @@ class CellTask:
     number: int
     threads: int
     fresh: bool
+    attempts: int = 0
 
     def __call__(self) -> None:
         """Run the cell. All that happens goes to the spool, its end too; nothing is raised or returned."""
@@ -62,6 +64,10 @@ class CellTask:
         os.environ["SPINRL_HOME"] = self.storage
         spool = SpoolWriter(folder, self.number)
         reporter = _Reporter(spool, folder, self.number)
+        if self.attempts and spool.attempt >= self.attempts:
+            times = f"{spool.attempt} times" if spool.attempt > 1 else "once"
+            spool.put(Ended((), f"its process or machine was lost {times}; was it out of memory?"))
+            return
         try:
             experiment, cells = _experiment(folder / _EXPERIMENT)
             machine = attrs.evolve(experiment.machine, threads=self.threads).resolve()

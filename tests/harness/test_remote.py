@@ -18,6 +18,7 @@ from harness.launch import Observer, run_grid
 from harness.launchers import LaunchError, Ray, Slurm
 from harness.paths import config_root
 from harness.remote.spool import SpoolReader, SpoolWriter
+from harness.remote.task import CellTask
 from spinrl.config import from_plain, load, to_plain
 from spinrl.data import home
 from spinrl.machine import ResolvedMachine
@@ -170,6 +171,19 @@ def test_an_address_where_nothing_answers_is_named():
     grid = smoke()
     with pytest.raises(LaunchError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 .* ray start --head"):
         Ray(address="127.0.0.1:1").slots(grid, grid.cells(), ONE_THREAD)
+
+
+def test_a_cell_that_is_lost_again_and_again_is_given_up(tmp_path):
+    for _ in range(2):
+        SpoolWriter(tmp_path, 5).put("lost")
+    CellTask(str(tmp_path), str(tmp_path), 5, threads=1, fresh=False, attempts=2)()
+    ((number, message),) = SpoolReader(tmp_path).new()
+    assert number == 5 and "lost 2 times" in message.failure
+
+
+def test_a_machine_without_the_shared_folder_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="SPINRL_HOME has to be on a file system that all machines share"):
+        CellTask(str(tmp_path), str(tmp_path / "elsewhere"), 0, threads=1, fresh=False)()
 
 
 def test_half_a_gpu_is_nothing_that_slurm_gives():

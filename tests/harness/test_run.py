@@ -78,6 +78,31 @@ def test_the_command_is_kept_without_where_it_logs_to():
     assert command.command_line(options) == "python -m harness.run --gin a.gin --set IQL.gamma=0.9 --smoke"
 
 
+def test_one_cell_alone_is_found_by_its_name_and_is_a_study_of_its_own():
+    command.use_packaged_configs()
+    options = command.parser().parse_args(
+        ["--gin", "gin/spin_humanoid.gin", "--cell", "humanoid-stand/3 expert spin-iql s0"]
+    )
+    experiment = command.load_experiment(options, "").value
+    (cell,) = command.chosen_cells(experiment, options.only)
+    assert cell.key.tier == "expert"
+    assert command.command_line(options).endswith(" --cell 'humanoid-stand/3 expert spin-iql s0'")
+    assert command.study_key(experiment, [cell]) != command.study_key(experiment, experiment.cells())
+    with pytest.raises(ValueError, match="did you mean humanoid-stand/3 expert spin-iql s0"):
+        command.chosen_cells(experiment, ["humanoid-stand/3 expert spin-iql s1"])
+
+
+def test_where_cells_run_makes_no_other_study():
+    command.use_packaged_configs()
+    keys = []
+    for more in ([], ["--launcher", "ray", "--address", "10.0.0.1:6379"], ["--launcher", "slurm"]):
+        options = command.parser().parse_args(["--gin", "gin/spin_humanoid.gin", *more])
+        experiment = command.load_experiment(options, "", command.launcher_bindings(options)).value
+        assert type(experiment.launcher).__name__.lower() == (more[1] if more else "local")
+        keys.append(command.study_key(experiment, experiment.cells()))
+    assert len(set(keys)) == 1
+
+
 @pytest.mark.parametrize("jobs", ["0", "-1", "two"])
 def test_jobs_want_a_number_from_one(jobs, capsys):
     with pytest.raises(SystemExit) as ended:
