@@ -33,7 +33,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     if POSTGRES is None:
         pytest.skip("no PostgreSQL is here")
-    pytest.importorskip("psycopg2")
+    pytest.importorskip("psycopg")  # the driver that SQLAlchemy takes
     # PostgreSQL refuses to run as root.
     user = [] if getpass.getuser() != "root" else ["runuser", "-u", "postgres", "--"]
     folder, port = Path(tempfile.mkdtemp(prefix="spinrl-postgres-")), free_port()
@@ -77,7 +77,7 @@ def server(database: str, tmp_path: Path) -> Iterator[Server]:
                 subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment, start_new_session=True)
             )
         deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and processes[-1].poll() is None:
             try:
                 with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                     return
