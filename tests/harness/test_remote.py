@@ -122,18 +122,28 @@ def test_a_job_that_dies_fails_its_cell_with_the_way_to_its_log(shared_cache, mo
     assert "its job" in outcome.failure and Path(outcome.failure.rpartition(" ")[2]).is_file()
 
 
-@pytest.fixture
-def ray_cluster(monkeypatch):
+@pytest.fixture(scope="module")
+def ray_cluster():
     """Two real nodes with room for one cell each, and a head without any."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, memory=2**30)
-    yield cluster
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, memory=2**30)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_cell_too_large_for_every_node_is_refused_with_what_to_do(ray_cluster):
+    grid = smoke()
+    launcher = Ray(address=ray_cluster.address, cpus=2, memory_gb=0.5)
+    with pytest.raises(LaunchError, match=r"no node of the Ray cluster has 2 cores .* lower Ray\.cpus"):
+        launcher.slots(grid, grid.cells(), ONE_THREAD)
     ray.shutdown()
-    cluster.shutdown()
 
 
 @pytest.mark.slow
@@ -157,14 +167,6 @@ def test_a_lost_node_costs_a_checkpoint_and_no_number(ray_cluster, shared_cache)
     there = grid.launcher.run(grid, grid.cells(), ONE_THREAD, recorder, folder=home() / "studies" / "z" / "1")
     assert killed and [event.attempt for _, event in recorder.events if isinstance(event, Restarted)] == [1]
     assert returns(there) == returns(run_grid(grid, grid.cells(), ONE_THREAD, Observer()))
-
-
-@pytest.mark.slow
-def test_a_cell_too_large_for_every_node_is_refused_with_what_to_do(ray_cluster):
-    grid = smoke()
-    launcher = Ray(address=ray_cluster.address, cpus=2, memory_gb=0.5)
-    with pytest.raises(LaunchError, match=r"no node of the Ray cluster has 2 cores .* lower Ray\.cpus"):
-        launcher.slots(grid, grid.cells(), ONE_THREAD)
 
 
 def test_an_address_where_nothing_answers_is_named():
@@ -222,3 +224,4 @@ def test_a_job_lost_by_slurm_fails_its_cell_alone(shared_cache, monkeypatch):
     assert len(failed) == 1 and f"its job {killed[0]} ended before the cell did" in failed[0].failure
     (sound,) = [outcome for outcome in outcomes if not outcome.failure]
     assert returns([sound]) == returns(run_grid(grid, [sound.cell], ONE_THREAD, Observer()))
+    shutil.rmtree(home() / "cells")  # the lost cell's checkpoint, which other tests would find
