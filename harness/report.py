@@ -65,10 +65,11 @@ def write_report(
     """
     directory.mkdir(parents=True, exist_ok=True)
     paths, stems = [], []
-    for stem, figure in _figures(table, meta, probes):
+    summary = summarize(table, meta) if len(table) else table
+    for stem, figure in _figures(table, summary, meta, probes):
         paths += save(figure, directory, stem)
         stems.append(stem)
-    parts = sections(table, summarize(table, meta), meta, stems) if len(table) else []
+    parts = sections(table, summary, meta, stems) if len(table) else []
     if probes is not None:
         parts.append(probe_section(probes, stems))
     images = {stem: (directory / f"{stem}.svg").read_bytes() for stem in stems}
@@ -84,9 +85,10 @@ def write_report(
     return paths
 
 
-def _figures(table: pd.DataFrame, meta: ReportMeta, probes: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
+def _figures(
+    table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, probes: pd.DataFrame | None
+) -> Iterator[tuple[str, Figure]]:
     if len(table):
-        summary = summarize(table, meta)
         returned = table[table["metric"] == RETURN]
         yield from comparison_figures(summary[summary["metric"] == RETURN], asymptotic_runs(returned, meta))
         yield from figures(summary, meta)

@@ -100,7 +100,7 @@ def command_line(options: argparse.Namespace) -> str:
 
 
 def launcher_bindings(options: argparse.Namespace) -> list[str]:
-    """What --launcher, --address and --jobs say, as bindings."""
+    """What --launcher and --address say, as bindings."""
     bindings = []
     if options.launcher:
         bindings.append(f"Experiment.launcher = @{LAUNCHERS[options.launcher]}()")
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"[dim]timing a few steps of {len(cells)} cells on this machine …[/dim]")
     cost = estimate_cost(experiment, cells, machine)
     if options.dry_run:
-        print_dry_run(console, resolved, experiment, machine, cost, jobs)
+        print_dry_run(console, resolved, cells, machine, cost, jobs)
         return 0
     try:
         tracker = Tracker.open(
@@ -322,7 +322,7 @@ def interrupted_study(
 def print_dry_run(
     console: Console,
     resolved: Resolved[Experiment],
-    experiment: Experiment,
+    cells: Sequence[Cell],
     machine: ResolvedMachine,
     cost: Cost,
     jobs: int,
@@ -333,7 +333,7 @@ def print_dry_run(
     seconds: dict[str, list[str]] = {}
     for stage in cost.stages:
         seconds.setdefault(stage.cell, []).append(f"{stage.stage} {duration(stage.seconds)}")
-    for number, cell in enumerate(experiment.cells(), 1):
+    for number, cell in enumerate(cells, 1):
         label = cell.key.label()
         console.print(
             f"cell {number}: {label}: {', '.join(seconds[label])}", markup=False, highlight=False, soft_wrap=True

@@ -92,6 +92,14 @@ def test_one_cell_alone_is_found_by_its_name_and_is_a_study_of_its_own():
         command.chosen_cells(experiment, ["humanoid-stand/3 expert spin-iql s1"])
 
 
+def test_one_cell_alone_is_what_a_dry_run_shows(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path))
+    label = "humanoid-stand/3 expert spin-iql s0"
+    assert command.main(["--gin", "gin/spin_humanoid.gin", "--smoke", "--cell", label, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert f"cell 1: {label}" in output and "cell 2" not in output
+
+
 def test_where_cells_run_makes_no_other_study():
     command.use_packaged_configs()
     keys = []
