@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import attrs
@@ -18,7 +19,7 @@ from spinrl.data import CollectionError, StoreError
 from spinrl.machine import ResolvedMachine
 from spinrl.tasks import SimulatorError
 
-# What a cell may fail with for a reason that its message explains; anything else is a defect and is raised.
+# What a cell may fail with for a reason that its message explains; anything else is a defect.
 EXPECTED = (
     ASMError,
     BehaviorError,
@@ -67,6 +68,17 @@ def failure_text(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def run_to_end(work: Callable[[], Iterable[Evaluation]]) -> Ended:
+    """Do the work of a cell, and make a failure of whatever it raises: the other cells go on."""
+    try:
+        return Ended(tuple(work()), None)
+    except EXPECTED as error:
+        return Ended((), failure_text(error))
+    except Exception as error:
+        traceback.print_exc()  # a defect: its place is wanted
+        return Ended((), f"{type(error).__name__}: {error}")
+
+
 def run_grid(
     experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, observer: Observer, *, fresh: bool = False
 ) -> list[CellOutcome]:
@@ -78,11 +90,9 @@ def run_grid(
     outcomes = []
     for cell in cells:
         observer.cell_started(cell, machine, socket.gethostname())
-        try:
-            evaluations = run_cell(experiment, cell, machine, partial(observer.event, cell), fresh=fresh)
-            outcome = CellOutcome(cell, tuple(evaluations), None)
-        except EXPECTED as error:
-            outcome = CellOutcome(cell, (), failure_text(error))
+        report = partial(observer.event, cell)
+        result = run_to_end(partial(run_cell, experiment, cell, machine, report, fresh=fresh))
+        outcome = CellOutcome(cell, result.evaluations, result.failure)
         observer.cell_ended(outcome)
         outcomes.append(outcome)
     return outcomes

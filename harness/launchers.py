@@ -5,12 +5,12 @@ These classes are configuration alone; what they start is imported when it is us
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 import torch
@@ -22,6 +22,8 @@ from spinrl.registry import Component, register
 if TYPE_CHECKING:
     from harness.experiment import Cell, Experiment
     from harness.launch import CellOutcome, Observer
+    from harness.remote.driver import Engine
+    from harness.remote.ray_engine import RayEngine
 
 
 class LaunchError(Exception):
@@ -141,6 +143,22 @@ class RemoteLauncher(Launcher):
     gpus: float = attrs.field(default=0.0, validator=ge(0))
     memory_gb: float = attrs.field(default=0.0, validator=ge(0))
 
+    @abstractmethod
+    def engine(self, memory: float, folder: Path | None = None) -> Engine:
+        """What starts tasks there, of so many bytes each.
+
+        Args:
+            memory: bytes of a cell.
+            folder: of this invocation; None where nothing is to be started yet.
+
+        Raises:
+            LaunchError: when there is no such place, or what it takes to reach it is not installed.
+        """
+
+    def attempts(self) -> int:
+        """At a cell, after which it is given up; 0 for no limit."""
+        return 0
+
     def share(self, machine: ResolvedMachine, slots: int) -> ResolvedMachine:
         return attrs.evolve(machine, threads=self.cpus)
 
@@ -149,6 +167,40 @@ class RemoteLauncher(Launcher):
         from harness.cost import memory_needed
 
         return 2**30 * self.memory_gb or memory_needed(experiment, cells)
+
+    def run(
+        self,
+        experiment: Experiment,
+        cells: Sequence[Cell],
+        machine: ResolvedMachine,
+        observer: Observer,
+        *,
+        folder: Path,
+        fresh: bool = False,
+    ) -> list[CellOutcome]:
+        from harness.remote.driver import run_remotely
+
+        engine = self.engine(self.memory(experiment, cells), folder)
+        return run_remotely(
+            engine,
+            experiment,
+            cells,
+            observer,
+            threads=self.cpus,
+            attempts=self.attempts(),
+            folder=folder,
+            fresh=fresh,
+        )
+
+
+@contextlib.contextmanager
+def _wants(launcher: str) -> Iterator[None]:
+    """Say which extra is missing where an import fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = launcher.lower()
+        raise LaunchError(f"{error}; the launcher {launcher} wants: pip install 'spinrl[{extra}]'") from error
 
 
 @register
@@ -169,34 +221,16 @@ class Ray(RemoteLauncher):
     retries: int = attrs.field(default=3, validator=ge(0))
 
     def slots(self, experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> int:
-        return self._cluster(experiment, cells).slots(len(cells))
+        return self.engine(self.memory(experiment, cells)).slots(len(cells))
 
-    def run(
-        self,
-        experiment: Experiment,
-        cells: Sequence[Cell],
-        machine: ResolvedMachine,
-        observer: Observer,
-        *,
-        folder: Path,
-        fresh: bool = False,
-    ) -> list[CellOutcome]:
-        from harness.remote.driver import run_remotely
-
-        cluster = self._cluster(experiment, cells)
-        # Ray itself begins a task that ran out of memory again without end.
-        attempts = self.retries + 1
-        return run_remotely(
-            cluster, experiment, cells, observer, threads=self.cpus, attempts=attempts, folder=folder, fresh=fresh
-        )
-
-    def _cluster(self, experiment: Experiment, cells: Sequence[Cell]) -> Any:
-        try:
+    def engine(self, memory: float, folder: Path | None = None) -> RayEngine:
+        with _wants("Ray"):
             from harness.remote.ray_engine import RayEngine
-        except ModuleNotFoundError as error:
-            raise LaunchError(f"{error}; the launcher Ray wants: pip install 'spinrl[ray]'") from error
 
-        return RayEngine(self, self.memory(experiment, cells))
+        return RayEngine(self, memory)
+
+    def attempts(self) -> int:
+        return self.retries + 1  # Ray itself begins a task that ran out of memory again without end
 
 
 @register
@@ -229,24 +263,9 @@ class Slurm(RemoteLauncher):
     def slots(self, experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> int:
         return min(self.jobs or len(cells), len(cells))
 
-    def run(
-        self,
-        experiment: Experiment,
-        cells: Sequence[Cell],
-        machine: ResolvedMachine,
-        observer: Observer,
-        *,
-        folder: Path,
-        fresh: bool = False,
-    ) -> list[CellOutcome]:
-        from harness.remote.driver import run_remotely
-
-        try:
+    def engine(self, memory: float, folder: Path | None = None) -> Engine:
+        with _wants("Slurm"):
             from harness.remote.slurm_engine import SlurmEngine
-        except ModuleNotFoundError as error:
-            raise LaunchError(f"{error}; the launcher Slurm wants: pip install 'spinrl[slurm]'") from error
-        engine = SlurmEngine(self, self.memory(experiment, cells), folder)
-        outcomes = run_remotely(engine, experiment, cells, observer, threads=self.cpus, folder=folder, fresh=fresh)
-        if not any(outcome.failure for outcome in outcomes):
-            shutil.rmtree(engine.logs, ignore_errors=True)
-        return outcomes
+
+        assert folder is not None  # jobs cannot be counted beforehand
+        return SlurmEngine(self, memory, folder)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import pandas as pd
@@ -57,7 +56,7 @@ class RunObserver(Observer):
         progress: the live line.
         console: for lines that stay.
         meta: reference returns, for normalised scores.
-        command: that was given; with the cell's name it is the command that runs this cell alone.
+        command: that runs the cells of those labels alone.
         finished: the evaluations of cells that are not run again.
 
     Attributes:
@@ -71,7 +70,7 @@ class RunObserver(Observer):
         progress: Progress,
         console: Console,
         meta: ReportMeta,
-        command: str,
+        command: Callable[[Sequence[str]], str],
         finished: Mapping[CellKey, Sequence[Evaluation]] | None = None,
     ) -> None:
         kept = finished or {}
@@ -103,7 +102,7 @@ class RunObserver(Observer):
             f"{part}.{name}": value for part, component in parts.items() for name, value in flatten(component).items()
         }
         params.update({f"machine.{name}": value for name, value in attrs.asdict(machine).items()})
-        command = self._command + ("" if " --cell " in self._command else f" --cell {shlex.quote(cell.key.label())}")
+        command = self._command([cell.key.label()])
         tags = {"preset": experiment.preset, "git_commit": self._commit, "node": node, "command": command}
         stages = CellStages(self._progress, self._console, cell.key.label())
         self._open[cell.key] = _Open(self._parent.start_cell(cell.key, params=params, tags=tags), stages)

@@ -26,7 +26,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,20 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def command_line(options: argparse.Namespace) -> str:
-    """The command that makes the same run again; where it is logged to is not part of it, and may hold a password."""
+def command_line(options: argparse.Namespace, only: Sequence[str] | None = None) -> str:
+    """The command that makes the same run again; where it is logged to is not part of it, and may hold a password.
+
+    Args:
+        options: as given.
+        only: labels of the cells to run, in place of those that were given; none for all.
+    """
     files, bindings = (
         [part for value in values for part in (option, value)]
         for option, values in (("--gin", options.gin), ("--set", options.bindings))
     )
     smoke = ["--smoke"] if options.smoke else []
-    only = [part for label in options.only for part in ("--cell", label)]
-    return shlex.join(["python", "-m", "harness.run", *files, *bindings, *smoke, *only])
+    chosen = [part for label in (options.only if only is None else only) for part in ("--cell", label)]
+    return shlex.join(["python", "-m", "harness.run", *files, *bindings, *smoke, *chosen])
 
 
 def launcher_bindings(options: argparse.Namespace) -> list[str]:
@@ -190,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     with contextlib.ExitStack() as held:
-        command = command_line(options)
+        command = partial(command_line, options)
         return run(
             experiment, cells, resolved, machine, cost, tracker, console, jobs, command, held, fresh=options.fresh
         )
@@ -205,7 +211,7 @@ def run(
     tracker: Tracker,
     console: Console,
     jobs: int,
-    command: str,
+    command: Callable[..., str],
     held: contextlib.ExitStack,
     *,
     fresh: bool = False,
@@ -237,7 +243,7 @@ def run(
     name = f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in cells))}"
     began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     tags = {
-        "command": command,
+        "command": command(),
         STUDY_TAG: study,
         HOST_TAG: socket.gethostname(),
         **common_tags(experiment, machine),

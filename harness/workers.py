@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import traceback
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +21,7 @@ import torch
 
 from harness.cell import Event, Trained, run_cell
 from harness.experiment import Cell, Experiment
-from harness.launch import EXPECTED, CellOutcome, Ended, Observer, failure_text
+from harness.launch import CellOutcome, Ended, Observer, run_to_end
 from spinrl.config import from_plain, to_plain
 from spinrl.machine import ResolvedMachine
 
@@ -167,7 +166,8 @@ def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine, fr
             position = pipe.recv()
         except EOFError:
             return
-        pipe.send(_run(experiment, cells[position], machine, partial(_tell, pipe), fresh))
+        work = partial(run_cell, experiment, cells[position], machine, partial(_tell, pipe), fresh=fresh)
+        pipe.send(run_to_end(work))
 
 
 def _leave(number: int, _frame: object) -> None:
@@ -179,13 +179,3 @@ def _tell(pipe: Connection, event: Event) -> None:
     pipe.send(event)
     if isinstance(event, Trained):
         pipe.recv()  # the file it names is deleted once the parent has taken it
-
-
-def _run(experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Any, fresh: bool) -> Ended:
-    try:
-        return Ended(tuple(run_cell(experiment, cell, machine, report, fresh=fresh)), None)
-    except EXPECTED as error:
-        return Ended((), failure_text(error))
-    except Exception as error:
-        traceback.print_exc()  # a defect: its place is wanted, and the other cells go on
-        return Ended((), f"{type(error).__name__}: {error}")

@@ -33,8 +33,8 @@ class Engine(Protocol):
     def cancel(self, numbers: Iterable[int]) -> None:
         """Stop tasks, whether they have begun or not."""
 
-    def close(self) -> None:
-        """All is over."""
+    def close(self, *, well: bool) -> None:
+        """All is over; `well` when every cell finished."""
 
 
 def run_remotely(
@@ -84,7 +84,8 @@ def run_remotely(
             time.sleep(POLL_SECONDS)
     finally:
         engine.cancel(number for number in waiting if number not in outcomes)
-        engine.close()
+        well = len(outcomes) == len(waiting) and not any(outcome.failure for outcome in outcomes.values())
+        engine.close(well=well)
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # logs of failed jobs are kept in it
         folder.parent.rmdir()

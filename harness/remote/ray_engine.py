@@ -83,7 +83,7 @@ class RayEngine:
             if number in unfinished:
                 ray.cancel(reference, force=True)
 
-    def close(self) -> None:
+    def close(self, *, well: bool) -> None:
         ray.shutdown()
 
     def _fill(self) -> None:

@@ -28,15 +28,12 @@ class SlurmEngine:
         memory: bytes of a cell.
         folder: of this invocation; what jobs print lands in ``jobs`` beside it.
 
-    Attributes:
-        logs: the folder of what jobs print.
-
     Raises:
         LaunchError: where no jobs can be submitted.
     """
 
     def __init__(self, config: Slurm, memory: float, folder: Path) -> None:
-        self.logs = folder.with_name("jobs")
+        self._logs = folder.with_name("jobs")
         self._folder = folder
         self._on_slurm = config.cluster == "slurm"
         self._jobs: dict[int, submitit.Job] = {}
@@ -44,7 +41,7 @@ class SlurmEngine:
         self._queued: set[str] = set()
         logging.getLogger("submitit").setLevel(logging.ERROR)
         try:
-            self._executor = submitit.AutoExecutor(folder=self.logs, cluster=config.cluster)
+            self._executor = submitit.AutoExecutor(folder=self._logs, cluster=config.cluster)
         except RuntimeError as error:
             hint = "run this where sbatch is, or set Slurm.cluster='local'"
             raise LaunchError(f"no Slurm is here ({error}); {hint}") from error
@@ -91,8 +88,9 @@ class SlurmEngine:
             if number in self._jobs:
                 self._jobs[number].cancel(check=False)
 
-    def close(self) -> None:
-        """Nothing is held."""
+    def close(self, *, well: bool) -> None:
+        if well:  # else somebody wants to read what jobs printed
+            shutil.rmtree(self._logs, ignore_errors=True)
 
     def _log(self, number: int) -> Path:
         return self._jobs[number].paths.stderr

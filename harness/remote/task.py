@@ -7,7 +7,6 @@ import os
 import pickle
 import socket
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import attrs
 
 from harness.cell import Event, StageProgress, Trained, run_cell
 from harness.experiment import Cell, Experiment
-from harness.launch import EXPECTED, Ended, failure_text
+from harness.launch import Ended, run_to_end
+from harness.records import Evaluation
 from harness.remote.spool import SpoolWriter
 from spinrl.config import from_plain
 from spinrl.machine import ResolvedMachine
@@ -63,23 +63,19 @@ class CellTask:
             )
         os.environ["SPINRL_HOME"] = self.storage
         spool = SpoolWriter(folder, self.number)
-        reporter = _Reporter(spool, folder, self.number)
         if self.attempts and spool.attempt >= self.attempts:
             times = f"{spool.attempt} times" if spool.attempt > 1 else "once"
             spool.put(Ended((), f"its process or machine was lost {times}; was it out of memory?"))
             return
-        try:
-            experiment, cells = _experiment(folder / _EXPERIMENT)
-            machine = attrs.evolve(experiment.machine, threads=self.threads).resolve()
-            spool.put(Began(socket.gethostname(), spool.attempt, machine))
-            fresh = self.fresh and spool.attempt == 0
-            evaluations = run_cell(experiment, cells[self.number], machine, reporter, fresh=fresh)
-            spool.put(Ended(tuple(evaluations), None))
-        except EXPECTED as error:
-            spool.put(Ended((), failure_text(error)))
-        except Exception as error:
-            traceback.print_exc()  # a defect: its place is wanted, in the log of the job
-            spool.put(Ended((), f"{type(error).__name__}: {error}"))
+        spool.put(run_to_end(functools.partial(self._run, folder, spool)))
+
+    def _run(self, folder: Path, spool: SpoolWriter) -> list[Evaluation]:
+        experiment, cells = _experiment(folder / _EXPERIMENT)
+        machine = attrs.evolve(experiment.machine, threads=self.threads).resolve()
+        spool.put(Began(socket.gethostname(), spool.attempt, machine))
+        fresh = self.fresh and spool.attempt == 0
+        reporter = _Reporter(spool, folder, self.number)
+        return run_cell(experiment, cells[self.number], machine, reporter, fresh=fresh)
 
     def checkpoint(self) -> Any:
         """What submitit submits again when the job is preempted or out of time: the same, which goes on."""

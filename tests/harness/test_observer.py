@@ -49,7 +49,7 @@ def cells() -> list[Cell]:
 
 def observer(parent: Mock, said: io.StringIO) -> RunObserver:
     experiment = load(Experiment, ["gin/spin_humanoid.gin"]).value
-    return RunObserver(experiment, parent, Mock(), Console(file=said), Mock(), "python -m harness.run --gin a.gin")
+    return RunObserver(experiment, parent, Mock(), Console(file=said), Mock(), lambda only: f"run {only}")
 
 
 def test_a_figure_is_logged_once_for_all_cells_of_a_dataset(store: Store, cells: list[Cell]) -> None:

@@ -87,6 +87,9 @@ def test_one_cell_alone_is_found_by_its_name_and_is_a_study_of_its_own():
     (cell,) = command.chosen_cells(experiment, options.only)
     assert cell.key.tier == "expert"
     assert command.command_line(options).endswith(" --cell 'humanoid-stand/3 expert spin-iql s0'")
+    other = "humanoid-stand/3 medium spin-iql s0"  # of several, each one's own run names that one alone
+    assert command.command_line(options, [other]).count("--cell") == 1
+    assert command.command_line(options, [other]).endswith(f" --cell '{other}'")
     assert command.study_key(experiment, [cell]) != command.study_key(experiment, experiment.cells())
     with pytest.raises(ValueError, match="did you mean humanoid-stand/3 expert spin-iql s0"):
         command.chosen_cells(experiment, ["humanoid-stand/3 expert spin-iql s1"])
