@@ -21,6 +21,7 @@ from harness.records import RETURN, Evaluation
 from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM, pretrained_asm
+from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Making, ReplayLoader, Standardizer, Store, home, locked, row_features
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
@@ -127,8 +128,11 @@ class Restarted:
 
 
 @attrs.frozen
-class Damaged:
-    """Something of an interrupted run cannot be read, which is made again from what is sound; the message names it."""
+class Fault:
+    """Something cannot be read, and is made again from what is sound, or not be written, and is done without.
+
+    The message names it.
+    """
 
     message: str
 
@@ -156,7 +160,7 @@ Event = (
     | FeaturesReady
     | Restarted
     | Resumed
-    | Damaged
+    | Fault
     | Metrics
     | Evaluated
     | Trained
@@ -187,7 +191,7 @@ def prepare_dataset(
         processes=experiment.collection_processes or machine.threads,
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
-        on_damage=lambda message: report(Damaged(message)),
+        on_damage=lambda message: report(Fault(message)),
     )
     store = plan.store(making)
     report(DatasetReady(store.path, store.fingerprint, len(store), store.observation_size, store.action_spec.nvec))
@@ -217,7 +221,7 @@ def prepare_asm(
         standardizer=standardizer(experiment, store),
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
-        on_damage=lambda message: report(Damaged(message)),
+        on_damage=lambda message: report(Fault(message)),
     )
     report(ASMReady(asm.fingerprint, asm.seconds))
     return asm
@@ -361,7 +365,7 @@ class _Training:
 
     def resume(self, report: Report) -> None:
         """Go on from the checkpoint of an interrupted run, if there is one."""
-        state = checkpoint.load_latest(self.path, on_damage=lambda error: report(Damaged(str(error))))
+        state = checkpoint.load_latest(self.path, on_damage=lambda error: report(Fault(str(error))))
         if state is None:
             return
         self.algorithm.load_state_dict(state["algorithm"])
@@ -444,7 +448,7 @@ class _Training:
                 device=self.machine.device,
                 progress=progress,
                 on_wait=lambda path: report(Waiting(path)),
-                on_damage=lambda message: report(Damaged(message)),
+                on_damage=lambda message: report(Fault(message)),
             )
         report(FeaturesReady(features.seconds, features.num_bytes))
         if not frozen.shared:
@@ -477,7 +481,7 @@ class _Training:
             self.recent.append((time.monotonic(), metrics))
             report(metrics)
             if time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                self.save()
+                self._keep(report)
                 saved = time.monotonic()
 
     def evaluate(self, mark: int, fraction: float, environment: Environment, report: Report) -> None:
@@ -532,7 +536,14 @@ class _Training:
         )
         self.evaluations.append(evaluation)
         report(Evaluated(evaluation))
-        self.save()
+        self._keep(report)
+
+    def _keep(self, report: Report) -> None:
+        """Save, but go on where the disk does not take it now: the next one may find room again."""
+        try:
+            self.save()
+        except CheckpointError as error:
+            report(Fault(f"{error}; training goes on"))
 
 
 def _identity(experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM | None, machine: ResolvedMachine) -> str:

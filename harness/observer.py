@@ -11,10 +11,10 @@ from rich.console import Console
 
 from harness.cell import (
     ASMReady,
-    Damaged,
     DatasetReady,
     Evaluated,
     Event,
+    Fault,
     FeaturesReady,
     Metrics,
     Restarted,
@@ -125,9 +125,9 @@ class RunObserver(Observer):
             case Restarted(node, attempt):
                 self._console.print(f"{label}: begins again on {node} (attempt {attempt + 1})", markup=False)
                 run.tags({"node": node, "attempts": attempt + 1})
-            case Damaged(message):
+            case Fault(message):
                 self._console.print(f"{label}: {message}", style="yellow", markup=False, soft_wrap=True)
-                run.tags({"damaged": message})
+                run.tags({"fault": message})
             case Resumed(step, evaluations, metrics):
                 self._console.print(f"{label}: goes on from gradient step {step:,}", markup=False, highlight=False)
                 run.tags({"resumed_from_step": step})

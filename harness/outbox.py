@@ -16,6 +16,7 @@ from typing import Protocol
 from harness.journal import Journal, Operation
 
 MAX_METRICS = 1000  # of one operation, which MLflow takes in one call
+_DISK_PATIENCE = 600.0  # seconds for which the end of a run waits for a full disk
 _PATIENCE = 5  # attempts at one operation that fails while the store answers other questions
 
 
@@ -120,13 +121,31 @@ class Outbox:
                 self._closed = True
                 left_over = [*self.rejected, *self._queue]
                 if left_over:
-                    self.journal.write(left_over)
+                    self._write(left_over)
                 else:
                     self.journal.discard()
                 self._queue.clear()
                 self._wake.set()
         self._thread.join(1.0)
         return len(left_over)
+
+    def _write(self, operations: list[Operation]) -> None:
+        """Into the journal, waiting for room on the disk if need be: nothing else holds them."""
+        until = time.monotonic() + _DISK_PATIENCE
+        warned = False
+        while True:
+            try:
+                return self.journal.write(operations)
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise
+                if not warned:
+                    self._warn(
+                        f"{len(operations)} tracking operations are neither sent nor kept ({one_line(error)}); "
+                        f"waiting {_DISK_PATIENCE / 60:.0f} minutes for {self.journal.path.parent} to take them"
+                    )
+                    warned = True
+                time.sleep(1.0)
 
     def __len__(self) -> int:
         """How many operations wait to be sent or were refused."""

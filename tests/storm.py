@@ -2,11 +2,15 @@
 
     python -m tests.storm --kills 200
     python -m tests.storm --kills 30 --damage --seed 1
+    python -m tests.storm --kills 30 --together
+    sudo python -m tests.storm --kills 30 --full
 
 Every study is a grid of real cells (collection, ASM pre-training, features, training, evaluation, report). It is run
 to its end once undisturbed, and once with `kill -9` at random times, each time started again by the same command, until
 it finishes. Then returns, checksums of every store, and what MLflow holds (runs, their states, every step of every
-metric) must be the same. With --damage a random byte of the cache is altered after some of the kills. Studies follow
+metric) must be the same. With --damage a random byte of the cache is altered after some of the kills; with --together
+two such runs, each with its own MLflow, share one cache and are killed independently; with --full the study lives on a
+small disk of its own (a tmpfs, which only root may mount), which is full for some seconds now and then. Studies follow
 one another, each with a seed and a cache of its own, until there were so many kills. Exit code: 0 when all studies came
 out the same, 1 when one did not.
 """
@@ -18,9 +22,11 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,22 +58,28 @@ Machine.threads = 1
 """
 ONCE_A_SESSION = ("time/total_seconds", "time/logging_seconds")
 PATIENCE = 600.0  # seconds for one invocation
+POLL_SECONDS = 0.02
+DISK_BYTES = 256 * 2**20  # of the small disk
+FULL_SECONDS = (1.0, 8.0)  # for which it is full at a time
+FREE_SECONDS = (2.0, 20.0)  # and then has room
 
 
 @attrs.frozen
 class Place:
-    """Where one study lives: its cache, its working directory."""
+    """Where one run lives: its working directory with its MLflow store, and its cache."""
 
     folder: Path
+    home: Path
     seed: int
-
-    @property
-    def home(self) -> Path:
-        return self.folder / "home"
 
     @property
     def uri(self) -> str:
         return f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def log(self) -> Path:
+        """What is printed, which a full disk does not keep from being read."""
+        return self.folder.parent.with_name(f"{self.folder.name}.log")
 
     def run(self) -> int:
         """The process of one invocation, forked from this one: what is imported need not be again."""
@@ -77,30 +89,23 @@ class Place:
         try:
             os.setsid()  # to be killed with all that it starts
             os.chdir(self.folder)
-            log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.environ["SPINRL_HOME"] = str(self.home)
             os.environ["MLFLOW_TRACKING_URI"] = self.uri
-            Path("grid.gin").write_text(GRID)
             arguments = ["--gin", "gin/spin_humanoid.gin", "--gin", "gin/policies/all.gin", "--gin", "grid.gin"]
             code = command.main([*arguments, "--set", f"Experiment.seeds=[{self.seed}]", "--jobs", "1"])
-        except BaseException as error:
-            print(f"storm: {error!r}", file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
             code = 70
         os._exit(code)
 
 
-def ended(pid: int, seconds: float) -> int | None:
-    """The exit code of a process if it ends within so many seconds, else None."""
-    until = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until:
-            return None
-        time.sleep(0.02)
+def exit_code(pid: int) -> int | None:
+    """Of a process that has ended, else None."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
 
 
 def kill(pid: int) -> None:
@@ -144,64 +149,172 @@ def content(place: Place) -> dict[str, Any]:
         store.verify()
         held[f"store {folder.name}"] = store.fingerprint
     held["left over"] = sorted(str(path.relative_to(place.home)) for path in (place.home / "cells").rglob("*.pt"))
+    held["unsent"] = sorted(path.name for path in place.folder.glob("spinrl-journal/*"))
     return held
 
 
-def weather(place: Place, longest: float, kills: int, rng: random.Random, damage: bool) -> tuple[int, int]:
-    """Run a study to its end, with at most so many kills; returns how many kills and alterations there were."""
-    killed = altered = 0
-    while True:
-        pid = place.run()
+@attrs.define
+class Disk:
+    """A small disk, now and then full."""
+
+    folder: Path
+    rng: random.Random
+    full: bool = False
+    times: int = 0
+    until: float = 0.0
+
+    def mount(self) -> None:
+        """Raises OSError where this may not be done."""
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "storm", str(self.folder)],
+            check=True,
+            capture_output=True,
+        )
+
+    def unmount(self) -> None:
+        """What was on it is gone."""
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True, capture_output=True)
+
+    def turn(self) -> None:
+        """Fill it or make room, when it is time."""
+        if time.monotonic() < self.until:
+            return
+        first = not self.until
+        self.until = time.monotonic() + self.rng.uniform(*(FREE_SECONDS if first or self.full else FULL_SECONDS))
+        if first:
+            return
+        ballast = self.folder / "ballast"
+        if self.full:
+            ballast.unlink()
+        else:
+            self.times += 1
+            space = os.statvfs(self.folder)
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(1, space.f_bavail * space.f_frsize))
+        self.full = not self.full
+
+
+@attrs.define
+class Weather:
+    """How often what was done to the runs of a study."""
+
+    killed: int = 0
+    altered: int = 0
+
+
+def storm(
+    places: Sequence[Place], longest: float, kills: int, rng: random.Random, *, damage: bool, disk: Disk | None
+) -> Weather:
+    """Run all of `places` to their end, with at most so many kills.
+
+    Raises:
+        RuntimeError: when one ends by itself as it should not.
+    """
+    done = Weather()
+    running: dict[Place, tuple[int, float, bool]] = {}  # process, when it is to be killed, whether the disk was full
+
+    def start(place: Place) -> None:
         # Mostly soon, or few kills would do: what is done stays done, so late ones come too.
-        code = ended(pid, rng.uniform(0.0, longest * rng.random()) if killed < kills else PATIENCE)
-        if code is not None:
-            if code:
-                raise RuntimeError(f"exit code {code}; see {place.folder}/log.txt")
-            return killed, altered
-        kill(pid)
-        killed += 1
-        if damage and rng.random() < 0.3:
-            altered += alter(place.home, rng) is not None
+        life = rng.uniform(0.0, longest * rng.random()) if done.killed < kills else PATIENCE
+        running[place] = (place.run(), time.monotonic() + life, disk is not None and disk.full)
+
+    for place in places:
+        start(place)
+    while running:
+        time.sleep(POLL_SECONDS)
+        if disk:
+            disk.turn()
+        for place, (pid, until, had_full_disk) in list(running.items()):
+            had_full_disk |= disk is not None and disk.full
+            running[place] = (pid, until, had_full_disk)
+            code = exit_code(pid)
+            if code == 0:
+                del running[place]
+            elif code is not None:
+                if not had_full_disk:  # which is a reason to end; the same command goes on
+                    raise RuntimeError(f"exit code {code}; see {place.log}")
+                start(place)
+            elif time.monotonic() > until:
+                kill(pid)
+                if done.killed >= kills:
+                    raise RuntimeError(f"not done after {PATIENCE:.0f} s; see {place.log}")
+                done.killed += 1
+                if damage and rng.random() < 0.3:
+                    done.altered += alter(place.home, rng) is not None
+                start(place)
+    return done
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--kills", type=int, default=200, help="in all (default 200)")
     made.add_argument("--kills-a-study", type=int, default=40, help="after which it may finish (default 40)")
     made.add_argument("--seed", type=int, default=0, help="of the times and bytes")
-    made.add_argument("--damage", action="store_true", help="alter bytes of the cache too")
-    options = made.parse_args(arguments)
+    kinds = made.add_mutually_exclusive_group()
+    kinds.add_argument("--damage", action="store_true", help="alter bytes of the cache too")
+    kinds.add_argument("--together", action="store_true", help="two runs share one cache")
+    kinds.add_argument("--full", action="store_true", help="the disk is full for a while, again and again")
+    return made
+
+
+def study(options: argparse.Namespace, number: int, kills: int, rng: random.Random) -> tuple[int, bool]:
+    """One study, undisturbed and not; prints how it came out.
+
+    Returns:
+        How many kills there were, and whether it came out the same.
+
+    Raises:
+        RuntimeError: when a run ends by itself as it should not.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="storm-"))
+    rough = folder / "rough"
+    names = [rough / "first", rough / "second"] if options.together else [rough / "first"]
+    calm, *places = (Place(each, each.parent / "home", number) for each in (folder / "calm" / "run", *names))
+    rough.mkdir()
+    disk = Disk(rough, rng) if options.full else None
+    if disk:
+        disk.mount()
+    for place in (calm, *places):
+        place.folder.mkdir(parents=True)
+        (place.folder / "grid.gin").write_text(GRID)
+    began = time.monotonic()
+    storm([calm], 0.0, 0, rng, damage=False, disk=None)
+    undisturbed = time.monotonic() - began
+    done = storm(places, undisturbed, kills, rng, damage=options.damage, disk=disk)
+    wanted, wrong = content(calm), set()
+    for place in places:
+        found = content(place)
+        wrong |= {name for name in {*wanted, *found} if wanted.get(name) != found.get(name)}
+    told = [f"{done.killed} kills"]
+    told += [f"{done.altered} bytes altered"] if options.damage else []
+    told += [f"the disk full {disk.times} times"] if disk else []
+    outcome = f"differs in {', '.join(sorted(wrong))} (see {folder})" if wrong else "the same"
+    print(f"study {number}: {undisturbed:.0f} s undisturbed; {', '.join(told)}: {outcome}", flush=True)
+    if not wrong:
+        if disk:
+            disk.unmount()
+        shutil.rmtree(folder)
+    return done.killed, not wrong
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
     rng = random.Random(options.seed)
-    total = study = different = 0
+    total = number = different = 0
     began = time.monotonic()
     while total < options.kills:
-        folder = Path(tempfile.mkdtemp(prefix="storm-"))
-        calm, rough = (Place(folder / name, study) for name in ("calm", "rough"))
-        for place in (calm, rough):
-            place.folder.mkdir()
-        started = time.monotonic()
-        if (code := ended(calm.run(), PATIENCE)) != 0:
-            print(f"the undisturbed run ended with {code}; see {calm.folder}/log.txt")
-            return 1
-        undisturbed = time.monotonic() - started
-        kills = min(options.kills_a_study, options.kills - total)
         try:
-            killed, altered = weather(rough, undisturbed, kills, rng, options.damage)
+            killed, same = study(options, number, min(options.kills_a_study, options.kills - total), rng)
+        except subprocess.CalledProcessError as error:
+            print(f"no small disk can be made here: {error.stderr.decode().strip()}; root may, on Linux")
+            return 2
         except RuntimeError as error:
-            print(f"study {study}: {error}")
+            print(f"study {number}: {error}")
             return 1
-        wanted, found = content(calm), content(rough)
-        wrong = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
-        total, study, different = total + max(killed, 1), study + 1, different + bool(wrong)
-        print(
-            f"study {study}: {undisturbed:.0f} s undisturbed; {killed} kills, {altered} bytes altered: "
-            + (f"differs in {', '.join(wrong)} (see {folder})" if wrong else "the same"),
-            flush=True,
-        )
-        if not wrong:
-            shutil.rmtree(folder)
-    print(f"{total} kills in {study} studies, {time.monotonic() - began:.0f} s: {different} came out otherwise")
+        total, number, different = total + max(killed, 1), number + 1, different + (not same)
+    print(f"{total} kills in {number} studies, {time.monotonic() - began:.0f} s: {different} came out otherwise")
     return 1 if different else 0
 
 

@@ -115,12 +115,12 @@ def pretrained_asm(
         standardizer: of the store's observations, or None for raw ones.
         progress: told every `report_every` steps; never called when the cache has it.
         on_wait: called when another run is making the same one.
-        on_damage: told of a damaged ASM or checkpoint, in whose place pre-training begins anew; without it the error
-            is raised.
+        on_damage: told of a damaged ASM or checkpoint, in whose place pre-training begins anew, and of a checkpoint
+            that the disk does not take; without it the error is raised.
 
     Raises:
         ASMError: when the cached one is damaged, or the loss is no longer finite.
-        CheckpointError: when the checkpoint of an interrupted pre-training is damaged.
+        CheckpointError: when a checkpoint of the pre-training is damaged, or cannot be written.
     """
     identity = config.fingerprint(store.fingerprint, seed, standardized=standardizer is not None)
 
@@ -198,7 +198,7 @@ class _Pretrainer:
                 if progress is not None:
                     progress(self.step, values)
                 if now - saved > 60 * self.config.checkpoint_minutes:
-                    self._save()
+                    self._save(on_damage)
                     saved = time.monotonic()
         card = {
             "dataset_fingerprint": self.store.fingerprint,
@@ -221,19 +221,22 @@ class _Pretrainer:
         self.scheduler.step()
         return loss.detach(), accuracy
 
-    def _save(self) -> None:
-        checkpoint.save(
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "loader": self.loader.state_dict(),
-                "generator": self.generator.get_state(),
-                "torch_rng": torch.get_rng_state(),
-                "step": self.step,
-                "seconds": self.seconds,
-            },
-            self.path,
-        )
+    def _save(self, on_damage: OnDamage | None) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loader": self.loader.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        try:
+            checkpoint.save(state, self.path)
+        except CheckpointError as error:  # the next one may find room on the disk again
+            if on_damage is None:
+                raise
+            on_damage(f"{error}; pre-training goes on")
 
     def _load(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])

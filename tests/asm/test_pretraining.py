@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from spinrl.asm import ASMEncoder, ASMError, FrozenASM, Masking, Pretraining, asm_folder, pretrained_asm
+from spinrl.checkpoint import CheckpointError
 from spinrl.data import Episode, SourceRecord, Store, StoreWriter
 from spinrl.machine import ResolvedMachine
 from spinrl.specs import ActionSpec
@@ -105,6 +106,24 @@ def test_an_interrupted_pretraining_goes_on_exactly(store, monkeypatch, tmp_path
     resumed = pretrained_asm(config, store, seed=3, machine=MACHINE, progress=lambda step, _: steps.append(step))
     assert steps[0] in (7, 8) and steps[-1] == 12
     for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_done_without(store, monkeypatch, tmp_path):
+    config = attrs.evolve(CONFIG, checkpoint_minutes=1e-9)
+    whole = pretrained_asm(config, store, seed=4, machine=MACHINE)
+
+    def full(_state, path):
+        raise CheckpointError(f"{path} could not be written: No space left on device")
+
+    monkeypatch.setattr("spinrl.checkpoint.save", full)
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="No space left"):
+        pretrained_asm(config, store, seed=4, machine=MACHINE)
+    said = []
+    other = pretrained_asm(config, store, seed=4, machine=MACHINE, on_damage=said.append)
+    assert "No space left on device; pre-training goes on" in said[0]
+    for a, b in zip(whole.model.state_dict().values(), other.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 

@@ -248,7 +248,7 @@ def test_what_is_damaged_in_the_cache_is_named_and_made_anew(shared_cache, tmp_p
     assert after["return"].tolist() == before["return"].tolist()
     client = mlflow.MlflowClient()
     runs = client.search_runs([client.get_experiment_by_name("spin_humanoid-smoke").experiment_id])
-    assert any("it is made anew" in run.data.tags.get("damaged", "") for run in runs)
+    assert any("it is made anew" in run.data.tags.get("fault", "") for run in runs)
 
 
 def test_a_dry_run_prints_everything_and_trains_nothing(shared_cache, capsys):

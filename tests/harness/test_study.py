@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(shared_cache,
     output = " ".join(capsys.readouterr().out.split())
     assert "checkpoint.pt is damaged or not a checkpoint" in output and "goes on from gradient step" in output
     _, (run,) = runs_of("study")
-    assert "checkpoint.pt is damaged" in run.data.tags["damaged"]
+    assert "checkpoint.pt is damaged" in run.data.tags["fault"]
     assert command.main(arguments(*one, name="undisturbed")) == 0
     assert returns_of("study") == returns_of("undisturbed")
 
@@ -236,3 +236,24 @@ def test_what_changed_is_said(tracker):
     parent.finish("FINISHED")
     assert tracker.outbox.flush(10)
     assert study.changes_since(*given, "other", "A.c = 3\n") == []
+
+
+def test_checkpoints_that_the_disk_does_not_take_are_done_without(shared_cache, capsys, monkeypatch):
+    one = ("--set", "Experiment.policies=[@Factored()]")
+    save, calls = cell.checkpoint.save_latest, []
+
+    def full_for_a_while(state, path):
+        calls.append(path)
+        if len(calls) in (2, 3):
+            raise cell.CheckpointError(f"{path} could not be written: No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(cell.checkpoint, "save_latest", full_for_a_while)
+    assert command.main(arguments(*one)) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.count("No space left on device; training goes on") == 2
+    _, (run,) = runs_of("study")
+    assert "No space left" in run.data.tags["fault"] and run.info.status == "FINISHED"
+    monkeypatch.setattr(cell.checkpoint, "save_latest", save)
+    assert command.main(arguments(*one, name="undisturbed")) == 0
+    assert returns_of("study") == returns_of("undisturbed")

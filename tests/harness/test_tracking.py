@@ -1,7 +1,8 @@
+import errno
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -9,7 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from harness.connection import ask, default_uri, redacted
-from harness.journal import Operation, read_journal
+from harness.journal import Journal, Operation, read_journal
 from harness.mlflow_store import MlflowClient, MlflowStore
 from harness.records import CellKey, Evaluation, Reference, ReportMeta, read_csv, to_frame
 from harness.tracking import ParentRun, Tracker, TrackingError
@@ -140,6 +141,27 @@ def test_what_is_refused_is_kept_and_does_not_stop_the_rest(tracker: Tracker, di
     assert line is not None and line.startswith("1 tracking operations did not reach")
     _header, (operation,) = read_journal(tracker.outbox.journal.path)
     assert operation["op"] == "artifact" and "never-written.pt is gone" in operation["refused"]
+
+
+def test_the_end_waits_for_a_full_disk(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can neither be sent nor kept is lost when the process ends, so it does not end at once."""
+    write, tried = Journal.write, []
+
+    def full_for_a_while(journal: Journal, operations: Iterable[Operation]) -> None:
+        tried.append(journal)
+        if len(tried) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(journal, operations)
+
+    said: list[str] = []
+    monkeypatch.setattr(Journal, "write", full_for_a_while)
+    monkeypatch.setattr(tracker.outbox, "_warn", said.append)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    tracker.outbox.put({"op": "tags", "run": "never created", "tags": {"a": "1"}})
+    assert tracker.close() is not None
+    assert len(tried) == 3 and sum("neither sent nor kept" in line for line in said) == 1
+    _, kept = read_journal(tracker.outbox.journal.path)
+    assert [operation["run"] for operation in kept] == ["never created"]
 
 
 def test_every_operation_can_be_applied_twice(tracker: Tracker) -> None:
