@@ -81,11 +81,26 @@ class DatasetReady:
 
 
 @attrs.frozen
+class Metrics:
+    """Values by metric name at a step (of the policy, or of ASM pre-training)."""
+
+    step: int
+    values: dict[str, float]
+
+
+@attrs.frozen
 class ASMReady:
-    """The cell's frozen ASM, pre-trained now or found in the cache, and the seconds that it once took."""
+    """The cell's frozen ASM, pre-trained now or found in the cache.
+
+    Attributes:
+        fingerprint: of what it came from.
+        seconds: that its pre-training once took.
+        curve: of that pre-training.
+    """
 
     fingerprint: str
     seconds: float
+    curve: tuple[Metrics, ...] = ()
 
 
 @attrs.frozen
@@ -94,14 +109,6 @@ class FeaturesReady:
 
     seconds: float
     num_bytes: int
-
-
-@attrs.frozen
-class Metrics:
-    """Values by metric name at a step (of the policy, or of ASM pre-training)."""
-
-    step: int
-    values: dict[str, float]
 
 
 @attrs.frozen
@@ -223,7 +230,7 @@ def prepare_asm(
         on_wait=lambda path: report(Waiting(path)),
         on_damage=lambda message: report(Fault(message)),
     )
-    report(ASMReady(asm.fingerprint, asm.seconds))
+    report(ASMReady(asm.fingerprint, asm.seconds, tuple(Metrics(step, values) for step, values in asm.curve)))
     return asm
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ Operation = dict[str, Any]
 
 
 class Journal:
-    """One invocation's journal file; it exists only while something waits to be sent."""
+    """One invocation's journal file; it exists only while something waits to be sent, if only a file."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.path = path
@@ -32,6 +33,18 @@ class Journal:
         """Folder for files that were made only to be sent."""
         return self.path.with_suffix(".files")
 
+    def stage(self) -> Path:
+        """A new folder in it; from here on there is a journal, by which it is found should this process be killed.
+
+        Raises:
+            OSError: when the disk does not take it.
+        """
+        if not self.path.exists():
+            self._write([])
+        folder = self.staging / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
+
     def discard(self) -> None:
         """Remove the file, the staged files, and the folder they were in if nothing else is there."""
         self.path.unlink(missing_ok=True)
@@ -40,15 +53,12 @@ class Journal:
             self.path.parent.rmdir()
 
     def write(self, operations: Iterable[Operation]) -> None:
-        """Make the file hold exactly `operations`; without any, remove it. Never leaves it half-written."""
-        lines = [json.dumps(operation) for operation in operations]
-        if not lines:
+        """Make the file hold exactly `operations`; without any, nor staged files, remove it."""
+        operations = list(operations)
+        if operations or self.staging.exists():
+            self._write(operations)
+        else:
             self.path.unlink(missing_ok=True)
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".partial")
-        beside.write_text("\n".join([json.dumps(self._header), *lines]) + "\n")
-        os.replace(beside, self.path)
 
     def append(self, operation: Operation) -> None:
         """Add one operation at the end."""
@@ -57,6 +67,16 @@ class Journal:
             return
         with self.path.open("a") as file:
             file.write(json.dumps(operation) + "\n")
+
+    def _write(self, operations: Iterable[Operation]) -> None:
+        """All of it, never half."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".partial")
+        try:
+            beside.write_text("\n".join(json.dumps(line) for line in (self._header, *operations)) + "\n")
+            os.replace(beside, self.path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], list[Operation]]:

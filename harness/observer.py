@@ -116,7 +116,9 @@ class RunObserver(Observer):
                 run.tags({"dataset_fingerprint": event.fingerprint})
                 log_dataset(run, event, cell)
                 self._draw_dataset(event, cell)
-            case ASMReady(fingerprint, seconds):
+            case ASMReady(fingerprint, seconds, curve):
+                for each in curve:  # what was logged while it was made is not logged again
+                    run.metrics(each.values, each.step)
                 run.tags({"asm_fingerprint": fingerprint})
                 run.metrics({"time/asm_seconds": seconds}, 0)
             case FeaturesReady(seconds, num_bytes):

@@ -7,17 +7,22 @@ a kill loses nothing, in a journal file; sending is tried again with growing pau
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from harness.journal import Journal, Operation
 
 MAX_METRICS = 1000  # of one operation, which MLflow takes in one call
-_DISK_PATIENCE = 600.0  # seconds for which the end of a run waits for a full disk
+_DISK_PATIENCE = 600.0  # seconds for which a full disk is waited for
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5  # attempts at one operation that fails while the store answers other questions
+
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -120,8 +125,8 @@ class Outbox:
             finally:  # a second Ctrl-C loses nothing either
                 self._closed = True
                 left_over = [*self.rejected, *self._queue]
-                if left_over:
-                    self._write(left_over)
+                if left_over:  # which nothing else holds
+                    self.patiently(lambda: self.journal.write(left_over), f"{len(left_over)} operations")
                 else:
                     self.journal.discard()
                 self._queue.clear()
@@ -129,20 +134,24 @@ class Outbox:
         self._thread.join(1.0)
         return len(left_over)
 
-    def _write(self, operations: list[Operation]) -> None:
-        """Into the journal, waiting for room on the disk if need be: nothing else holds them."""
+    def patiently(self, write: Callable[[], T], what: str) -> T:
+        """Do what writes `what` beside the journal; while the disk is full, wait for room, which somebody may make.
+
+        Raises:
+            OSError: when there was none for ten minutes, or for any other reason.
+        """
         until = time.monotonic() + _DISK_PATIENCE
         warned = False
         while True:
             try:
-                return self.journal.write(operations)
+                return write()
             except OSError as error:
-                if time.monotonic() > until:
+                if error.errno not in _FULL or time.monotonic() > until:
                     raise
                 if not warned:
                     self._warn(
-                        f"{len(operations)} tracking operations are neither sent nor kept ({one_line(error)}); "
-                        f"waiting {_DISK_PATIENCE / 60:.0f} minutes for {self.journal.path.parent} to take them"
+                        f"{self.journal.path.parent} takes no more ({error.strerror}), and {what} would be lost: "
+                        f"waiting {_DISK_PATIENCE / 60:.0f} minutes for room"
                     )
                     warned = True
                 time.sleep(1.0)
@@ -211,7 +220,9 @@ class Outbox:
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """An exception as one short line."""
+    """An exception as one short line, of what first went wrong where a database tells MLflow and MLflow tells us."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).strip().splitlines() or [""]
     text = f"{type(error).__name__}: {lines[0]}"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -117,13 +117,21 @@ class TrackedRun:
 
     def hand_over(self, path: Path, artifact_directory: str | None = None) -> None:
         """Log a file and take it: moved now, and deleted once it has been sent."""
-        self._put_staged(Path(shutil.move(path, self._staging() / path.name)), artifact_directory)
+
+        def move() -> Path:
+            return Path(shutil.move(path, self.outbox.journal.stage() / path.name))
+
+        self._put_staged(self.outbox.patiently(move, path.name), artifact_directory)
 
     def figure(self, artifact_stem: str, figure: Figure) -> None:
         """Log a matplotlib figure as ``<stem>.png`` and ``<stem>.svg``, drawn now, and close it."""
         stem = Path(artifact_stem)
         folder = None if stem.parent == Path() else str(stem.parent)
-        for path in save(figure, self._staging(), stem.name):
+
+        def draw() -> list[Path]:
+            return save(figure, self.outbox.journal.stage(), stem.name)
+
+        for path in self.outbox.patiently(draw, stem.name):
             self._put_staged(path, folder)
 
     def dataset(
@@ -168,12 +176,6 @@ class TrackedRun:
         if not self.finished:
             self.finished = True
             self._put("finish", status=status, end_time=_now())
-
-    def _staging(self) -> Path:
-        """A new folder for files that are deleted once they have been sent."""
-        folder = self.outbox.journal.staging / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        return folder
 
     def _put_staged(self, path: Path, artifact_directory: str | None) -> None:
         self._put("artifact", path=str(path.resolve()), artifact_directory=artifact_directory, staged=True)

@@ -18,6 +18,7 @@ out the same, 1 when one did not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -149,7 +150,7 @@ def content(place: Place) -> dict[str, Any]:
         store.verify()
         held[f"store {folder.name}"] = store.fingerprint
     held["left over"] = sorted(str(path.relative_to(place.home)) for path in (place.home / "cells").rglob("*.pt"))
-    held["unsent"] = sorted(path.name for path in place.folder.glob("spinrl-journal/*"))
+    held["unsent"] = sorted(path.name for path in place.folder.glob("spinrl-journal/*") if path.suffix != ".partial")
     return held
 
 
@@ -188,9 +189,9 @@ class Disk:
             ballast.unlink()
         else:
             self.times += 1
-            space = os.statvfs(self.folder)
-            with ballast.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, max(1, space.f_bavail * space.f_frsize))
+            with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(bytes(2**16)):
+                    pass
         self.full = not self.full
 
 

@@ -47,6 +47,11 @@ class FrozenASM:
     seconds: float
     card: dict[str, Any]
 
+    @property
+    def curve(self) -> list[tuple[int, dict[str, float]]]:
+        """Metrics of its pre-training by step; none of an untrained one, or one of an earlier version."""
+        return [(step, values) for step, values in self.card.get("curve", [])]
+
     @classmethod
     def of(cls, model: ASM, fingerprint: str, seconds: float, card: dict[str, Any]) -> FrozenASM:
         """Freeze a model."""

@@ -169,6 +169,7 @@ class _Pretrainer:
         self.generator = torch_generator(seed, "asm", "masks", device=machine.device)
         self.step = 0
         self.seconds = 0.0
+        self.curve: list[tuple[int, dict[str, float]]] = []  # what was reported, by step
 
     def run(self, progress: PretrainingProgress | None, on_damage: OnDamage | None = None) -> FrozenASM:
         """Pre-train to the end, from the checkpoint of an interrupted run if there is one."""
@@ -195,6 +196,7 @@ class _Pretrainer:
                     )
                 now = time.monotonic()
                 self.seconds, began = self.seconds + now - began, now
+                self.curve.append((self.step, values))
                 if progress is not None:
                     progress(self.step, values)
                 if now - saved > 60 * self.config.checkpoint_minutes:
@@ -205,7 +207,7 @@ class _Pretrainer:
             "pretraining": to_plain(self.config),
             "seed": self.seed,
             "steps": self.step,
-            "final": values,
+            "curve": self.curve,
             "machine": attrs.asdict(self.machine),
         }
         return FrozenASM.of(self.model, self.identity, self.seconds, card)
@@ -230,6 +232,7 @@ class _Pretrainer:
             "torch_rng": torch.get_rng_state(),
             "step": self.step,
             "seconds": self.seconds,
+            "curve": self.curve,
         }
         try:
             checkpoint.save(state, self.path)
@@ -244,7 +247,7 @@ class _Pretrainer:
         self.loader.load_state_dict(state["loader"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.curve = state["step"], state["seconds"], state.get("curve", [])
         self.scheduler.last_epoch = self.step
 
 

@@ -52,3 +52,8 @@ class DecoupledQNetwork(nn.Module):
         """(B, S) observations to (B, N, K) utilities."""
         normalized = ((observation - self.observation_mean) * self.observation_scale).clamp(-10.0, 10.0)
         return self.head(self.body(normalized)).unflatten(-1, self.shape)
+
+
+def joint_value(utilities: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """(B, N, K) utilities and (B, N) choices to the (B,) values of the joint actions."""
+    return utilities.gather(-1, action.unsqueeze(-1)).squeeze(-1).mean(-1)

@@ -19,10 +19,11 @@ import attrs
 import numpy as np
 import torch
 from attrs.validators import ge, gt, le, lt
+from torch import nn
 from torch.nn import functional
 
 from spinrl import checkpoint
-from spinrl.behaviors.network import DecoupledQNetwork
+from spinrl.behaviors.network import DecoupledQNetwork, joint_value
 from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay
 from spinrl.registry import Component, register
 from spinrl.seeding import child_seed, numpy_generator
@@ -77,6 +78,8 @@ class DecQN(BehaviorTraining):
         bins: choices per sub-action.
         seed: seed of initial weights, exploration and episodes.
         hidden: widths of the hidden layers.
+        critics: networks that learn side by side; the least of their values is the target (Fujimoto et al., ICML
+            2018), which keeps values from growing where many sub-actions are maximised over. The first one acts.
         learning_rate: Adam's.
         batch_size: transitions per update.
         gamma: discount per control step.
@@ -102,6 +105,7 @@ class DecQN(BehaviorTraining):
     bins: int = attrs.field(default=3, validator=[ge(2), le(100)])
     seed: int = 0
     hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple)
+    critics: int = attrs.field(default=1, validator=ge(1))
     learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
     batch_size: int = attrs.field(default=256, validator=ge(1))
     gamma: float = attrs.field(default=0.99, validator=[gt(0), lt(1)])
@@ -248,18 +252,31 @@ def _act(config: DecQN, folder: Path, actor: int, parent: int) -> None:
 
 
 class Learner:
-    """Network, target and optimiser, with the update of double decoupled Q-learning."""
+    """Networks, targets and optimiser, with the update of double decoupled Q-learning."""
 
     def __init__(self, config: DecQN) -> None:
         torch.manual_seed(child_seed(config.seed, "behavior", "weights"))
         self.config = config
-        self.network = config.network()
-        self.target = config.network()
-        self.target.load_state_dict(self.network.state_dict())
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)
+        self.networks = nn.ModuleList([config.network() for _ in range(config.critics)])
+        self.targets = nn.ModuleList([config.network() for _ in range(config.critics)])
+        self.targets.load_state_dict(self.networks.state_dict())
+        self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, fused=True)
         self.updates = 0
         self.seconds = 0.0
         self._loss = torch.compile(self.loss) if config.compile else self.loss
+
+    @property
+    def network(self) -> DecoupledQNetwork:
+        """The one that acts."""
+        network = self.networks[0]
+        assert isinstance(network, DecoupledQNetwork)
+        return network
+
+    def set_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Fix the input normalisation of all networks, from (S,) statistics of observations."""
+        for network in (*self.networks, *self.targets):
+            assert isinstance(network, DecoupledQNetwork)
+            network.set_normalizer(mean, std)
 
     def loss(
         self,
@@ -269,24 +286,26 @@ class Learner:
         discount: torch.Tensor,
         bootstrap: torch.Tensor,
     ) -> torch.Tensor:
-        """Huber loss of the joint action's value against the n-step double-Q target; shapes as `sample` gives."""
+        """Huber losses of the joint action's values against the n-step double-Q target; shapes as `sample` gives."""
         with torch.no_grad():
-            best = self.network(bootstrap).argmax(-1, keepdim=True)  # (B, N, 1): the online network chooses,
-            value = self.target(bootstrap).gather(-1, best).squeeze(-1).mean(-1)  # (B,) the target one judges
-            goal = reward + discount * value
-        chosen = self.network(observation).gather(-1, action.unsqueeze(-1)).squeeze(-1).mean(-1)  # (B,)
-        return functional.smooth_l1_loss(chosen, goal)
+            best = self.network(bootstrap).argmax(-1)  # (B, N): the online network chooses,
+            values = [joint_value(target(bootstrap), best) for target in self.targets]  # the target ones judge
+            goal = reward + discount * torch.stack(values).amin(0)  # (B,)
+        losses = [
+            functional.smooth_l1_loss(joint_value(network(observation), action), goal) for network in self.networks
+        ]
+        return torch.stack(losses).sum()
 
     def update(self, batch: tuple[np.ndarray, ...]) -> torch.Tensor:
         """One gradient step on a replay sample; gives the detached loss."""
         loss = self._loss(*(torch.from_numpy(part) for part in batch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_gradient_norm)
+        nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.max_gradient_norm)
         self.optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(
-                list(self.target.parameters()), list(self.network.parameters()), self.config.polyak_rate
+                list(self.targets.parameters()), list(self.networks.parameters()), self.config.polyak_rate
             )
         self.updates += 1
         return loss.detach()
@@ -294,16 +313,16 @@ class Learner:
     def state(self) -> dict[str, Any]:
         return {
             "config": json.dumps(attrs.asdict(self.config), sort_keys=True),
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
+            "networks": self.networks.state_dict(),
+            "targets": self.targets.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
             "seconds": self.seconds,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
+        self.networks.load_state_dict(state["networks"])
+        self.targets.load_state_dict(state["targets"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates, self.seconds = state["updates"], state["seconds"]
 
@@ -367,8 +386,7 @@ def _learn(
         time.sleep(min(report_every, 2.0))
     if learner.updates == 0:
         sample = torch.from_numpy(replay.sample(config.warmup_steps, rng)[0])
-        for network in (learner.network, learner.target):
-            network.set_normalizer(sample.mean(0), sample.std(0))
+        learner.set_normalizer(sample.mean(0), sample.std(0))
     mailbox.publish(learner.network)
     reported = saved = snapshot = time.monotonic()
     since = learner.updates

@@ -105,6 +105,9 @@ def test_an_interrupted_pretraining_goes_on_exactly(store, monkeypatch, tmp_path
     steps = []
     resumed = pretrained_asm(config, store, seed=3, machine=MACHINE, progress=lambda step, _: steps.append(step))
     assert steps[0] in (7, 8) and steps[-1] == 12
+    assert [step for step, _ in whole.curve] == list(range(1, 13)) and resumed.curve == whole.curve
+    found = pretrained_asm(config, store, seed=3, machine=MACHINE)  # in the cache
+    assert found.curve == whole.curve
     for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 

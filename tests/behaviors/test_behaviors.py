@@ -50,6 +50,16 @@ def test_updates_drive_the_value_to_the_target_of_double_q():
     np.testing.assert_allclose(chosen.squeeze().numpy(), 0.7, atol=0.1)
 
 
+def test_the_least_of_the_targets_judges():
+    learner = Learner(attrs.evolve(TINY, critics=2))
+    for target, value in zip(learner.targets, (3.0, 1.0), strict=True):
+        target.head.bias.data.fill_(value)
+    observation, action = torch.zeros(4, 9), torch.zeros(4, 2, dtype=torch.int64)
+    loss = learner.loss(observation, action, torch.full((4,), 0.5), torch.full((4,), 0.9), observation)
+    # Both networks start at 0, the target is 0.5 + 0.9 * 1, and Huber's loss of 1.4 is 1.4 - 0.5.
+    assert float(loss) == pytest.approx(2 * 0.9)
+
+
 def test_the_upright_bonus_grows_with_height_and_uprightness():
     shaping = Upright(weight=0.5, height_index=0, height=1.4, upright_index=1)
     assert shaping.bonus(np.array([1.4, 1.0])) == pytest.approx(0.5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.cell import DatasetReady
+from harness.cell import ASMReady, DatasetReady, Metrics
 from harness.experiment import Cell, Experiment
 from harness.observer import RunObserver
 from harness.paths import use_packaged_configs
@@ -70,3 +70,13 @@ def test_a_figure_that_fails_is_a_line_and_no_more(cells: list[Cell], tmp_path: 
     watching.event(cells[0], DatasetReady(tmp_path / "gone", "f", 1, 2, (3, 5)))
     assert "figure could not be drawn" in said.getvalue() and "gone" in said.getvalue().replace("\n", "")
     parent.figure.assert_not_called()
+
+
+def test_the_curve_of_an_asm_from_the_cache_is_logged_too(cells: list[Cell]) -> None:
+    parent = Mock()
+    watching = observer(parent, io.StringIO())
+    watching.cell_started(cells[0], Machine().resolve(), "here")
+    curve = tuple(Metrics(step, {"train/loss_asm": 1.0 / step}) for step in (20, 40))
+    watching.event(cells[0], ASMReady("f", 3.0, curve))
+    logged = [call.args for call in parent.start_cell.return_value.metrics.call_args_list]
+    assert logged[:2] == [({"train/loss_asm": 0.05}, 20), ({"train/loss_asm": 0.025}, 40)]

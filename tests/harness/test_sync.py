@@ -53,6 +53,13 @@ def test_what_was_kept_arrives_once(here, capsys):
     assert sync.main([]) == 0 and "nothing to send" in capsys.readouterr().out
 
 
+def test_files_that_a_killed_run_was_about_to_hand_over_are_tidied_away(here):
+    made = Journal(Path(FOLDER) / "1.jsonl", {"tracking_uri": here, "experiment": "e"})
+    (made.stage() / "figure.png").touch()
+    made.write([])  # as when the store is back, and all else has been sent
+    assert sync.main([]) == 0 and not Path(FOLDER).exists()
+
+
 def test_the_journal_of_a_run_at_work_is_left_to_it(here, capsys):
     process = {"host": socket.gethostname(), "pid": os.getpid(), "process_started": psutil.Process().create_time()}
     path = journal(here, **process)

@@ -159,7 +159,7 @@ def test_the_end_waits_for_a_full_disk(tracker: Tracker, monkeypatch: pytest.Mon
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     tracker.outbox.put({"op": "tags", "run": "never created", "tags": {"a": "1"}})
     assert tracker.close() is not None
-    assert len(tried) == 3 and sum("neither sent nor kept" in line for line in said) == 1
+    assert len(tried) == 3 and sum("would be lost" in line for line in said) == 1
     _, kept = read_journal(tracker.outbox.journal.path)
     assert [operation["run"] for operation in kept] == ["never created"]
 
