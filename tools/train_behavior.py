@@ -4,6 +4,7 @@ Examples:
   python -m tools.train_behavior --task cheetah-run --hours 1
   python -m tools.train_behavior --task humanoid-stand --hours 8 --set 'DecQN.num_actors=12'
   python -m tools.train_behavior --task dog-trot --bins 10 --folder /data/dog10
+  python -m tools.train_behavior --task dog-trot --bins 10 --start-from 3   # from the shipped expert of 3 bins
   python -m tools.train_behavior --task humanoid-stand --ship-only   # choose and ship from what is trained so far
 
 Training resumes from its folder after any interruption, kill -9 included. Shipped weights land in the package's
@@ -28,6 +29,7 @@ import torch
 
 from harness.paths import use_packaged_configs
 from harness.signals import both_signals_stop
+from spinrl.behaviors import Behavior, BehaviorError, load_behavior
 from spinrl.behaviors.shipping import choose, ship
 from spinrl.behaviors.training import DecQN, train
 from spinrl.config import ConfigError, load, to_plain
@@ -51,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
         "--gin", action="append", default=[], help="further gin files; gin/behaviors/TASK.gin comes first"
     )
     made.add_argument("--set", action="append", default=[], dest="bindings", help="a binding, e.g. 'DecQN.n_step=5'")
+    made.add_argument(
+        "--start-from",
+        type=int,
+        metavar="BINS",
+        help="begin with the shipped expert of the task with so many bins (the same number goes on improving it)",
+    )
     made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
     made.add_argument("--ship-only", action="store_true", help="train nothing; choose and ship from the folder")
     return made
@@ -79,10 +87,10 @@ def learning_curve(folder: Path) -> Path | None:
     return path
 
 
-def run_training(config: DecQN, folder: Path, hours: float, updates: int | None) -> None:
+def run_training(config: DecQN, folder: Path, hours: float, updates: int | None, start: Behavior | None) -> None:
     """Train until the hours or the updates are spent, printing a line of progress every ten seconds."""
     started = time.monotonic()
-    for progress in train(config, folder):
+    for progress in train(config, folder, start=start):
         left = hours * 3600 - (time.monotonic() - started)
         greedy = progress.get("greedy")
         print(
@@ -103,7 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         get_task(options.task).action_spec(options.bins)
         files = [f"gin/behaviors/{options.task}.gin", *options.gin]
         config = load(DecQN, files, [f"DecQN.bins={options.bins}", *options.bindings]).value
-    except (ConfigError, KeyError, ValueError) as error:
+        start = load_behavior(options.task, options.start_from, "expert") if options.start_from else None
+        if start is not None and config.hidden != (hidden := tuple(start.card["hidden"])):
+            raise ValueError(
+                f"the expert of {options.start_from} bins has hidden layers {hidden}: DecQN.hidden={hidden}"
+            )
+    except (BehaviorError, ConfigError, KeyError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 2
     folder = options.folder or home() / "behaviors" / f"{options.task}-{options.bins}bins"
@@ -113,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.ship_only:
         try:
             with both_signals_stop():
-                run_training(config, folder, options.hours, options.updates)
+                run_training(config, folder, options.hours, options.updates, start)
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here")
             return 130

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from spinrl.specs import ActionSpec
 
@@ -52,6 +53,27 @@ class DecoupledQNetwork(nn.Module):
         """(B, S) observations to (B, N, K) utilities."""
         normalized = ((observation - self.observation_mean) * self.observation_scale).clamp(-10.0, 10.0)
         return self.head(self.body(normalized)).unflatten(-1, self.shape)
+
+    def state_for(self, action_spec: ActionSpec) -> dict[str, torch.Tensor]:
+        """Its state for another number K' of choices: utilities between two choices are interpolated.
+
+        Choices are points spread evenly over the same range, so that the first and the last stay what they are.
+
+        Args:
+            action_spec: of as many sub-actions, all with K' choices.
+
+        Raises:
+            ValueError: when the number of sub-actions is another.
+        """
+        num_sub_actions, choices = self.shape
+        if action_spec.num_sub_actions != num_sub_actions:
+            raise ValueError(f"a network for {num_sub_actions} sub-actions cannot act on {action_spec.num_sub_actions}")
+        state = self.state_dict()
+        for key in ("head.weight", "head.bias"):
+            rows = state[key].reshape(num_sub_actions, choices, -1).transpose(1, 2)  # (N, W, K)
+            other = functional.interpolate(rows, size=action_spec.max_choices, mode="linear", align_corners=True)
+            state[key] = other.transpose(1, 2).reshape(-1, *state[key].shape[1:])
+        return state
 
 
 def joint_value(utilities: torch.Tensor, action: torch.Tensor) -> torch.Tensor:

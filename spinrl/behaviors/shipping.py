@@ -31,6 +31,7 @@ class Candidate:
     env_steps: int
     seconds: float
     returns: tuple[float, ...]
+    started_from: str | None = None
 
     @property
     def mean(self) -> float:
@@ -61,6 +62,7 @@ def _judge(config: DecQN, path: Path, episodes: int) -> Candidate:
         env_steps=state["env_steps"],
         seconds=state["seconds"],
         returns=tuple(greedy_returns(network, config.task, config.bins, episodes)),
+        started_from=state.get("started_from"),
     )
 
 
@@ -110,6 +112,7 @@ def ship(config: DecQN, candidate: Candidate, level: str, target: Path, *, plain
         "return_std": round(float(np.std(candidate.returns)), 2),
         "returns": [round(value, 2) for value in candidate.returns],
         "published_expert_return": task.expert_return(config.bins),
+        "started_from": candidate.started_from,
         "updates": candidate.updates,
         "env_steps": candidate.env_steps,
         "training_hours": round(candidate.seconds / 3600, 2),

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from spinrl import checkpoint
+from spinrl.behaviors.behavior import Behavior, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork, joint_value
 from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay
 from spinrl.registry import Component, register
@@ -263,6 +264,8 @@ class Learner:
         self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, fused=True)
         self.updates = 0
         self.seconds = 0.0
+        self.started_from: str | None = None  # name and fingerprint of a behaviour
+        self.can_act = False  # before that, actors act at random, which tells what is normal for an observation
         self._loss = torch.compile(self.loss) if config.compile else self.loss
 
     @property
@@ -277,6 +280,16 @@ class Learner:
         for network in (*self.networks, *self.targets):
             assert isinstance(network, DecoupledQNetwork)
             network.set_normalizer(mean, std)
+        self.can_act = True
+
+    def start_from(self, behavior: Behavior) -> None:
+        """Begin with the network of a behaviour of the same task, of whatever number of choices."""
+        assert behavior.network is not None
+        state = behavior.network.state_for(get_task(self.config.task).action_spec(self.config.bins))
+        for network in (*self.networks, *self.targets):
+            network.load_state_dict(state)
+        self.started_from = f"{weights_name(behavior.task, behavior.bins, behavior.level)} ({behavior.fingerprint})"
+        self.can_act = True
 
     def loss(
         self,
@@ -318,6 +331,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
             "seconds": self.seconds,
+            "started_from": self.started_from,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -325,12 +339,15 @@ class Learner:
         self.targets.load_state_dict(state["targets"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates, self.seconds = state["updates"], state["seconds"]
+        self.started_from = state.get("started_from")
+        self.can_act = True
 
 
 def train(
     config: DecQN,
     folder: Path,
     *,
+    start: Behavior | None = None,
     report_every: float = 10.0,
     save_every: float = 60.0,
     snapshot_every: float = 60.0,
@@ -340,6 +357,13 @@ def train(
     Every `save_every` seconds the learner is saved; every `snapshot_every` seconds a copy of the network is kept
     beside it, of which a behaviour of any level can be chosen later.
 
+    Args:
+        config: how.
+        folder: where training lives.
+        start: where a new training begins, of the same task and hidden layers; None for random weights. One that
+            resumes has begun already.
+        report_every, save_every, snapshot_every: in seconds.
+
     Yields:
         updates, env_steps, loss, greedy (mean return of the last ten greedy episodes), seconds, updates_per_second.
     """
@@ -347,8 +371,12 @@ def train(
     learner = Learner(config)
     if (folder / "learner.pt").exists():
         learner.load(checkpoint.load(folder / "learner.pt"))
+    elif start is not None:
+        learner.start_from(start)
     replay = SharedReplay(folder, config.layout())
     mailbox = _Mailbox(folder, learner.network)
+    if learner.can_act:
+        mailbox.publish(learner.network)
     context = multiprocessing.get_context("spawn")
     actors = [
         context.Process(target=_act, args=(config, folder, actor, os.getpid()), daemon=True)
@@ -384,7 +412,7 @@ def _learn(
     while (steps := int(replay.env_steps.sum())) < config.warmup_steps:
         yield {"updates": 0, "env_steps": steps, "seconds": learner.seconds}
         time.sleep(min(report_every, 2.0))
-    if learner.updates == 0:
+    if not learner.can_act:
         sample = torch.from_numpy(replay.sample(config.warmup_steps, rng)[0])
         learner.set_normalizer(sample.mean(0), sample.std(0))
     mailbox.publish(learner.network)
@@ -426,6 +454,7 @@ def _keep_snapshot(learner: Learner, replay: SharedReplay, folder: Path) -> None
         "env_steps": int(replay.env_steps.sum()),
         "seconds": learner.seconds,
         "greedy": greedy_return(folder),
+        "started_from": learner.started_from,
     }
     checkpoint.save(kept, folder / f"snapshot-{learner.updates:08d}.pt")
 

@@ -7,6 +7,8 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spinrl import checkpoint
 from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped
@@ -35,6 +37,33 @@ def test_a_fresh_network_values_everything_at_zero_whatever_the_scale():
 def test_mixed_cardinalities_are_refused():
     with pytest.raises(ValueError, match="equally many choices"):
         DecoupledQNetwork(4, ActionSpec((3, 2)), (8,))
+
+
+@given(st.integers(2, 6), st.integers(2, 40))
+def test_more_choices_are_interpolated_and_the_outermost_stay(before, after):
+    network = DecoupledQNetwork(4, ActionSpec((before, before)), (8,))
+    torch.nn.init.normal_(network.head.weight)
+    torch.nn.init.normal_(network.head.bias)
+    spec = ActionSpec((after, after))
+    other = DecoupledQNetwork(4, spec, (8,))
+    other.load_state_dict(network.state_for(spec))
+    observation = torch.randn(5, 4)
+    old, new = network(observation).detach().numpy(), other(observation).detach().numpy()
+    points = np.linspace(0, before - 1, after)
+    wanted = [[np.interp(points, np.arange(before), row) for row in rows] for rows in old]
+    np.testing.assert_allclose(new, wanted, atol=1e-5)
+
+
+def test_a_training_goes_on_from_a_behaviour_of_other_bins(tmp_path):
+    start = load_behavior("cheetah-run", 3, "expert")
+    config = attrs.evolve(TINY, task="cheetah-run", bins=5, hidden=tuple(start.card["hidden"]), critics=2)
+    learner = Learner(config)
+    learner.start_from(start)
+    observation = torch.randn(6, get_task("cheetah-run").observation_size)
+    assert torch.equal(learner.network(observation)[..., ::2], start.network(observation))
+    other = Learner(config)
+    other.load(learner.state())
+    assert other.can_act and other.started_from == f"cheetah-run-3bins-expert ({start.fingerprint})"
 
 
 def test_updates_drive_the_value_to_the_target_of_double_q():
