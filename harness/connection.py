@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import sqlite3
@@ -17,9 +16,6 @@ from filelock import FileLock
 
 from harness.mlflow_store import MlflowClient, MlflowException
 from harness.outbox import one_line
-
-# A database that is full or locked for a moment would fill the terminal with tracebacks; the outbox says it in a line.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 

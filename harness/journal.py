@@ -8,6 +8,7 @@ its tag in MLflow.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -60,13 +61,24 @@ class Journal:
         else:
             self.path.unlink(missing_ok=True)
 
-    def append(self, operation: Operation) -> None:
-        """Add one operation at the end."""
+    def append(self, operations: Iterable[Operation]) -> None:
+        """Add operations at the end.
+
+        Raises:
+            OSError: when the disk does not take them; none of them is added then.
+        """
         if not self.path.exists():
-            self.write([operation])
+            self.write(operations)
             return
-        with self.path.open("a") as file:
-            file.write(json.dumps(operation) + "\n")
+        with self.path.open("ab", buffering=0) as file:
+            before = file.tell()
+            content = "".join(json.dumps(operation) + "\n" for operation in operations).encode()
+            try:
+                if file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                file.truncate(before)
+                raise
 
     def _write(self, operations: Iterable[Operation]) -> None:
         """All of it, never half."""
@@ -80,12 +92,12 @@ class Journal:
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], list[Operation]]:
-    """The header and the operations of a journal, in order.
+    """The header and the operations of a journal, in order; without the last where a kill left half of it.
 
     Raises:
         ValueError: naming the file, when it is not a journal or of a newer version.
     """
-    lines = path.read_text().splitlines()
+    lines = path.read_text().split("\n")[:-1]  # what no newline ends was still being written
     try:
         header, *operations = [json.loads(line) for line in lines]
         version = header["version"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from harness.journal import Operation
 
 RUN_KEY_TAG = "spinrl.run_key"
+_ALIVE_TAG = "spinrl.last_asked"  # of the experiment
 _MAX_METRICS, _MAX_PARAMS, _MAX_TAGS = 1000, 100, 100  # of one log_batch
 _MAX_PARAM, _MAX_TAG = 6000, 5000  # characters
 _RETRY_STATUS = (408, 429)  # besides every 5xx
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # a fresh sqlite store is announced table by table
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the outbox says it once, not every attempt
+# The outbox says in a line, and once, what these say at every attempt, the first one with a traceback.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 class MlflowStore:
@@ -61,9 +64,9 @@ class MlflowStore:
         return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
     def is_alive(self) -> bool:
-        """Whether the store answers a trivial question."""
+        """Whether the store takes a trivial thing; one whose disk is full still answers questions."""
         try:
-            self.client.get_experiment(self.experiment_id)
+            self.client.set_experiment_tag(self.experiment_id, _ALIVE_TAG, time.time())
         except Exception:
             return False
         return True

@@ -6,12 +6,12 @@ a kill loses nothing, in a journal file; sending is tried again with growing pau
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from harness.journal import Journal, Operation
@@ -69,6 +69,7 @@ class Outbox:
         self._wake = threading.Event()
         self._idle = threading.Condition(self._lock)
         self._closing = False
+        self._journaled = False  # whether the journal holds all that is queued
         self._closed = False  # from here on the journal is final
         self._attempts = 0  # at the first operation of the queue, while the store was alive
         self._delay = 0.0  # of the back-off; 0 while the store answers
@@ -92,6 +93,15 @@ class Outbox:
         """Buffer metrics (name, value, milliseconds, step) of a run; they are sent together."""
         with self._lock:
             self._buffers.setdefault(run, []).extend(metrics)
+
+    def stage(self) -> Path:
+        """A new folder for files that are deleted once they have been sent.
+
+        Raises:
+            OSError: when the disk does not take it.
+        """
+        with self._lock:
+            return self.journal.stage()
 
     def flush(self, timeout: float) -> bool:
         """Send now; True when all was sent, False when the store is away or `timeout` seconds passed."""
@@ -163,8 +173,7 @@ class Outbox:
     def _enqueue(self, operation: Operation) -> None:
         self._queue.append(operation)
         if self.away:
-            with contextlib.suppress(OSError):  # a full disk must not stop the training; memory still has it
-                self.journal.append(operation)
+            self._journal([operation])
 
     def _seal(self, run: str) -> None:
         metrics = self._buffers.pop(run, [])
@@ -214,9 +223,24 @@ class Outbox:
             self._idle.notify_all()
 
     def _keep(self) -> None:
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock:
             if not self._closed:
+                self._journal()
+
+    def _journal(self, added: Sequence[Operation] = ()) -> None:
+        """Have the journal hold what memory holds, of which `added` came last; a full disk does not stop the training.
+
+        What comes after something that the journal could not take is not in it either: sent alone it would hide that
+        something is missing.
+        """
+        try:
+            if added and self._journaled:
+                self.journal.append(added)
+            else:
                 self.journal.write([*self.rejected, *self._queue])
+            self._journaled = True
+        except OSError:
+            self._journaled = False
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:

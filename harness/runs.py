@@ -119,7 +119,7 @@ class TrackedRun:
         """Log a file and take it: moved now, and deleted once it has been sent."""
 
         def move() -> Path:
-            return Path(shutil.move(path, self.outbox.journal.stage() / path.name))
+            return Path(shutil.move(path, self.outbox.stage() / path.name))
 
         self._put_staged(self.outbox.patiently(move, path.name), artifact_directory)
 
@@ -129,7 +129,7 @@ class TrackedRun:
         folder = None if stem.parent == Path() else str(stem.parent)
 
         def draw() -> list[Path]:
-            return save(figure, self.outbox.journal.stage(), stem.name)
+            return save(figure, self.outbox.stage(), stem.name)
 
         for path in self.outbox.patiently(draw, stem.name):
             self._put_staged(path, folder)

@@ -60,6 +60,7 @@ Machine.threads = 1
 ONCE_A_SESSION = ("time/total_seconds", "time/logging_seconds")
 PATIENCE = 600.0  # seconds for one invocation
 POLL_SECONDS = 0.02
+LIVES = 7.0  # mean number of times that a process is killed in the time that an undisturbed run takes
 DISK_BYTES = 256 * 2**20  # of the small disk
 FULL_SECONDS = (1.0, 8.0)  # for which it is full at a time
 FREE_SECONDS = (2.0, 20.0)  # and then has room
@@ -215,8 +216,8 @@ def storm(
     running: dict[Place, tuple[int, float, bool]] = {}  # process, when it is to be killed, whether the disk was full
 
     def start(place: Place) -> None:
-        # Mostly soon, or few kills would do: what is done stays done, so late ones come too.
-        life = rng.uniform(0.0, longest * rng.random()) if done.killed < kills else PATIENCE
+        # Any moment is as likely as any other; what is done stays done, so the last ones of a study come too.
+        life = rng.expovariate(LIVES / longest) if done.killed < kills else PATIENCE
         running[place] = (place.run(), time.monotonic() + life, disk is not None and disk.full)
 
     for place in places:
@@ -280,7 +281,7 @@ def study(options: argparse.Namespace, number: int, kills: int, rng: random.Rand
         place.folder.mkdir(parents=True)
         (place.folder / "grid.gin").write_text(GRID)
     began = time.monotonic()
-    storm([calm], 0.0, 0, rng, damage=False, disk=None)
+    storm([calm], 1.0, 0, rng, damage=False, disk=None)
     undisturbed = time.monotonic() - began
     done = storm(places, undisturbed, kills, rng, damage=options.damage, disk=disk)
     wanted, wrong = content(calm), set()

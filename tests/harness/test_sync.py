@@ -1,5 +1,6 @@
 """Journals of runs that are no more reach the store, once, and nothing is lost on the way."""
 
+import io
 import os
 import socket
 from pathlib import Path
@@ -58,6 +59,27 @@ def test_files_that_a_killed_run_was_about_to_hand_over_are_tidied_away(here):
     (made.stage() / "figure.png").touch()
     made.write([])  # as when the store is back, and all else has been sent
     assert sync.main([]) == 0 and not Path(FOLDER).exists()
+
+
+def test_a_journal_that_a_kill_or_a_full_disk_cut_off_is_read_up_to_there(here, monkeypatch):
+    path = journal(here)
+    made = Journal(path, {})
+    whole = path.read_bytes()
+    monkeypatch.setattr("harness.journal.os.strerror", lambda _number: "full")
+    with monkeypatch.context() as full:
+        full.setattr("pathlib.Path.open", lambda path, *_, **__: HalfTaken(path, "ab"))
+        with pytest.raises(OSError, match="full"):
+            made.append([{"op": "batch", "run": "k"}])
+    assert path.read_bytes() == whole
+    path.write_bytes(whole + b'{"op": "ba')
+    assert read_journal(path)[1] == RUN
+
+
+class HalfTaken(io.FileIO):
+    """A file on a disk that fills up."""
+
+    def write(self, content):
+        return super().write(content[: len(content) // 2])
 
 
 def test_the_journal_of_a_run_at_work_is_left_to_it(here, capsys):

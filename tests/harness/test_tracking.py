@@ -2,6 +2,7 @@ import errno
 import math
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from harness.connection import ask, default_uri, redacted
 from harness.journal import Journal, Operation, read_journal
 from harness.mlflow_store import MlflowClient, MlflowStore
+from harness.outbox import Outbox
 from harness.records import CellKey, Evaluation, Reference, ReportMeta, read_csv, to_frame
 from harness.tracking import ParentRun, Tracker, TrackingError
 
@@ -162,6 +164,44 @@ def test_the_end_waits_for_a_full_disk(tracker: Tracker, monkeypatch: pytest.Mon
     assert len(tried) == 3 and sum("would be lost" in line for line in said) == 1
     _, kept = read_journal(tracker.outbox.journal.path)
     assert [operation["run"] for operation in kept] == ["never created"]
+
+
+def test_what_the_journal_misses_is_not_hidden_by_what_comes_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store is away and the disk is full for a while: the journal is a beginning of the queue, or all."""
+
+    class Away:
+        def apply(self, operation: Operation) -> None:
+            raise ConnectionError("away")
+
+        def is_transient(self, error: Exception) -> bool:
+            return True
+
+        def is_alive(self) -> bool:
+            return False
+
+    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=0.01, max_delay=0.01, warn=lambda _: None)
+    outbox.put({"op": "tags", "run": "0"})
+    while not (outbox.away and outbox.journal.path.exists()):
+        time.sleep(0.01)
+
+    def kept() -> list[str]:
+        return [operation["run"] for operation in read_journal(outbox.journal.path)[1]]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    outbox.put({"op": "tags", "run": "1"})
+    with monkeypatch.context() as disk:
+        disk.setattr(Journal, "append", full)
+        disk.setattr(Journal, "write", full)
+        outbox.put({"op": "tags", "run": "2"})
+        outbox.put({"op": "tags", "run": "3"})
+        assert kept() == ["0", "1"]
+    outbox.put({"op": "tags", "run": "4"})
+    assert kept() == ["0", "1", "2", "3", "4"]
+    assert outbox.close(0.0) == 5
 
 
 def test_every_operation_can_be_applied_twice(tracker: Tracker) -> None:
