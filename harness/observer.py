@@ -86,6 +86,8 @@ class RunObserver(Observer):
         self._published = -PUBLISH_SECONDS
         self._open: dict[CellKey, _Open] = {}
         self._drawn: set[str] = set()  # fingerprints of datasets
+        for key, each in self.results:  # a kill may have come between what is logged to a cell and to its parent
+            parent.overview(key, each)
 
     def cell_started(self, cell: Cell, machine: ResolvedMachine, node: str) -> None:
         experiment = self._experiment

@@ -205,10 +205,7 @@ class CellRun(TrackedRun):
         if normalized_score is not None:
             values["eval/normalized_score"] = normalized_score
         self.metrics(values, evaluation.gradient_step)
-        # The UI folds children away and charts parents alone: without this its first page would compare nothing.
-        overview = self.parent.overview_name(self.cell, metric)
-        if overview is not None:
-            self.parent.metrics({overview: mean}, evaluation.gradient_step)
+        self.parent.overview(self.cell, evaluation)
 
     def results(self, table: pd.DataFrame) -> None:
         """Log the raw returns of this cell, which is finished."""
@@ -242,6 +239,15 @@ class ParentRun(TrackedRun):
             name for name in CELL_COLUMNS if name == "tier" or len({getattr(key, name) for key in self.planned}) > 1
         ]
         return f"{metric}/" + " ".join(str(getattr(cell, name)) for name in varying)
+
+    def overview(self, cell: CellKey, evaluation: Evaluation) -> None:
+        """Show an evaluation of a cell here too.
+
+        The UI folds children away and charts parents alone: without this its first page would compare nothing.
+        """
+        name = self.overview_name(cell, evaluation.metric)
+        if name is not None:
+            self.metrics({name: evaluation.mean}, evaluation.gradient_step)
 
     def start_cell(self, cell: CellKey, *, params: Mapping[str, Any], tags: Mapping[str, Any]) -> CellRun:
         """Start the child run of a cell; the cell's own fields become params and tags."""

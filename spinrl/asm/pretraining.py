@@ -113,7 +113,8 @@ def pretrained_asm(
         seed: of weights, batches, masks and dropout.
         machine: device and precision.
         standardizer: of the store's observations, or None for raw ones.
-        progress: told every `report_every` steps; never called when the cache has it.
+        progress: told every `report_every` steps, of an interrupted pre-training from its first step on; never called
+            when the cache has it.
         on_wait: called when another run is making the same one.
         on_damage: told of a damaged ASM or checkpoint, in whose place pre-training begins anew, and of a checkpoint
             that the disk does not take; without it the error is raised.
@@ -181,6 +182,9 @@ class _Pretrainer:
                 if on_damage is None:
                     raise
                 on_damage(f"{error}; pre-training begins anew")
+        if progress is not None:
+            for step, earlier in self.curve:  # a kill may have kept the latest of these from being logged
+                progress(step, earlier)
         self.model.train()
         began = saved = time.monotonic()
         values: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The figure of a dataset is logged once, and none is reason enough to end a run."""
+"""What an observer logs once, of what was made before too, and that a figure is no reason to end a run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from harness.cell import ASMReady, DatasetReady, Metrics
 from harness.experiment import Cell, Experiment
 from harness.observer import RunObserver
 from harness.paths import use_packaged_configs
+from harness.records import Evaluation
 from spinrl.config import load
 from spinrl.data import Episode, SourceRecord, Store, StoreWriter
 from spinrl.machine import Machine
@@ -80,3 +81,13 @@ def test_the_curve_of_an_asm_from_the_cache_is_logged_too(cells: list[Cell]) -> 
     watching.event(cells[0], ASMReady("f", 3.0, curve))
     logged = [call.args for call in parent.start_cell.return_value.metrics.call_args_list]
     assert logged[:2] == [({"train/loss_asm": 0.05}, 20), ({"train/loss_asm": 0.025}, 40)]
+
+
+def test_returns_of_finished_cells_are_on_the_parent_whatever_a_kill_kept_from_it(cells: list[Cell]) -> None:
+    experiment, parent = load(Experiment, ["gin/spin_humanoid.gin"]).value, Mock()
+    evaluation = Evaluation(
+        gradient_step=5, fraction=1.0, returns=(1.0,), asm_seconds=0, train_seconds=1, evaluation_seconds=1
+    )
+    finished = {cells[0].key: [evaluation]}
+    RunObserver(experiment, parent, Mock(), Console(file=io.StringIO()), Mock(), str, finished)
+    parent.overview.assert_called_once_with(cells[0].key, evaluation)
