@@ -7,6 +7,7 @@ import math
 import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -75,7 +76,9 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
         try:
             # Two processes that create a fresh sqlite store at once would break each other.
             with contextlib.nullcontext() if remote else FileLock(lock, timeout=60):
-                _check_sqlite(uri)
+                if local:
+                    _create_sqlite(local)
+                    _check_sqlite(local)
                 outcome.append(question(MlflowClient(uri)))
         except Exception as error:
             outcome.append(error)
@@ -111,12 +114,22 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _check_sqlite(uri: str) -> None:
+def _create_sqlite(path: Path) -> None:
+    """Have MLflow make its tables in a file beside, unless there is one: a kill on the way would leave a store that it
+    neither completes nor opens."""
+    if path.exists() and path.stat().st_size:
+        return
+    for left_over in path.parent.glob(f".{path.name}.*.new"):
+        left_over.unlink(missing_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")  # MLflow takes a name for the same store
+    MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)
+    os.replace(beside, path)
+
+
+def _check_sqlite(path: Path) -> None:
     """Open the file at once: MLflow would try for minutes to make sense of one that is no database."""
-    path = sqlite_path(uri)
-    if path is not None:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA schema_version")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def sqlite_path(uri: str) -> Path | None:

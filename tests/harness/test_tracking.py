@@ -236,6 +236,22 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def test_a_store_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+
+    def killed(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as kill:
+        kill.setattr("harness.connection.os.replace", killed)
+        with pytest.raises(TrackingError, match="killed"):
+            Tracker.open(uri, "e", directory=tmp_path)
+    assert not (tmp_path / "mlflow.db").exists()
+    (tmp_path / ".mlflow.db.0.new").write_bytes(b"half of a database")
+    Tracker.open(uri, "e", directory=tmp_path).close()
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:{port}", "sqlite:///a-file/mlflow.db", "./plain-folder"])
 def test_an_unusable_store_is_one_line(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

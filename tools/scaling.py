@@ -1,0 +1,162 @@
+"""How many cells an hour run here by cells at a time, beside what the machine itself gains from more processes.
+
+    python -m tools.scaling --jobs 1 2 1
+    python -m tools.scaling --jobs 1 8 --cells 16 --set 'Training.gradient_steps=20_000'
+    python -m tools.scaling --cells 1000 --smoke --jobs 2 --launcher ray
+
+The cells are one policy with as many seeds, on one dataset that is made (or found) before; they are logged to an MLflow
+store that is deleted afterwards. What a run does before and after its cells is not measured. With --smoke a cell does
+next to nothing, so that seconds a cell are what it costs to have one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import torch
+from rich.console import Console
+
+from harness.cell import prepare_dataset
+from harness.experiment import Cell, Experiment
+from harness.launchers import LaunchError
+from harness.observer import RunObserver
+from harness.paths import use_packaged_configs
+from harness.progress import Progress
+from harness.records import ReportMeta
+from harness.run import LAUNCHERS
+from harness.tracking import Tracker
+from spinrl.config import ConfigError, load
+from spinrl.data import home
+from spinrl.machine import ResolvedMachine
+from tools.benchmark import matmul_gflops
+
+
+@attrs.frozen
+class Measured:
+    """What running all cells took, and the CPU seconds of the process that observes them."""
+
+    jobs: int
+    seconds: float
+    observing: float
+    failed: int
+
+
+def measure(experiment: Experiment, jobs: int) -> Measured:
+    """Run every cell anew, `jobs` at a time."""
+    experiment = attrs.evolve(experiment, launcher=attrs.evolve(experiment.launcher, jobs=jobs))
+    cells = experiment.cells()
+    machine = experiment.machine.resolve()
+    machine = experiment.launcher.share(machine, experiment.launcher.slots(experiment, cells, machine))
+    console = Console(quiet=True)
+    with tempfile.TemporaryDirectory() as folder:
+        tracker = Tracker.open(f"sqlite:///{folder}/mlflow.db", "scaling", directory=Path(folder), warn=print)
+        keys = [cell.key for cell in cells]
+        parent = tracker.start_parent("scaling", params={}, tags={}, given_text="", resolved_text="", cells=keys)
+        with Progress(len(cells), console, parallel=max(jobs, 1)) as progress:
+            meta = ReportMeta(experiment="scaling")
+            observer = RunObserver(experiment, parent, progress, console, meta, " ".join)
+            spool = home() / "studies" / parent.key / "scaling"
+            began, busy = time.monotonic(), _cpu_seconds()
+            outcomes = experiment.launcher.run(experiment, cells, machine, observer, folder=spool, fresh=True)
+            seconds, observing = time.monotonic() - began, _cpu_seconds() - busy
+        parent.finish()
+        tracker.close()
+    return Measured(jobs, seconds, observing, sum(outcome.failure is not None for outcome in outcomes))
+
+
+def side_by_side(processes: int) -> float:
+    """GFLOP/s of so many processes together, each with a matrix product of its own on one thread."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes) as pool:
+        pool.map(_product, range(processes))  # imports are over when all have answered
+        return sum(pool.map(_product, range(processes), chunksize=1))
+
+
+def _product(_number: int) -> float:
+    torch.set_num_threads(1)
+    return matmul_gflops(torch.float32, ResolvedMachine(threads=1))
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m tools.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="cells at a time, one after another")
+    made.add_argument("--cells", type=int, default=4, help="how many (default 4)")
+    made.add_argument("--gin", action="append", default=[], help="further gin files; gin/spin_humanoid.gin comes first")
+    made.add_argument("--set", dest="bindings", action="append", default=[], help="a binding, as for harness.run")
+    made.add_argument("--smoke", action="store_true", help="cells that do next to nothing")
+    made.add_argument("--launcher", choices=LAUNCHERS, default="local", help="where cells run")
+    return made
+
+
+def configuration(options: argparse.Namespace) -> Experiment:
+    """The grid that the options ask for.
+
+    Raises:
+        ConfigError: when something of it is wrong.
+    """
+    bindings = [
+        "Experiment.tiers = ['medium']",
+        "Experiment.policies = [@Factored()]",
+        f"Experiment.seeds = {list(range(options.cells))}",
+        f"Experiment.launcher = @{LAUNCHERS[options.launcher]}()",
+        "Machine.threads = 1",
+        *options.bindings,
+    ]
+    experiment = load(Experiment, ["gin/spin_humanoid.gin", *options.gin], bindings).value
+    return experiment.smoke() if options.smoke else experiment
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    use_packaged_configs()
+    try:
+        experiment = configuration(options)
+        machine = experiment.machine.resolve()
+        for cell in one_of_each_dataset(experiment.cells()):
+            prepare_dataset(experiment, cell, machine, lambda _event: None)
+        rows = []
+        print(f"{'jobs':>4} {'seconds':>8} {'a cell':>8} {'observer':>9} {'failed':>6}")
+        for jobs in options.jobs:
+            rows.append(measure(experiment, jobs))
+            row = rows[-1]
+            each = f"{row.seconds / options.cells:8.2f} {1000 * row.observing / options.cells:6.0f} ms"
+            print(f"{row.jobs:4} {row.seconds:8.1f} {each} {row.failed:6}", flush=True)
+    except (ConfigError, LaunchError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    alone = [row.seconds for row in rows if row.jobs == 1]
+    if alone and len(rows) > len(alone):
+        base = sum(alone) / len(alone)
+        own = side_by_side(1)
+        print(f"\n{'jobs':>4} {'times as many cells':>20} {'of the ideal':>13} {'matrix products':>16}")
+        for row in rows:
+            if row.jobs > 1:
+                gain = base / row.seconds
+                print(f"{row.jobs:4} {gain:20.2f} {gain / row.jobs:13.0%} {side_by_side(row.jobs) / own:16.2f}")
+    return int(any(row.failed for row in rows))
+
+
+def one_of_each_dataset(cells: Sequence[Cell]) -> list[Cell]:
+    """The first cell of every tier."""
+    return list({(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in reversed(cells)}.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
