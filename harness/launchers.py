@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 import torch
-from attrs.validators import ge, gt
+from attrs.validators import ge
 
 from spinrl.machine import ResolvedMachine
 from spinrl.registry import Component, register
@@ -243,14 +243,15 @@ class Slurm(RemoteLauncher):
         cpus: cores of a cell.
         gpus: of a cell, whole ones.
         memory_gb: of a cell; 0 for what this machine estimates.
-        minutes: of a job, at most; a cell that takes longer goes on in another.
+        minutes: of a job, at most; a cell that takes longer goes on in another. At least 5, since Slurm tells a job of
+            its end up to two and a half minutes before.
         partition: of the cluster; empty for its default.
         account: that is charged; empty for the user's default.
         cluster: slurm; or local, for jobs as plain processes of this machine.
         parameters: further ones of sbatch, by name.
     """
 
-    minutes: int = attrs.field(default=24 * 60, validator=gt(0))
+    minutes: int = attrs.field(default=24 * 60, validator=ge(5))
     partition: str = ""
     account: str = ""
     cluster: str = attrs.field(default="slurm", validator=attrs.validators.in_(("slurm", "local")))

@@ -1,6 +1,8 @@
 """What every test gets: one thread, a cache of its own, and no tracking server from the environment."""
 
 import os
+import shutil
+import sys
 
 os.environ.setdefault("MUJOCO_GL", "disable")
 
@@ -33,6 +35,25 @@ def shared_cache(_smoke_home, monkeypatch):
     """A cache that the smoke runs share, so that each dataset is collected once."""
     monkeypatch.setenv("SPINRL_HOME", str(_smoke_home))
     return _smoke_home
+
+
+@pytest.fixture(scope="session")
+def _fresh_store(tmp_path_factory):
+    """Makes an MLflow store by copying one, as long as the first has been made: its tables take more than a second."""
+    create, template = sys.modules["harness.connection"]._create_sqlite, tmp_path_factory.mktemp("mlflow") / "fresh.db"
+
+    def copy(path):
+        create(template)
+        if not path.exists():
+            shutil.copy(template, path)
+
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def _stores_are_copies(request, monkeypatch):
+    if "harness.connection" in sys.modules and not request.node.get_closest_marker("real_store"):
+        monkeypatch.setattr("harness.connection._create_sqlite", request.getfixturevalue("_fresh_store"))
 
 
 def pytest_collection_modifyitems(items):

@@ -236,6 +236,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.real_store
 def test_a_store_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
 
