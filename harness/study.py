@@ -32,6 +32,7 @@ SESSION_TAG = "spinrl.session"
 RESOLVED_FILE = "config/resolved.gin"
 _PARENT_TAG = "mlflow.parentRunId"
 _CHANGES = 20  # lines shown of what differs
+_PLACES = ("Machine.", "Local.", "Ray.", "Slurm.", "Experiment.machine", "Experiment.launcher")  # no study differs by
 
 
 @attrs.frozen(kw_only=True)
@@ -119,6 +120,7 @@ def changes_since(client: MlflowClient, experiment_id: str, study: str, resolved
         return []
     lines = difflib.unified_diff(before.splitlines(), resolved_text.splitlines(), lineterm="", n=0)
     changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
+    changed = [line for line in changed if not line[1:].startswith(_PLACES)]
     return changed[:_CHANGES] + (["…"] if len(changed) > _CHANGES else [])
 
 

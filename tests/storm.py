@@ -203,6 +203,16 @@ class Disk:
 
 
 @attrs.define
+class _Run:
+    """One process of a place: when it began, after how many seconds it is to be killed, what it met."""
+
+    pid: int
+    started: float
+    life: float
+    had_full_disk: bool = False
+
+
+@attrs.define
 class Weather:
     """How often what was done to the runs of a study."""
 
@@ -219,12 +229,11 @@ def storm(
         RuntimeError: when one ends by itself as it should not.
     """
     done = Weather()
-    running: dict[Place, tuple[int, float, bool]] = {}  # process, when it is to be killed, whether the disk was full
+    running: dict[Place, _Run] = {}
 
     def start(place: Place) -> None:
         # Any moment is as likely as any other; what is done stays done, so the last ones of a study come too.
-        life = rng.expovariate(LIVES / longest) if done.killed < kills else PATIENCE
-        running[place] = (place.run(), time.monotonic() + life, disk is not None and disk.full)
+        running[place] = _Run(place.run(), time.monotonic(), rng.expovariate(LIVES / longest))
 
     for place in places:
         start(place)
@@ -232,24 +241,25 @@ def storm(
         time.sleep(POLL_SECONDS)
         if disk:
             disk.turn()
-        for place, (pid, until, had_full_disk) in list(running.items()):
-            had_full_disk |= disk is not None and disk.full
-            running[place] = (pid, until, had_full_disk)
-            code = exit_code(pid)
+        for place, run in list(running.items()):
+            run.had_full_disk |= disk is not None and disk.full
+            age = time.monotonic() - run.started
+            code = exit_code(run.pid)
             if code == 0:
                 del running[place]
             elif code is not None:
-                if not had_full_disk:  # which is a reason to end; the same command goes on
+                if not run.had_full_disk:  # which is a reason to end; the same command goes on
                     raise RuntimeError(f"exit code {code}; see {place.log}")
                 start(place)
-            elif time.monotonic() > until:
-                kill(pid)
-                if done.killed >= kills:
-                    raise RuntimeError(f"not done after {PATIENCE:.0f} s; see {place.log}")
+            elif age > run.life and done.killed < kills:
+                kill(run.pid)
                 done.killed += 1
                 if damage and rng.random() < 0.3:
                     done.altered += alter(place.home, rng) is not None
                 start(place)
+            elif age > PATIENCE:
+                kill(run.pid)
+                raise RuntimeError(f"not done after {PATIENCE:.0f} s; see {place.log}")
     return done
 
 

@@ -1,4 +1,4 @@
-"""Steps per second of training, acting and evaluation on this machine, beside its matrix products and the public code.
+"""Steps per second of training, acting, saving and evaluation here, beside matrix products and the public code.
 
     python -m tools.benchmark --task humanoid-stand dog-trot --preset paper
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,6 +24,8 @@ import torch
 from harness.experiment import Experiment
 from harness.paths import config_root
 from harness.steps import finish, pretraining_step, random_batch, untrained_policy
+from spinrl import checkpoint
+from spinrl.algorithms import Algorithm
 from spinrl.config import load
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import Machine, ResolvedMachine
@@ -135,11 +138,15 @@ class Benchmark:
         encoder, size = self.experiment.pretraining.encoder, self.task.observation_size
         return untrained_policy(config, encoder, size, self.spec).to(self.machine.device)
 
-    def update(self, config: PolicyConfig) -> Callable[[], object]:
-        """One gradient step of the first algorithm."""
+    def trainer(self, config: PolicyConfig) -> Algorithm:
+        """The first algorithm with the policy."""
         size = self.task.observation_size
-        algorithm = self.algorithm.build(self.policy(config), size, self.spec, seed=0, machine=self.machine)
-        algorithm.train()
+        return self.algorithm.build(self.policy(config), size, self.spec, seed=0, machine=self.machine).train()
+
+    def update(self, config: PolicyConfig) -> Callable[[], object]:
+        """One gradient step."""
+        size = self.task.observation_size
+        algorithm = self.trainer(config)
         batch = random_batch(self.experiment.training.batch_size, size, self.spec).to(self.machine.device)
         if frozen := algorithm.policy.frozen_input():
             batch[POLICY_INPUT] = frozen.encode(batch[OBSERVATION]).detach().bfloat16()
@@ -149,6 +156,16 @@ class Benchmark:
             finish(self.machine)
 
         return step
+
+    def saving(self, config: PolicyConfig, folder: Path) -> Callable[[], object]:
+        """A checkpoint of a training under way, on disk when it returns."""
+        algorithm = self.trainer(config)
+        algorithm.update(random_batch(2, self.task.observation_size, self.spec).to(self.machine.device))
+
+        def save() -> None:  # the optimisers have their state by now, which is twice what they optimise
+            checkpoint.save_latest({"algorithm": algorithm.state_dict()}, folder / "checkpoint.pt")
+
+        return save
 
     def pretraining(self) -> Callable[[], object]:
         """One step of ASM pre-training."""
@@ -188,6 +205,7 @@ class Benchmark:
         for name, config in self.policies.items():
             if name == CACHED:
                 continue  # it acts as SPIN does
+            measures[f"save {name}"] = partial(self._saving_rate, config)
             measures[f"act {name}"] = partial(self._rate, self.act, config)
             if evaluation_steps:
                 measures[f"evaluate {name}"] = partial(self.evaluation, config, evaluation_steps)
@@ -200,6 +218,10 @@ class Benchmark:
             public = names.get(what.replace(CACHED, "SPIN"))
             yield Row(self.task.name, what, per_second, share, (before + after) / 2, public)
             before = after
+
+    def _saving_rate(self, config: PolicyConfig) -> tuple[float, float]:
+        with tempfile.TemporaryDirectory(dir=Path()) as folder:  # not in memory, as /tmp may be
+            return rate(self.saving(config, Path(folder)), self.seconds, self.machine.threads)
 
     def _rate(self, make: Callable[..., Callable[[], object]], *configs: PolicyConfig) -> tuple[float, float]:
         return rate(make(*configs), self.seconds, self.machine.threads)

@@ -124,10 +124,11 @@ def test_a_stopped_run_is_told_from_another_configuration(shared_cache, capsys, 
     monkeypatch.setattr(cell._Training, "_train_to", train_to)
     capsys.readouterr()
 
-    assert command.main(arguments(*one, "--set", "IQL.gamma=0.9")) == 0
+    assert command.main(arguments(*one, "--set", "IQL.gamma=0.9", "--set", "Local.jobs=1")) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "this one starts anew, since it is configured otherwise:" in output
     assert "-IQL.gamma = 0.99" in output and "+IQL.gamma = 0.9" in output
+    assert "Local.jobs" not in output  # where cells run makes no other study
 
     # The one that was stopped is still there to go on with, or to start over.
     assert command.main(arguments(*one, "--fresh")) == 0
