@@ -26,7 +26,7 @@ from rich.console import Console
 
 from harness.cell import prepare_dataset
 from harness.experiment import Cell, Experiment
-from harness.launchers import LaunchError
+from harness.launchers import LaunchError, Local
 from harness.observer import RunObserver
 from harness.paths import use_packaged_configs
 from harness.progress import Progress
@@ -41,11 +41,11 @@ from tools.benchmark import matmul_gflops
 
 @attrs.frozen
 class Measured:
-    """What running all cells took, and the CPU seconds of the process that observes them."""
+    """What running all cells took, and the CPU seconds of the process that observes them, unless it runs them too."""
 
     jobs: int
     seconds: float
-    observing: float
+    observing: float | None
     failed: int
 
 
@@ -69,7 +69,10 @@ def measure(experiment: Experiment, jobs: int) -> Measured:
             seconds, observing = time.monotonic() - began, _cpu_seconds() - busy
         parent.finish()
         tracker.close()
-    return Measured(jobs, seconds, observing, sum(outcome.failure is not None for outcome in outcomes))
+    here = isinstance(experiment.launcher, Local) and jobs == 1
+    return Measured(
+        jobs, seconds, None if here else observing, sum(outcome.failure is not None for outcome in outcomes)
+    )
 
 
 def side_by_side(processes: int) -> float:
@@ -136,8 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for jobs in options.jobs:
             rows.append(measure(experiment, jobs))
             row = rows[-1]
-            each = f"{row.seconds / options.cells:8.2f} {1000 * row.observing / options.cells:6.0f} ms"
-            print(f"{row.jobs:4} {row.seconds:8.1f} {each} {row.failed:6}", flush=True)
+            observing = "-" if row.observing is None else f"{1000 * row.observing / options.cells:.0f} ms"
+            each = row.seconds / options.cells
+            print(f"{row.jobs:4} {row.seconds:8.1f} {each:8.2f} {observing:>9} {row.failed:6}", flush=True)
     except (ConfigError, LaunchError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
