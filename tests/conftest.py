@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "disable")
 
@@ -54,6 +55,12 @@ def _fresh_store(tmp_path_factory):
 def _stores_are_copies(request, monkeypatch):
     if "harness.connection" in sys.modules and not request.node.get_closest_marker("real_store"):
         monkeypatch.setattr("harness.connection._create_sqlite", request.getfixturevalue("_fresh_store"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are files without content, for tests of runs whose figures take longer than their training."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _figure, path, **_: Path(path).touch())
 
 
 def pytest_collection_modifyitems(items):

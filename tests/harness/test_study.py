@@ -22,7 +22,7 @@ Experiment.tiers = ['expert']
 Experiment.policies = [@Factored(), @Autoregressive()]
 expert/Tier.transitions = 400
 Autoregressive.lstm_width = 16
-Training.gradient_steps = 400
+Training.gradient_steps = 200
 Training.batch_size = 16
 Training.checkpoint_minutes = 0.002
 Evaluating.fractions = [0.01, 0.5, 1.0]
@@ -30,6 +30,7 @@ Evaluating.episodes = 1
 Evaluating.episode_steps = 5
 Machine.threads = 1
 """
+pytestmark = pytest.mark.usefixtures("undrawn")
 KEYS = [CellKey(task="t", bins=3, tier="expert", policy=name, algorithm="iql", seed=0) for name in ("a", "b")]
 
 
