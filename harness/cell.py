@@ -20,7 +20,7 @@ from harness.experiment import Cell, Experiment
 from harness.records import RETURN, Evaluation
 from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
-from spinrl.asm import FrozenASM, pretrained_asm
+from spinrl.asm import Curve, FrozenASM, pretrained_asm
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Making, ReplayLoader, Standardizer, Store, home, locked, row_features
@@ -220,6 +220,10 @@ def prepare_asm(
         report(StageProgress(step))
         report(Metrics(step, values))
 
+    def resumed(curve: Curve) -> None:
+        for each in _metrics(curve):
+            report(each)
+
     asm = pretrained_asm(
         cell.pretraining,
         store,
@@ -227,11 +231,16 @@ def prepare_asm(
         machine=machine,
         standardizer=standardizer(experiment, store),
         progress=progress,
+        on_resume=resumed,
         on_wait=lambda path: report(Waiting(path)),
         on_damage=lambda message: report(Fault(message)),
     )
-    report(ASMReady(asm.fingerprint, asm.seconds, tuple(Metrics(step, values) for step, values in asm.curve)))
+    report(ASMReady(asm.fingerprint, asm.seconds, _metrics(asm.curve)))
     return asm
+
+
+def _metrics(curve: Curve) -> tuple[Metrics, ...]:
+    return tuple(Metrics(step, values) for step, values in curve)
 
 
 def standardizer(experiment: Experiment, store: Store) -> Standardizer | None:

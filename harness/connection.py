@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from filelock import FileLock
 
 from harness.mlflow_store import MlflowClient, MlflowException
-from harness.outbox import one_line
+from harness.outbox import one_line, root
 
 T = TypeVar("T")
 
@@ -103,15 +103,8 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
     if isinstance(answer, TrackingError):
         raise answer
     if isinstance(answer, Exception):
-        raise TrackingError(f"cannot use the MLflow store at {redacted(uri)}: {one_line(_root(answer))}") from answer
+        raise TrackingError(f"cannot use the MLflow store at {redacted(uri)}: {one_line(root(answer))}") from answer
     return answer
-
-
-def _root(error: BaseException) -> BaseException:
-    """What an exception goes back to: "connection refused" rather than what four layers above made of it."""
-    while (deeper := error.__cause__ or error.__context__) is not None:
-        error = deeper
-    return error
 
 
 def _create_sqlite(path: Path) -> None:

@@ -216,7 +216,7 @@ class Outbox:
 
     def _back_off(self, error: Exception) -> None:
         if not self.away:
-            self._warn(f"tracking is away, training goes on ({one_line(error)})")
+            self._warn(f"tracking is away, training goes on ({one_line(root(error))})")
             self._keep()
         with self._idle:
             self._delay = min(max(2 * self._delay, 1.0), self._max_delay)
@@ -243,10 +243,15 @@ class Outbox:
             self._journaled = False
 
 
+def root(error: BaseException) -> BaseException:
+    """What an exception goes back to: "connection refused" rather than what four layers above made of it."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """An exception as one short line, of what first went wrong where a database tells MLflow and MLflow tells us."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    """An exception as one short line."""
     lines = str(error).strip().splitlines() or [""]
     text = f"{type(error).__name__}: {lines[0]}"
     return text if len(text) <= limit else text[: limit - 1] + "…"

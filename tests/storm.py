@@ -172,7 +172,7 @@ class Disk:
     until: float = 0.0
 
     def mount(self) -> None:
-        """Raises OSError where this may not be done."""
+        """Raises CalledProcessError where this may not be done."""
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "storm", str(self.folder)],
             check=True,

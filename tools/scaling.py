@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -64,9 +63,9 @@ def measure(experiment: Experiment, jobs: int) -> Measured:
             meta = ReportMeta(experiment="scaling")
             observer = RunObserver(experiment, parent, progress, console, meta, " ".join)
             spool = home() / "studies" / parent.key / "scaling"
-            began, busy = time.monotonic(), _cpu_seconds()
+            began, busy = time.monotonic(), time.process_time()
             outcomes = experiment.launcher.run(experiment, cells, machine, observer, folder=spool, fresh=True)
-            seconds, observing = time.monotonic() - began, _cpu_seconds() - busy
+            seconds, observing = time.monotonic() - began, time.process_time() - busy
         parent.finish()
         tracker.close()
     here = isinstance(experiment.launcher, Local) and jobs == 1
@@ -86,11 +85,6 @@ def side_by_side(processes: int) -> float:
 def _product(_number: int) -> float:
     torch.set_num_threads(1)
     return matmul_gflops(torch.float32, ResolvedMachine(threads=1))
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 def parser() -> argparse.ArgumentParser:

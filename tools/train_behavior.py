@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start = load_behavior(options.task, options.start_from, "expert") if options.start_from else None
         if start is not None and config.hidden != (hidden := tuple(start.card["hidden"])):
             raise ValueError(
-                f"the expert of {options.start_from} bins has hidden layers {hidden}: DecQN.hidden={hidden}"
+                f"the expert of {options.start_from} bins has other hidden layers; add --set 'DecQN.hidden={hidden}'"
             )
     except (BehaviorError, ConfigError, KeyError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)

@@ -1,6 +1,6 @@
 """The action structure model: the network, its pre-training, frozen loading under a fingerprint, and a probe of it."""
 
-from spinrl.asm.frozen import ASMError, FrozenASM
+from spinrl.asm.frozen import ASMError, Curve, FrozenASM
 from spinrl.asm.masking import Masking, masked_cross_entropy, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.asm.pretraining import Pretraining, PretrainingProgress, asm_folder, pretrained_asm
@@ -11,6 +11,7 @@ __all__ = [
     "PROBE_INPUTS",
     "ASMEncoder",
     "ASMError",
+    "Curve",
     "FrozenASM",
     "LinearProbe",
     "Masking",

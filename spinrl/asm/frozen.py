@@ -21,6 +21,7 @@ from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1
 WEIGHTS, CARD = "asm.safetensors", "card.json"
+Curve = list[tuple[int, dict[str, float]]]  # what a pre-training reported, by step
 
 
 class ASMError(Exception):
@@ -48,7 +49,7 @@ class FrozenASM:
     card: dict[str, Any]
 
     @property
-    def curve(self) -> list[tuple[int, dict[str, float]]]:
+    def curve(self) -> Curve:
         """Metrics of its pre-training by step; none of an untrained one, or one of an earlier version."""
         return [(step, values) for step, values in self.card.get("curve", [])]
 

@@ -13,7 +13,7 @@ import torch
 from attrs.validators import ge, gt, in_, le, optional
 
 from spinrl import checkpoint
-from spinrl.asm.frozen import ASMError, FrozenASM
+from spinrl.asm.frozen import ASMError, Curve, FrozenASM
 from spinrl.asm.masking import Masking, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.checkpoint import CheckpointError
@@ -102,6 +102,7 @@ def pretrained_asm(
     machine: ResolvedMachine,
     standardizer: Standardizer | None = None,
     progress: PretrainingProgress | None = None,
+    on_resume: Callable[[Curve], None] | None = None,
     on_wait: OnWait | None = None,
     on_damage: OnDamage | None = None,
 ) -> FrozenASM:
@@ -113,8 +114,9 @@ def pretrained_asm(
         seed: of weights, batches, masks and dropout.
         machine: device and precision.
         standardizer: of the store's observations, or None for raw ones.
-        progress: told every `report_every` steps, of an interrupted pre-training from its first step on; never called
-            when the cache has it.
+        progress: told every `report_every` steps; never called when the cache has it.
+        on_resume: told what an interrupted pre-training reported, since a kill may have kept the latest of it from
+            being logged.
         on_wait: called when another run is making the same one.
         on_damage: told of a damaged ASM or checkpoint, in whose place pre-training begins anew, and of a checkpoint
             that the disk does not take; without it the error is raised.
@@ -127,7 +129,7 @@ def pretrained_asm(
 
     def build(folder: Path) -> None:
         pretrainer = _Pretrainer(config, store, seed, machine, folder, identity, standardizer)
-        pretrainer.run(progress, on_damage).save(folder)
+        pretrainer.run(progress, on_resume, on_damage).save(folder)
         _checkpoint_path(folder).unlink(missing_ok=True)
 
     def opened(folder: Path) -> FrozenASM:
@@ -170,9 +172,14 @@ class _Pretrainer:
         self.generator = torch_generator(seed, "asm", "masks", device=machine.device)
         self.step = 0
         self.seconds = 0.0
-        self.curve: list[tuple[int, dict[str, float]]] = []  # what was reported, by step
+        self.curve: Curve = []
 
-    def run(self, progress: PretrainingProgress | None, on_damage: OnDamage | None = None) -> FrozenASM:
+    def run(
+        self,
+        progress: PretrainingProgress | None,
+        on_resume: Callable[[Curve], None] | None,
+        on_damage: OnDamage | None,
+    ) -> FrozenASM:
         """Pre-train to the end, from the checkpoint of an interrupted run if there is one."""
         torch.manual_seed(child_seed(self.seed, "asm", "dropout"))
         if self.path.exists():
@@ -182,9 +189,8 @@ class _Pretrainer:
                 if on_damage is None:
                     raise
                 on_damage(f"{error}; pre-training begins anew")
-        if progress is not None:
-            for step, earlier in self.curve:  # a kill may have kept the latest of these from being logged
-                progress(step, earlier)
+        if on_resume is not None and self.curve:
+            on_resume(self.curve)
         self.model.train()
         began = saved = time.monotonic()
         values: dict[str, float] = {}
