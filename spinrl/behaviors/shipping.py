@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import hashlib
 import json
 import os
@@ -72,10 +74,11 @@ def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 4) -> dict[str, Candidate]:
-    """Expert and medium of a training folder, judged over `episodes` greedy episodes of a shortlist of snapshots.
+    """Expert and medium of a training folder, judged over `episodes` greedy episodes each.
 
-    The shortlist is drawn from the running greedy return that every snapshot carries: the highest ones for
-    expert, those nearest to a third of the expert's for medium.
+    Expert is the best of a shortlist of snapshots with the highest running greedy return, medium one of before it
+    that has about a third of its return. The running return lags behind where a task is learnt in minutes, so that
+    medium is looked for by bisection over what the snapshots really return.
 
     Raises:
         FileNotFoundError: when there is no snapshot to choose from.
@@ -87,12 +90,20 @@ def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 
             running[path] = greedy
     if not running:
         raise FileNotFoundError(f"{folder} holds no snapshot with a greedy return yet; let the training go on")
+    judge = functools.cache(functools.partial(_judge, config, episodes=episodes))
     best = sorted(running, key=lambda path: -running[path])[:shortlist]
-    expert = max((_judge(config, path, episodes) for path in best), key=lambda candidate: candidate.mean)
+    expert = max(map(judge, best), key=lambda candidate: candidate.mean)
     third = expert.mean / 3
-    near = sorted(running, key=lambda path: abs(running[path] - third))[:shortlist]
-    medium = min((_judge(config, path, episodes) for path in near), key=lambda each: abs(each.mean - third))
-    return {"expert": expert, "medium": medium}
+    before = [path for path in running if path <= expert.path]
+    judged = []
+
+    def reaches_third(path: Path) -> bool:
+        judged.append(judge(path))
+        return judged[-1].mean >= third
+
+    crossing = bisect.bisect_left(before, True, key=reaches_third)
+    judged += map(judge, before[max(crossing - 1, 0) : crossing + 1])  # on either side of where it is crossed
+    return {"expert": expert, "medium": min(judged, key=lambda each: abs(each.mean - third))}
 
 
 def ship(config: DecQN, candidate: Candidate, level: str, target: Path, *, plain_config: dict[str, Any]) -> Path:

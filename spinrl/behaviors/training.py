@@ -355,7 +355,8 @@ def train(
     """Train in `folder`, resuming what is there; yields progress about every `report_every` seconds.
 
     Every `save_every` seconds the learner is saved; every `snapshot_every` seconds a copy of the network is kept
-    beside it, of which a behaviour of any level can be chosen later.
+    beside it, of which a behaviour of any level can be chosen later. At first copies are kept up to twelve times as
+    often, since an easy task passes a medium level in a minute.
 
     Args:
         config: how.
@@ -441,7 +442,7 @@ def _learn(
         if now - saved >= save_every:
             checkpoint.save(learner.state(), folder / "learner.pt")
             saved = now
-        if now - snapshot >= snapshot_every:
+        if now - snapshot >= min(snapshot_every, max(snapshot_every / 12, (learner.seconds + now - reported) / 20)):
             _keep_snapshot(learner, replay, folder)
             snapshot = now
 

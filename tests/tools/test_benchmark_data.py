@@ -1,0 +1,50 @@
+"""What the command measures of datasets that it makes, on the real chain."""
+
+import json
+import time
+
+import pytest
+
+from tools.benchmark_data import PeakMemory, Row, main
+
+
+@pytest.mark.slow
+def test_every_tier_is_made_measured_and_deleted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "untouched"))
+    figures, folder = tmp_path / "figures.json", tmp_path / "caches"
+    folder.mkdir()
+    command = ["--task", "cheetah-run", "fish-swim", "--bins", "3", "7", "--tier", "medium", "medium-expert"]
+    sizes = ["--transitions", "2000", "--processes", "1", "--seconds", "0.1"]
+    assert main([*command, *sizes, "--folder", str(folder), "--json", str(figures)]) == 0
+    rows = [Row(**row) for row in json.loads(figures.read_text())]
+    cheetah = [row for row in rows if row.task == "cheetah-run"]
+    assert [row.tier for row in cheetah] == ["medium", "medium-expert"]
+    # The mixed tier is half medium, which was collected for the tier before it.
+    assert [row.collected for row in cheetah] == [2000, 1000]
+    for row in cheetah:
+        assert row.transitions == 2000 and 0.1 < row.megabytes < 1 and row.open_milliseconds < 1000
+        assert row.share == pytest.approx(row.collected / row.collect_seconds / row.bare_per_second)
+        assert row.seconds >= row.collect_seconds
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "left out: no medium behaviour is shipped for cheetah-run with 7 bins" in printed
+    assert list(folder.iterdir()) == [] and not (tmp_path / "untouched").exists()
+
+
+def test_what_was_put_together_from_episodes_has_no_speed():
+    sizes = dict(collect_seconds=0.0, bare_per_second=1.0, seconds=1.0, megabytes=1.0, open_milliseconds=1.0)
+    row = Row(task="t", bins=3, tier="expert", transitions=5, collected=0, peak_mebibytes=1.0, **sizes)
+    assert row.per_second is None and row.share is None
+
+
+def test_the_peak_is_of_what_was_held_inside_the_block():
+    with PeakMemory() as memory:
+        held = bytearray(b"x" * (64 << 20))
+        time.sleep(0.6)
+        del held
+    assert 50 < memory.mebibytes < 200
+
+
+def test_wrong_words_end_the_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--task", "cheetah-runn"])
+    assert "invalid choice: 'cheetah-runn'" in capsys.readouterr().err

@@ -1,0 +1,253 @@
+"""What making and opening datasets costs here: seconds, share of the simulator's bare speed, size and memory.
+
+Examples:
+  python -m tools.benchmark_data
+  python -m tools.benchmark_data --task humanoid-stand dog-trot --tier medium --transitions 1000000
+  python -m tools.benchmark_data --task dog-trot --bins 3 10 30 --json dog.json
+
+Every tier is made in an empty cache that is deleted afterwards, in the order given, so that a tier whose episodes were
+collected for one before it is put together from them, as in any run. The bare speed is that of as many processes as
+collect, stepping dm_control alone with actions drawn before, right before and after the collection. Tasks without a
+shipped behaviour are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.pool import Pool
+from pathlib import Path
+
+import attrs
+import numpy as np
+import psutil
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness.arguments import at_least_one
+from harness.paths import use_packaged_configs
+from harness.signals import both_signals_stop
+from spinrl.behaviors import BehaviorError
+from spinrl.config import ConfigError
+from spinrl.data import CollectionError, Making, Store, StoreError, collected, rollouts, tier_store
+from spinrl.tasks import TASKS, get_task
+from tools import collect_dataset
+
+TIERS = ("medium", "expert", "medium-expert", "random-medium-expert")
+
+
+@attrs.frozen
+class Row:
+    """One dataset.
+
+    Attributes:
+        task, bins, tier, transitions: which.
+        collected: transitions that the simulator had to make for it.
+        collect_seconds: that this took.
+        bare_per_second: control steps a second of the simulator alone, in as many processes.
+        seconds: from nothing to the finished store, collecting included.
+        megabytes: on disk.
+        open_milliseconds: to open it by its metadata, the median of five.
+        peak_mebibytes: memory of all processes, shared pages counted once, beyond what they had before.
+    """
+
+    task: str
+    bins: int
+    tier: str
+    transitions: int
+    collected: int
+    collect_seconds: float
+    bare_per_second: float
+    seconds: float
+    megabytes: float
+    open_milliseconds: float
+    peak_mebibytes: float
+
+    @property
+    def per_second(self) -> float | None:
+        """Transitions collected a second, policy included."""
+        return self.collected / self.collect_seconds if self.collected else None
+
+    @property
+    def share(self) -> float | None:
+        """Of the simulator's bare speed."""
+        return None if self.per_second is None else self.per_second / self.bare_per_second
+
+
+def bare_rate(task: str, pool: Pool, processes: int, seconds: float) -> float:
+    """Control steps a second of so many processes that step dm_control and do nothing else."""
+    return sum(pool.starmap(_bare_steps, [(task, seconds)] * processes, chunksize=1))
+
+
+def _bare_steps(task: str, seconds: float) -> float:
+    from dm_control import suite  # not before spinrl.tasks has said that nothing is drawn
+
+    spec = get_task(task)
+    environment = suite.load(spec.domain, spec.task)
+    limits = environment.action_spec()
+    controls = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=(1000, spec.num_sub_actions))
+    controls = np.clip(controls, limits.minimum, limits.maximum)
+    environment.reset()
+    steps, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        for control in controls[:20]:
+            environment.step(control)
+        controls = np.roll(controls, -20, axis=0)
+        steps += 20
+    return steps / passed
+
+
+class PeakMemory:
+    """Memory of this process and its children while the block runs, sampled four times a second."""
+
+    def __enter__(self) -> PeakMemory:
+        self._before = self.peak = _memory()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def mebibytes(self) -> float:
+        """The most that was in use beyond what was before."""
+        return (self.peak - self._before) / 2**20
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.25):
+            self.peak = max(self.peak, _memory())
+
+
+def _memory() -> int:
+    """Bytes of this process and all its children; PSS counts a page that several share once."""
+    total = 0
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:  # it has ended since
+            continue
+    return total
+
+
+def measure(options: argparse.Namespace, console: Console) -> Iterator[Row]:
+    """Make every dataset asked for, and give a row for each.
+
+    Raises:
+        CollectionError, StoreError: in one line each.
+    """
+    processes = options.processes or len(os.sched_getaffinity(0))
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for task in options.task:
+            for bins in options.bins:
+                try:
+                    yield from _measure_task(task, bins, options, processes, pool, console)
+                except BehaviorError as error:
+                    console.print(f"left out: {error}", style="yellow", markup=False)
+
+
+def _measure_task(
+    task: str, bins: int, options: argparse.Namespace, processes: int, pool: Pool, console: Console
+) -> Iterator[Row]:
+    for name in options.tier:
+        asked = ["--task", task, "--bins", str(bins), "--tier", name, "--transitions", str(options.transitions)]
+        experiment, tier = collect_dataset.read_experiment(collect_dataset.parser().parse_args(asked))
+        parts = rollouts(tier, task, bins, options.transitions, experiment.data_seed)
+        missing = sum(max(count - collected(rollout), 0) for rollout, count in parts)
+        before = bare_rate(task, pool, processes, options.seconds)
+        with PeakMemory() as memory:
+            began = time.perf_counter()
+            collect_dataset.collect_sources(parts, f"{task} {bins} bins {name}", processes, console)
+            collect_seconds = time.perf_counter() - began
+            store = tier_store(name, tier, task, bins, options.transitions, experiment.data_seed, Making())
+            seconds = time.perf_counter() - began
+        after = bare_rate(task, pool, processes, options.seconds)
+        yield Row(
+            task=task,
+            bins=bins,
+            tier=name,
+            transitions=len(store),
+            collected=missing,
+            collect_seconds=collect_seconds,
+            bare_per_second=(before + after) / 2,
+            seconds=seconds,
+            megabytes=store.num_bytes / 1e6,
+            open_milliseconds=float(np.median([_opening(store.path) for _ in range(5)])),
+            peak_mebibytes=memory.mebibytes,
+        )
+
+
+def _opening(path: Path) -> float:
+    began = time.perf_counter()
+    Store.open(path)
+    return 1e3 * (time.perf_counter() - began)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows as people read them."""
+    made = Table(
+        *("task", "bins", "tier", "transitions", "collected", "steps/s", "bare", "share", "s", "MB", "open ms", "MiB"),
+        box=box.SIMPLE_HEAD,
+    )
+    for row in rows:
+        speed = "–" if row.per_second is None else f"{row.per_second:,.0f}"
+        share = "–" if row.share is None else f"{row.share:.0%}"
+        made.add_row(
+            *(row.task, str(row.bins), row.tier, f"{row.transitions:,}", f"{row.collected:,}", speed),
+            *(f"{row.bare_per_second:,.0f}", share, f"{row.seconds:.1f}", f"{row.megabytes:.1f}"),
+            *(f"{row.open_milliseconds:.1f}", f"{row.peak_mebibytes:.0f}"),
+        )
+    return made
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m tools.benchmark_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--task", nargs="+", default=list(TASKS), choices=list(TASKS), help="all by default")
+    made.add_argument("--bins", nargs="+", type=int, default=[3], help="choices per sub-action (default 3)")
+    made.add_argument("--tier", nargs="+", default=list(TIERS), choices=TIERS, help="all by default, in this order")
+    made.add_argument("--transitions", type=at_least_one, default=100_000, help="of every dataset (default 100000)")
+    made.add_argument("--processes", type=at_least_one, help="worker processes (default: one a core)")
+    made.add_argument("--seconds", type=float, default=5.0, help="to measure the bare speed for (default 5)")
+    made.add_argument("--folder", type=Path, help="where the cache is made and deleted (default: the system's)")
+    made.add_argument("--json", type=Path, help="file to write the figures to")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    use_packaged_configs()
+    console = Console()
+    rows: list[Row] = []
+    try:
+        with both_signals_stop(), tempfile.TemporaryDirectory(dir=options.folder) as cache:
+            os.environ["SPINRL_HOME"] = cache
+            for row in measure(options, console):
+                rows.append(row)
+                if options.json:
+                    options.json.write_text(json.dumps([attrs.asdict(each) for each in rows], indent=1) + "\n")
+    except KeyboardInterrupt:
+        console.print("stopped; what was measured:")
+    except (CollectionError, ConfigError, StoreError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    console.print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
