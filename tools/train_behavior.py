@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -60,11 +61,12 @@ def parser() -> argparse.ArgumentParser:
         help="begin with the shipped expert of the task with so many bins (the same number goes on improving it)",
     )
     made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
+    made.add_argument("--notes", help="text for the cards, such as what other trainings of the task came to")
     made.add_argument("--ship-only", action="store_true", help="train nothing; choose and ship from the folder")
     return made
 
 
-def learning_curve(folder: Path) -> Path | None:
+def draw_learning_curve(folder: Path) -> Path | None:
     """Draw the greedy return over hours into the folder."""
     points = sorted(
         (record["time"], record["return"])
@@ -103,6 +105,15 @@ def run_training(config: DecQN, folder: Path, hours: float, updates: int | None,
             return
 
 
+def command(options: argparse.Namespace) -> str:
+    """The command that trains the same, as a card names it; where and for how long is anyone's own."""
+    words = ["--task", options.task, "--bins", options.bins]
+    words += ["--start-from", options.start_from] if options.start_from else []
+    words += [word for file in options.gin for word in ("--gin", file)]
+    words += [word for binding in options.bindings for word in ("--set", binding)]
+    return f"python -m tools.train_behavior {shlex.join(map(str, words))}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -133,10 +144,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (RuntimeError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
-    print(f"learning curve: {learning_curve(folder)}")
+    print(f"learning curve: {draw_learning_curve(folder)}")
     try:
         for level, candidate in choose(config, folder).items():
-            card = ship(config, candidate, level, target, plain_config=to_plain(config))
+            plain = to_plain(config)
+            card = ship(
+                config, candidate, level, target, plain_config=plain, made_by=command(options), notes=options.notes
+            )
             print(f"{level}: {candidate.mean:.1f} over {len(candidate.returns)} episodes -> {card}")
     except FileNotFoundError as error:
         print(error, file=sys.stderr)

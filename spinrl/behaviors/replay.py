@@ -109,5 +109,6 @@ def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
         with path.open("wb") as file:
             file.truncate(size)  # sparse until written
     if path.stat().st_size != size:
-        raise ValueError(f"{path} holds {path.stat().st_size} bytes, this configuration wants {size}; use --fresh")
+        held = path.stat().st_size
+        raise ValueError(f"{path} holds {held} bytes, this configuration wants {size}; name another --folder")
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)

@@ -106,8 +106,42 @@ def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 
     return {"expert": expert, "medium": min(judged, key=lambda each: abs(each.mean - third))}
 
 
-def ship(config: DecQN, candidate: Candidate, level: str, target: Path, *, plain_config: dict[str, Any]) -> Path:
-    """Write a candidate's weights (fp16 safetensors) and card into `target`; returns the card's path."""
+def learning_curve(folder: Path, points: int = 24) -> list[dict[str, Any]]:
+    """How the running greedy return of a training folder grew, at up to so many of its snapshots."""
+    curve = []
+    for path in sorted(folder.glob("snapshot-*.pt")):
+        state = checkpoint.load(path)
+        if state["greedy"] is not None:
+            hours, greedy = round(state["seconds"] / 3600, 3), round(state["greedy"], 1)
+            curve.append({key: state[key] for key in ("updates", "env_steps")} | {"hours": hours, "return": greedy})
+    chosen = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))
+    return [curve[index] for index in chosen]
+
+
+def ship(
+    config: DecQN,
+    candidate: Candidate,
+    level: str,
+    target: Path,
+    *,
+    plain_config: dict[str, Any],
+    made_by: str,
+    notes: str | None = None,
+) -> Path:
+    """Write a candidate's weights (fp16 safetensors) and card into `target`.
+
+    Args:
+        config: of its training.
+        candidate: a snapshot in its training's folder.
+        level: "expert" or "medium".
+        target: folder of the files.
+        plain_config: the configuration as plain data.
+        made_by: the command that trained it.
+        notes: what a reader of the card should know beside its figures.
+
+    Returns:
+        The card's path.
+    """
     content = save_safetensors(
         {key: value.contiguous() for key, value in _half(checkpoint.load(candidate.path)["network"]).items()}
     )
@@ -127,9 +161,10 @@ def ship(config: DecQN, candidate: Candidate, level: str, target: Path, *, plain
         "updates": candidate.updates,
         "env_steps": candidate.env_steps,
         "training_hours": round(candidate.seconds / 3600, 2),
-        "made_by": f"python -m tools.train_behavior --task {config.task} --bins {config.bins}",
+        "made_by": made_by,
         "configuration": plain_config,
-    }
+        "learning_curve": learning_curve(candidate.path.parent),
+    } | ({"notes": notes} if notes else {})
     target.mkdir(parents=True, exist_ok=True)
     name = weights_name(config.task, config.bins, level)
     for path, data in (

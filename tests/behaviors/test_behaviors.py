@@ -137,10 +137,14 @@ def test_training_resumes_from_its_folder_and_ships(tmp_path, monkeypatch):
 
     weights = tmp_path / "weights"
     for level, candidate in choose(TINY, tmp_path, episodes=2, shortlist=1).items():
-        ship(TINY, candidate, level, weights, plain_config={"component": "DecQN"})
+        ship(TINY, candidate, level, weights, plain_config={"component": "DecQN"}, made_by="by hand", notes="a test")
     monkeypatch.setattr(behavior, "_weights_folder", lambda: weights)
     loaded = load_behavior("finger-spin", 3, "expert")
     assert loaded.card["configuration"] == {"component": "DecQN"}
+    assert (loaded.card["made_by"], loaded.card["notes"]) == ("by hand", "a test")
+    curve = loaded.card["learning_curve"]
+    assert [point["updates"] for point in curve] == sorted(point["updates"] for point in curve)
+    assert 1 <= len(curve) <= 24 and all(point["return"] >= 0 and point["env_steps"] > 0 for point in curve)
     assert loaded.act(np.zeros((1, 9), np.float32)).shape == (1, 2)
 
     card = json.loads((weights / "finger-spin-3bins-expert.json").read_text())
