@@ -10,6 +10,8 @@ import pytest
 from harness import report
 from harness import run as command
 from spinrl import registry
+from spinrl.behaviors import load_behavior, shipped
+from spinrl.tasks import TASKS
 from tools import (
     collect_dataset,
     describe_dataset,
@@ -129,3 +131,23 @@ def test_paths_and_pictures_exist():
         assert (ROOT / link).exists(), link
     for name in re.findall(r"gin/[\w/]+\.gin", README.replace("gin/policies/uniform.gin", "")):
         assert (ROOT / name).is_file(), name
+
+
+def test_the_table_of_behaviours_is_what_their_cards_say():
+    """Whoever trains a behaviour again takes its row from this test's message."""
+    cards = [load_behavior(*_named(name)).card for name in shipped()]
+    cards.sort(key=lambda card: (list(TASKS).index(card["task"]), card["bins"], card["level"]))
+    wanted = [
+        f"| {card['task']} | {card['bins']} | {card['level']} | {card['return_mean']:.0f} ± {card['return_std']:.0f} | "
+        f"{card['published_expert_return']:.0f} | {card['updates']:,} | {card['env_steps']:,} | "
+        f"{card['training_hours']:.2f} |"
+        for card in cards
+    ]
+    _, _, table = README.partition("| task | bins | level |")
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    assert rows == wanted, "\n".join(wanted)
+
+
+def _named(name):
+    task, bins, level = name.rsplit("-", 2)
+    return task, int(bins.removesuffix("bins")), level

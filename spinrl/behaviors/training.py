@@ -108,7 +108,7 @@ class DecQN(BehaviorTraining):
     hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple)
     critics: int = attrs.field(default=1, validator=ge(1))
     learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
-    batch_size: int = attrs.field(default=256, validator=ge(1))
+    batch_size: int = attrs.field(default=128, validator=ge(1))
     gamma: float = attrs.field(default=0.99, validator=[gt(0), lt(1)])
     n_step: int = attrs.field(default=3, validator=ge(1))
     polyak_rate: float = attrs.field(default=0.005, validator=[gt(0), le(1)])
