@@ -60,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="BINS",
         help="begin with the shipped expert of the task with so many bins (the same number goes on improving it)",
     )
+    made.add_argument(
+        "--fresh-replay",
+        action="store_true",
+        help="forget the transitions of before, as when DecQN.shaping has changed; networks and counts go on",
+    )
     made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
     made.add_argument("--notes", help="text for the cards, such as what other trainings of the task came to")
     made.add_argument("--ship-only", action="store_true", help="train nothing; choose and ship from the folder")
@@ -89,11 +94,11 @@ def draw_learning_curve(folder: Path) -> Path | None:
     return path
 
 
-def run_training(config: DecQN, folder: Path, hours: float, updates: int | None, start: Behavior | None) -> None:
+def run_training(config: DecQN, folder: Path, start: Behavior | None, options: argparse.Namespace) -> None:
     """Train until the hours or the updates are spent, printing a line of progress every ten seconds."""
     started = time.monotonic()
-    for progress in train(config, folder, start=start):
-        left = hours * 3600 - (time.monotonic() - started)
+    for progress in train(config, folder, start=start, fresh_replay=options.fresh_replay):
+        left = options.hours * 3600 - (time.monotonic() - started)
         greedy = progress.get("greedy")
         print(
             f"{progress['updates']:>9,} updates  {progress['env_steps']:>11,} env steps  "
@@ -101,7 +106,7 @@ def run_training(config: DecQN, folder: Path, hours: float, updates: int | None,
             f"greedy return {'–' if greedy is None else f'{greedy:.1f}'}  {left / 60:.0f} min left",
             flush=True,
         )
-        if left <= 0 or (updates is not None and progress["updates"] >= updates):
+        if left <= 0 or (options.updates is not None and progress["updates"] >= options.updates):
             return
 
 
@@ -137,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.ship_only:
         try:
             with both_signals_stop():
-                run_training(config, folder, options.hours, options.updates, start)
+                run_training(config, folder, start, options)
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here")
             return 130

@@ -67,6 +67,10 @@ class SharedReplay:
         self.bootstrap_observation[actor, row] = transition.bootstrap
         self.written[actor] += 1
 
+    def clear(self) -> None:
+        """Forget all transitions; steps made stay counted. For nobody but a learner whose actors have not begun."""
+        self.written[:] = 0
+
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """Uniform draw: observation (B, S), action (B, N), reward (B,), discount (B,), bootstrap (B, S)."""
         sizes = np.minimum(np.asarray(self.written), self.layout.capacity)

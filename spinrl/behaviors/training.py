@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import attrs
 import numpy as np
 import torch
-from attrs.validators import ge, gt, le, lt
+from attrs.validators import deep_iterable, ge, gt, le, lt
 from torch import nn
 from torch.nn import functional
 
@@ -61,6 +61,32 @@ class Upright(ShapingConfig):
     def bonus(self, observation: np.ndarray) -> float:
         height = min(max(float(observation[self.height_index]) / self.height, 0.0), 1.0)
         return self.weight * height * (1.0 + float(observation[self.upright_index])) / 2.0
+
+
+@register
+@attrs.frozen(kw_only=True)
+class Progressive(ShapingConfig):
+    """Rewards for several entries of the observation that add up, each growing linearly up to its target.
+
+    Where a task multiplies its conditions, a sum lets each of them be learnt before the others are met.
+
+    Attributes:
+        indices: which entries of the observation.
+        targets: value of each that earns its whole reward; nothing is earned below 0.
+        weights: reward a step of each at its target.
+    """
+
+    indices: tuple[int, ...] = attrs.field(converter=tuple, validator=deep_iterable(ge(0)))
+    targets: tuple[float, ...] = attrs.field(converter=tuple, validator=deep_iterable(gt(0)))
+    weights: tuple[float, ...] = attrs.field(converter=tuple, validator=deep_iterable(gt(0)))
+
+    def __attrs_post_init__(self) -> None:
+        if not len(self.indices) == len(self.targets) == len(self.weights):
+            raise ValueError("indices, targets and weights want the same length")
+
+    def bonus(self, observation: np.ndarray) -> float:
+        met = np.clip(observation[list(self.indices)] / np.asarray(self.targets), 0.0, 1.0)
+        return float(met @ np.asarray(self.weights))
 
 
 class BehaviorTraining(Component):
@@ -283,11 +309,19 @@ class Learner:
         self.can_act = True
 
     def start_from(self, behavior: Behavior) -> None:
-        """Begin with the network of a behaviour of the same task, of whatever number of choices."""
+        """Begin with the network of a behaviour of the same task, of whatever number of choices.
+
+        Critics beside the first keep a fifth of their random hidden layers: equal ones would stay equal, and the least
+        of their values would correct nothing.
+        """
         assert behavior.network is not None
         state = behavior.network.state_for(get_task(self.config.task).action_spec(self.config.bins))
-        for network in (*self.networks, *self.targets):
+        for number, network in enumerate(self.networks):
+            random = {key: value.clone() for key, value in network.state_dict().items() if key.startswith("body.")}
             network.load_state_dict(state)
+            if number > 0:
+                network.load_state_dict({**state, **{key: state[key].lerp(random[key], 0.2) for key in random}})
+        self.targets.load_state_dict(self.networks.state_dict())
         self.started_from = f"{weights_name(behavior.task, behavior.bins, behavior.level)} ({behavior.fingerprint})"
         self.can_act = True
 
@@ -348,6 +382,7 @@ def train(
     folder: Path,
     *,
     start: Behavior | None = None,
+    fresh_replay: bool = False,
     report_every: float = 10.0,
     save_every: float = 60.0,
     snapshot_every: float = 60.0,
@@ -363,6 +398,7 @@ def train(
         folder: where training lives.
         start: where a new training begins, of the same task and hidden layers; None for random weights. One that
             resumes has begun already.
+        fresh_replay: forget the transitions collected before, as when their reward is shaped in another way now.
         report_every, save_every, snapshot_every: in seconds.
 
     Yields:
@@ -375,6 +411,8 @@ def train(
     elif start is not None:
         learner.start_from(start)
     replay = SharedReplay(folder, config.layout())
+    if fresh_replay:
+        replay.clear()
     mailbox = _Mailbox(folder, learner.network)
     if learner.can_act:
         mailbox.publish(learner.network)
@@ -410,8 +448,8 @@ def _learn(
 ) -> Iterator[dict[str, Any]]:
     config = learner.config
     rng = numpy_generator(config.seed, "replay", learner.updates)
-    while (steps := int(replay.env_steps.sum())) < config.warmup_steps:
-        yield {"updates": 0, "env_steps": steps, "seconds": learner.seconds}
+    while replay.written.sum() < config.warmup_steps:
+        yield {"updates": learner.updates, "env_steps": int(replay.env_steps.sum()), "seconds": learner.seconds}
         time.sleep(min(report_every, 2.0))
     if not learner.can_act:
         sample = torch.from_numpy(replay.sample(config.warmup_steps, rng)[0])

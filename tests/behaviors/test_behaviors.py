@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spinrl import checkpoint
 from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped
 from spinrl.behaviors.shipping import choose, ship
-from spinrl.behaviors.training import DecQN, Learner, Upright, train
+from spinrl.behaviors.training import DecQN, Learner, Progressive, Upright, train
 from spinrl.specs import ActionSpec
 from spinrl.tasks import TASKS, get_task
 
@@ -61,6 +61,11 @@ def test_a_training_goes_on_from_a_behaviour_of_other_bins(tmp_path):
     learner.start_from(start)
     observation = torch.randn(6, get_task("cheetah-run").observation_size)
     assert torch.equal(learner.network(observation)[..., ::2], start.network(observation))
+    # The second critic has another opinion, near the first one's, and targets are as their networks.
+    first, second = (network(observation) for network in learner.networks)
+    assert 0 < float((first - second).abs().max()) < float(first.abs().max())
+    for network, target in zip(learner.networks, learner.targets, strict=True):
+        assert torch.equal(network(observation), target(observation))
     other = Learner(config)
     other.load(learner.state())
     assert other.can_act and other.started_from == f"cheetah-run-3bins-expert ({start.fingerprint})"
@@ -95,6 +100,15 @@ def test_the_upright_bonus_grows_with_height_and_uprightness():
     assert shaping.bonus(np.array([2.0, 1.0])) == pytest.approx(0.5)
     assert shaping.bonus(np.array([0.7, 1.0])) == pytest.approx(0.25)
     assert shaping.bonus(np.array([1.4, -1.0])) == 0
+
+
+def test_progressive_bonuses_add_up_and_end_at_their_targets():
+    shaping = Progressive(indices=[2, 0], targets=[2.0, 0.5], weights=[0.1, 0.6])
+    assert shaping.bonus(np.array([0.25, 9.0, 1.0])) == pytest.approx(0.05 + 0.3)
+    assert shaping.bonus(np.array([5.0, 9.0, 5.0])) == pytest.approx(0.7)
+    assert shaping.bonus(np.array([-1.0, 9.0, -1.0])) == 0
+    with pytest.raises(ValueError, match="same length"):
+        Progressive(indices=[1], targets=[1.0, 1.0], weights=[1.0])
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -48,3 +48,14 @@ def test_replay_of_other_sizes_is_refused(tmp_path):
     SharedReplay(tmp_path, LAYOUT)
     with pytest.raises(ValueError, match=r"observation\.bin holds 96 bytes"):
         SharedReplay(tmp_path, ReplayLayout(num_actors=2, capacity=5, observation_size=3, num_sub_actions=2))
+
+
+def test_a_cleared_replay_holds_what_comes_after_alone(tmp_path):
+    replay = SharedReplay(tmp_path, LAYOUT)
+    for value in range(3):
+        _append(replay, 0, value)
+    replay.env_steps[0] = 3
+    replay.clear()
+    _append(replay, 1, 7)
+    assert set(replay.sample(20, np.random.default_rng(0))[2].tolist()) == {7.0}
+    assert replay.env_steps.tolist() == [3, 0]
