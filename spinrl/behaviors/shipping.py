@@ -111,7 +111,7 @@ def learning_curve(folder: Path, points: int = 24) -> list[dict[str, Any]]:
     curve = []
     for path in sorted(folder.glob("snapshot-*.pt")):
         state = checkpoint.load(path)
-        if state["greedy"] is not None:
+        if state["greedy"] is not None and state["updates"]:
             hours, greedy = round(state["seconds"] / 3600, 3), round(state["greedy"], 1)
             curve.append({key: state[key] for key in ("updates", "env_steps")} | {"hours": hours, "return": greedy})
     chosen = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from spinrl import checkpoint
-from spinrl.behaviors.behavior import Behavior, weights_name
+from spinrl.behaviors.behavior import Behavior, load_behavior, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork, joint_value
 from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay
 from spinrl.registry import Component, register
@@ -322,7 +322,7 @@ class Learner:
             if number > 0:
                 network.load_state_dict({**state, **{key: state[key].lerp(random[key], 0.2) for key in random}})
         self.targets.load_state_dict(self.networks.state_dict())
-        self.started_from = f"{weights_name(behavior.task, behavior.bins, behavior.level)} ({behavior.fingerprint})"
+        self.started_from = _source_of(behavior)
         self.can_act = True
 
     def loss(
@@ -410,6 +410,7 @@ def train(
         learner.load(checkpoint.load(folder / "learner.pt"))
     elif start is not None:
         learner.start_from(start)
+        _keep_starts(config, start, folder)
     replay = SharedReplay(folder, config.layout())
     if fresh_replay:
         replay.clear()
@@ -496,6 +497,26 @@ def _keep_snapshot(learner: Learner, replay: SharedReplay, folder: Path) -> None
         "started_from": learner.started_from,
     }
     checkpoint.save(kept, folder / f"snapshot-{learner.updates:08d}.pt")
+
+
+def _keep_starts(config: DecQN, start: Behavior, folder: Path) -> None:
+    """Keep what is shipped as snapshots too, weakest first: a short training may better neither expert nor medium."""
+    for number, level in enumerate(("medium", "expert")):
+        behavior = load_behavior(start.task, start.bins, level)
+        assert behavior.network is not None
+        kept = {
+            "network": behavior.network.state_for(get_task(config.task).action_spec(config.bins)),
+            "updates": 0,
+            "env_steps": 0,
+            "seconds": 0.0,
+            "greedy": behavior.card["return_mean"],  # with its own number of choices
+            "started_from": _source_of(behavior),
+        }
+        checkpoint.save(kept, folder / f"snapshot-{0:08d}-{number}.pt")  # sorted before those of the training
+
+
+def _source_of(behavior: Behavior) -> str:
+    return f"{weights_name(behavior.task, behavior.bins, behavior.level)} ({behavior.fingerprint})"
 
 
 def greedy_return(folder: Path, last: int = 10) -> float | None:

@@ -71,6 +71,21 @@ def test_a_training_goes_on_from_a_behaviour_of_other_bins(tmp_path):
     assert other.can_act and other.started_from == f"cheetah-run-3bins-expert ({start.fingerprint})"
 
 
+@pytest.mark.slow
+def test_what_a_training_starts_from_can_be_chosen_again(tmp_path):
+    start = load_behavior("cheetah-run", 3, "expert")
+    config = attrs.evolve(TINY, task="cheetah-run", bins=4, hidden=tuple(start.card["hidden"]))
+    for _progress in train(config, tmp_path, start=start, report_every=0.1):
+        break  # before the first update
+    chosen = choose(config, tmp_path, episodes=2, shortlist=1)
+    for level, candidate in chosen.items():
+        behavior = load_behavior("cheetah-run", 3, level)
+        assert (
+            candidate.updates == 0 and candidate.started_from == f"cheetah-run-3bins-{level} ({behavior.fingerprint})"
+        )
+    assert chosen["expert"].mean > 2 * chosen["medium"].mean > 0
+
+
 def test_updates_drive_the_value_to_the_target_of_double_q():
     learner = Learner(attrs.evolve(TINY, learning_rate=3e-3))
     rng = np.random.default_rng(0)
