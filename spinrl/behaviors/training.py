@@ -372,6 +372,8 @@ class Learner:
         self.networks.load_state_dict(state["networks"])
         self.targets.load_state_dict(state["targets"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate  # which may have been changed since
         self.updates, self.seconds = state["updates"], state["seconds"]
         self.started_from = state.get("started_from")
         self.can_act = True

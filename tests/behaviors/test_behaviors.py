@@ -71,6 +71,13 @@ def test_a_training_goes_on_from_a_behaviour_of_other_bins(tmp_path):
     assert other.can_act and other.started_from == f"cheetah-run-3bins-expert ({start.fingerprint})"
 
 
+def test_a_resumed_training_has_the_learning_rate_that_is_configured_now():
+    first = Learner(TINY)
+    second = Learner(attrs.evolve(TINY, learning_rate=1e-5))
+    second.load(first.state())
+    assert [group["lr"] for group in second.optimizer.param_groups] == [1e-5]
+
+
 @pytest.mark.slow
 def test_what_a_training_starts_from_can_be_chosen_again(tmp_path):
     start = load_behavior("cheetah-run", 3, "expert")
