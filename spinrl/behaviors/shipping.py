@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from spinrl.behaviors.network import DecoupledQNetwork
 from spinrl.behaviors.training import DecQN
 from spinrl.nn.fixed_batch import in_fixed_batches
 from spinrl.seeding import child_seed
-from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
+from spinrl.tasks import EPISODE_STEPS, Environment, ParallelEnvironment, get_task
 
 
 @attrs.frozen(kw_only=True)
@@ -41,9 +42,9 @@ class Candidate:
         return float(np.mean(self.returns))
 
 
-def greedy_returns(network: DecoupledQNetwork, task: str, bins: int, episodes: int, steps: int = EPISODE_STEPS) -> list:
-    """Returns of `episodes` greedy episodes with fixed seeds."""
-    environment = BatchedEnvironment(get_task(task), bins, episodes)
+def greedy_returns(network: DecoupledQNetwork, environment: Environment, steps: int = EPISODE_STEPS) -> list[float]:
+    """Returns of greedy episodes with fixed seeds, one in each environment."""
+    episodes = environment.num_envs
     observations = np.stack([environment.reset(i, child_seed(0, "behavior", i)) for i in range(episodes)])
     returns = np.zeros(episodes)
     with torch.inference_mode():
@@ -54,7 +55,7 @@ def greedy_returns(network: DecoupledQNetwork, task: str, bins: int, episodes: i
     return returns.tolist()
 
 
-def _judge(config: DecQN, path: Path, episodes: int) -> Candidate:
+def _judge(config: DecQN, environment: Environment, path: Path) -> Candidate:
     state = checkpoint.load(path)
     network = config.network()
     network.load_state_dict(_half(state["network"]))  # judged as it will be shipped
@@ -63,7 +64,7 @@ def _judge(config: DecQN, path: Path, episodes: int) -> Candidate:
         updates=state["updates"],
         env_steps=state["env_steps"],
         seconds=state["seconds"],
-        returns=tuple(greedy_returns(network, config.task, config.bins, episodes)),
+        returns=tuple(greedy_returns(network, environment)),
         started_from=state.get("started_from"),
     )
 
@@ -90,7 +91,14 @@ def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 
             running[path] = greedy
     if not running:
         raise FileNotFoundError(f"{folder} holds no snapshot with a greedy return yet; let the training go on")
-    judge = functools.cache(functools.partial(_judge, config, episodes=episodes))
+    environment = ParallelEnvironment(get_task(config.task), config.bins, episodes, len(os.sched_getaffinity(0)))
+    try:
+        return _choose(running, functools.cache(functools.partial(_judge, config, environment)), shortlist)
+    finally:
+        environment.close()
+
+
+def _choose(running: dict[Path, float], judge: Callable[[Path], Candidate], shortlist: int) -> dict[str, Candidate]:
     best = sorted(running, key=lambda path: -running[path])[:shortlist]
     expert = max(map(judge, best), key=lambda candidate: candidate.mean)
     third = expert.mean / 3

@@ -2,6 +2,7 @@
 
 import json
 from importlib import resources
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from spinrl import checkpoint
 from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped
-from spinrl.behaviors.shipping import choose, ship
+from spinrl.behaviors.shipping import Candidate, _choose, choose, ship
 from spinrl.behaviors.training import DecQN, Learner, Progressive, Upright, train
 from spinrl.specs import ActionSpec
 from spinrl.tasks import TASKS, get_task
@@ -91,6 +92,20 @@ def test_what_a_training_starts_from_can_be_chosen_again(tmp_path):
             candidate.updates == 0 and candidate.started_from == f"cheetah-run-3bins-{level} ({behavior.fingerprint})"
         )
     assert chosen["expert"].mean > 2 * chosen["medium"].mean > 0
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=40).map(sorted), st.floats(0, 30))
+def test_medium_is_nearest_to_a_third_of_expert_however_far_the_running_return_lags(returns, lag):
+    paths = [Path(f"{number:03d}") for number in range(len(returns))]
+    running = {path: max(value - lag, 0.0) for path, value in zip(paths, returns, strict=True)}
+
+    def judge(path):
+        return Candidate(path=path, updates=0, env_steps=0, seconds=0.0, returns=(returns[int(path.name)],))
+
+    chosen = _choose(running, judge, shortlist=len(returns))
+    assert chosen["expert"].mean == returns[-1]
+    third = returns[-1] / 3
+    assert abs(chosen["medium"].mean - third) == pytest.approx(min(abs(value - third) for value in returns))
 
 
 def test_updates_drive_the_value_to_the_target_of_double_q():
