@@ -77,9 +77,9 @@ def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 4) -> dict[str, Candidate]:
     """Expert and medium of a training folder, judged over `episodes` greedy episodes each.
 
-    Expert is the best of a shortlist of snapshots with the highest running greedy return, medium one of before it
-    that has about a third of its return. The running return lags behind where a task is learnt in minutes, so that
-    medium is looked for by bisection over what the snapshots really return.
+    Expert is the best of the last snapshot and a shortlist of those with the highest running greedy return, medium one
+    of before it that has about a third of its return. The running return lags behind where a task is learnt in minutes,
+    so that medium is looked for by bisection over what the snapshots really return.
 
     Raises:
         FileNotFoundError: when there is no snapshot to choose from.
@@ -99,7 +99,7 @@ def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 
 
 
 def _choose(running: dict[Path, float], judge: Callable[[Path], Candidate], shortlist: int) -> dict[str, Candidate]:
-    best = sorted(running, key=lambda path: -running[path])[:shortlist]
+    best = {*sorted(running, key=lambda path: -running[path])[:shortlist], max(running)}
     expert = max(map(judge, best), key=lambda candidate: candidate.mean)
     third = expert.mean / 3
     before = [path for path in running if path <= expert.path]

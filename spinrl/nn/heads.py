@@ -55,7 +55,7 @@ class StackedHeads(nn.Module):
             return self.slot_major(x.expand(num, -1, -1)).transpose(0, 1)
         # Linear heads on one input are one plain product, (B, d) x (d, N·K).
         with torch.autocast(x.device.type, enabled=False):
-            logits = torch.addmm(self.bias.flatten(), x.float(), self.weight.transpose(0, 1).flatten(1))
+            logits = torch.addmm(self.bias.flatten(), x.to(self.weight.dtype), self.weight.transpose(0, 1).flatten(1))
         return self._mask(logits.view(-1, num, choices), self.invalid)
 
     def slot_major(self, x: torch.Tensor) -> torch.Tensor:
@@ -63,7 +63,7 @@ class StackedHeads(nn.Module):
         if self.hidden_weight is not None and self.hidden_bias is not None:
             x = self.dropout(functional.gelu(torch.baddbmm(self.hidden_bias, x, self.hidden_weight)))
         with torch.autocast(x.device.type, enabled=False):
-            logits = torch.baddbmm(self.bias, x.float(), self.weight)
+            logits = torch.baddbmm(self.bias, x.to(self.weight.dtype), self.weight)
         return self._mask(logits, self.invalid[:, None])
 
     def one(self, sub_action: int, x: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ class StackedHeads(nn.Module):
             hidden = x @ self.hidden_weight[sub_action] + self.hidden_bias[sub_action]
             x = self.dropout(functional.gelu(hidden))
         with torch.autocast(x.device.type, enabled=False):
-            logits = torch.addmm(self.bias[sub_action], x.float(), self.weight[sub_action])
+            logits = torch.addmm(self.bias[sub_action], x.to(self.weight.dtype), self.weight[sub_action])
         return self._mask(logits, self.invalid[sub_action])
 
     def _mask(self, logits: torch.Tensor, invalid: torch.Tensor) -> torch.Tensor:

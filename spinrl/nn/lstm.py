@@ -44,7 +44,8 @@ class LSTMLayer(nn.Module):
     def forward(self, gates: torch.Tensor) -> torch.Tensor:
         """Hidden states of a whole sequence from its input gates: (T, B, 4h) → (T, B, h), from a zero memory."""
         dtype = torch.get_autocast_dtype(gates.device.type) if torch.is_autocast_enabled(gates.device.type) else None
-        return _Recurrence.apply(gates.float(), self.weight_hh, dtype or torch.float32)
+        weight = self.weight_hh
+        return _Recurrence.apply(gates.to(weight.dtype), weight, dtype or weight.dtype)
 
     def step(self, gates: torch.Tensor, memory: Memory | None) -> Memory:
         """The memory after one step with input gates (B, 4h); None stands for the zero memory before the first."""

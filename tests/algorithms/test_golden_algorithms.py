@@ -5,6 +5,10 @@ kept references to weights that went on training. So the start is searched for: 
 steps lead to the recorded end. The losses of both steps, which the search does not see, then tell whether our steps
 are the reference's. The policies' starts and ends are recorded rightly and are compared directly.
 
+Our steps are taken in double precision. In single precision an entry whose gradient is rounding noise moves by as much
+as any other under Adam, and by another amount on another processor (1.2e-5 apart on an AMD, in one entry of 2,048);
+so what is compared is our arithmetic with the record, not one processor with another.
+
 Where a hidden unit switches on or off within the two steps, several starts lead to the same end, and the search finds
 the recorded one from another first guess only (`GUESSES`).
 """
@@ -84,7 +88,12 @@ CASES = [(case, name, policy) for case in golden.CASES for name, each in RECORDE
 
 def build(case, name, policy):
     config = RECORDED[name].config(case.meta)
-    return config.build(case.policy(policy), case.observation_size, case.spec, seed=0, machine=ResolvedMachine())
+    built = config.build(case.policy(policy), case.observation_size, case.spec, seed=0, machine=ResolvedMachine())
+    return built.double()
+
+
+def batch_of(case):
+    return case.batch().apply(lambda each: each.double() if each.is_floating_point() else each)
 
 
 @functools.cache
@@ -92,7 +101,7 @@ def ends(case_name, name):
     """The recorded critics and values after two steps, as one flat state dict of ours."""
     case = golden.load(case_name)
     return {
-        f"{network}.{weight}": value
+        f"{network}.{weight}": value.double()
         for network, (theirs, mapping) in RECORDED[name].networks.items()
         for weight, value in mapping(case.weights(f"{name}/{theirs}/")).items()
     }
@@ -111,7 +120,7 @@ def starts(case_name, name):
         algorithm = build(case, name, policy)
         algorithm.load_state_dict(start, strict=False)
         for _ in range(2):
-            algorithm.update(case.batch())
+            algorithm.update(batch_of(case))
         end = algorithm.state_dict()
         start = {key: weight + (target[key] - end[key]) for key, weight in start.items()}
     return start
@@ -123,7 +132,7 @@ def test_two_steps(case_name, name, policy):
     algorithm = build(case, name, policy)
     algorithm.load_state_dict(starts(case_name, name), strict=False)
     for step in ("step1", "step2"):
-        losses = algorithm.update(case.batch())
+        losses = algorithm.update(batch_of(case))
         for ours, theirs in recorded.losses.items():
             expected = case.arrays[f"{name}/{policy}/{step}/{theirs}"]
             torch.testing.assert_close(losses[ours].double(), expected, rtol=1e-5, atol=0)
@@ -137,7 +146,7 @@ def test_bcq_acts_by_the_filtered_argmax(case_name):
     case = golden.load(case_name)
     algorithm = build(case, "bcq", "saint")
     algorithm.load_state_dict(starts(case_name, "bcq"), strict=False)
-    action = algorithm.eval().acting_policy().mode(case.batch()["observation"])
+    action = algorithm.eval().acting_policy().mode(batch_of(case)["observation"])
     assert torch.equal(action, case.arrays["bcq/saint/greedy_action_before"])
 
 
@@ -147,4 +156,6 @@ def compare(ours, expected):
         # and nothing else, which Adam blows up to the size of a step: no two implementations agree on it.
         if key.endswith("key.bias"):
             continue
-        torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            ours[key], value.double(), rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+        )
