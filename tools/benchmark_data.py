@@ -41,6 +41,7 @@ from spinrl.data import CollectionError, Making, Store, StoreError, collected, r
 from spinrl.tasks import TASKS, get_task
 from tools import collect_dataset
 
+WIDTH = 130
 TIERS = ("medium", "expert", "medium-expert", "random-medium-expert")
 
 
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CollectionError, ConfigError, StoreError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    console.print(table(rows))
+    Console(width=max(console.width, WIDTH)).print(table(rows))  # into a file too, which has no width
     return 0
 
 

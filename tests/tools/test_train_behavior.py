@@ -16,6 +16,7 @@ TINY = ["--set", "DecQN.hidden=(16,)", "--set", "DecQN.envs_per_actor=2", "--set
 @pytest.mark.slow
 def test_a_training_ships_and_tells_how_it_was_made(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train_behavior, "choose", functools.partial(train_behavior.choose, episodes=2, shortlist=1))
+    monkeypatch.setattr(train_behavior, "train", functools.partial(train_behavior.train, report_every=1.0))
     folder, ship = tmp_path / "training", tmp_path / "weights"
     command = ["--task", "finger-spin", *TINY, "--folder", str(folder), "--ship", str(ship)]
     assert main([*command, "--set", "DecQN.replay_capacity=2000", "--updates", "300"]) == 0
