@@ -63,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--fresh-replay",
         action="store_true",
-        help="forget the transitions of before, as when DecQN.shaping has changed; networks and counts go on",
+        help="forget the transitions of before, as when DecQN.shaping has changed; networks and counts go on (give it "
+        "once: every start with it forgets again)",
     )
     made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
     made.add_argument("--notes", help="text for the cards, such as what other trainings of the task came to")

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tools import benchmark_data
 from tools.benchmark_data import PeakMemory, Row, main
 
 
@@ -48,3 +49,19 @@ def test_wrong_words_end_the_command(capsys):
     with pytest.raises(SystemExit):
         main(["--task", "cheetah-runn"])
     assert "invalid choice: 'cheetah-runn'" in capsys.readouterr().err
+
+
+def test_bins_that_no_task_has_are_refused_in_one_line(tmp_path, capsys):
+    assert main(["--task", "cheetah-run", "--bins", "101", "--processes", "1", "--folder", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "from 2 to 100" in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_measurement_says_so_and_shows_what_it_has(tmp_path, capsys, monkeypatch):
+    def stopped(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark_data, "measure", stopped)
+    assert main(["--folder", str(tmp_path)]) == 130
+    assert "stopped" in capsys.readouterr().out
