@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import attrs
 import numpy as np
 import torch
-from attrs.validators import deep_iterable, ge, gt, le, lt
+from attrs.validators import deep_iterable, ge, gt, le, lt, optional
 from torch import nn
 from torch.nn import functional
 
@@ -108,6 +108,8 @@ class DecQN(BehaviorTraining):
         critics: networks that learn side by side; the least of their values is the target (Fujimoto et al., ICML
             2018), which keeps values from growing where many sub-actions are maximised over. The first one acts.
         learning_rate: Adam's.
+        final_learning_rate: what it falls to geometrically over `decay_updates`, and stays at; None keeps it as it is.
+        decay_updates: updates in all, counted from the first, until the learning rate is the final one.
         batch_size: transitions per update.
         gamma: discount per control step.
         n_step: rewards summed before bootstrapping.
@@ -134,6 +136,8 @@ class DecQN(BehaviorTraining):
     hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple)
     critics: int = attrs.field(default=1, validator=ge(1))
     learning_rate: float = attrs.field(default=3e-4, validator=gt(0))
+    final_learning_rate: float | None = attrs.field(default=None, validator=optional(gt(0)))
+    decay_updates: int = attrs.field(default=300_000, validator=ge(1))
     batch_size: int = attrs.field(default=128, validator=ge(1))
     gamma: float = attrs.field(default=0.99, validator=[gt(0), lt(1)])
     n_step: int = attrs.field(default=3, validator=ge(1))
@@ -162,6 +166,13 @@ class DecQN(BehaviorTraining):
             observation_size=task.observation_size,
             num_sub_actions=task.num_sub_actions,
         )
+
+    def learning_rate_at(self, updates: int) -> float:
+        """The learning rate after so many updates."""
+        if self.final_learning_rate is None:
+            return self.learning_rate
+        share = min(updates / self.decay_updates, 1.0)
+        return self.learning_rate ** (1.0 - share) * self.final_learning_rate**share
 
     def network(self) -> DecoupledQNetwork:
         """A fresh network of this configuration's sizes."""
@@ -345,6 +356,8 @@ class Learner:
 
     def update(self, batch: tuple[np.ndarray, ...]) -> torch.Tensor:
         """One gradient step on a replay sample; gives the detached loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(self.updates)
         loss = self._loss(*(torch.from_numpy(part) for part in batch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -372,8 +385,6 @@ class Learner:
         self.networks.load_state_dict(state["networks"])
         self.targets.load_state_dict(state["targets"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate  # which may have been changed since
         self.updates, self.seconds = state["updates"], state["seconds"]
         self.started_from = state.get("started_from")
         self.can_act = True

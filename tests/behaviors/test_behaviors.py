@@ -26,6 +26,13 @@ TINY = DecQN(
     replay_capacity=2000,
     training_episode_steps=100,
 )
+BATCH = (  # as `SharedReplay.sample` gives it, of two transitions
+    np.zeros((2, 9), np.float32),
+    np.zeros((2, 2), np.int64),
+    np.ones(2, np.float32),
+    np.zeros(2, np.float32),
+    np.zeros((2, 9), np.float32),
+)
 
 
 def test_a_fresh_network_values_everything_at_zero_whatever_the_scale():
@@ -76,7 +83,22 @@ def test_a_resumed_training_has_the_learning_rate_that_is_configured_now():
     first = Learner(TINY)
     second = Learner(attrs.evolve(TINY, learning_rate=1e-5))
     second.load(first.state())
+    second.update(BATCH)
     assert [group["lr"] for group in second.optimizer.param_groups] == [1e-5]
+
+
+def test_the_learning_rate_falls_over_all_updates_those_before_a_resumption_too():
+    config = attrs.evolve(TINY, learning_rate=1e-2, final_learning_rate=1e-4, decay_updates=4)
+    learner, rates = Learner(config), []
+    for update in range(6):
+        if update == 3:
+            resumed = Learner(config)
+            resumed.load(learner.state())
+            learner = resumed
+        learner.update(BATCH)
+        rates += [group["lr"] for group in learner.optimizer.param_groups]
+    assert rates == pytest.approx([1e-2, 10**-2.5, 1e-3, 10**-3.5, 1e-4, 1e-4])
+    assert attrs.evolve(TINY, learning_rate=1e-2).learning_rate_at(10**9) == 1e-2
 
 
 @pytest.mark.slow
