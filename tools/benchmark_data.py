@@ -7,14 +7,15 @@ Examples:
 
 Every tier is made in an empty cache that is deleted afterwards, in the order given, so that a tier whose episodes were
 collected for one before it is put together from them, as in any run. The bare speed is that of as many processes as
-collect, stepping dm_control alone with actions drawn before, right before and after the collection. Tasks without a
-shipped behaviour are named and left out. Exit code: 0 when all is measured, 1 when a dataset could not be made, 2 when
-something given was wrong, 130 when stopped by Ctrl-C.
+collect, stepping dm_control alone through some of the same episodes, right before and after the collection. Tasks
+without a shipped behaviour are named and left out. Exit code: 0 when all is measured, 1 when a dataset could not be
+made, 2 when something given was wrong, 130 when stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.pool import Pool
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -38,11 +40,22 @@ from harness.paths import use_packaged_configs
 from harness.signals import both_signals_stop
 from spinrl.behaviors import BehaviorError
 from spinrl.config import ConfigError
-from spinrl.data import CollectionError, Making, Store, StoreError, collected, rollouts, tier_store
-from spinrl.tasks import TASKS, get_task
+from spinrl.data import (
+    CollectionError,
+    Making,
+    Rollout,
+    Store,
+    StoreError,
+    collect_episodes,
+    collected,
+    rollouts,
+    tier_store,
+)
+from spinrl.tasks import EPISODE_STEPS, TASKS, control_values, get_task
 from tools import collect_dataset
 
 WIDTH = 130
+EPISODES = 2  # that the bare speed is measured on
 TIERS = ("medium", "expert", "medium-expert", "random-medium-expert")
 
 
@@ -54,7 +67,7 @@ class Row:
         task, bins, tier, transitions: which.
         collected: transitions that the simulator had to make for it.
         collect_seconds: that this took.
-        bare_per_second: control steps a second of the simulator alone, in as many processes.
+        bare_per_second: control steps a second of the simulator alone, in as many processes, on such episodes.
         seconds: from nothing to the finished store, collecting included.
         megabytes: on disk.
         open_milliseconds: to open it by its metadata, the median of five.
@@ -67,7 +80,7 @@ class Row:
     transitions: int
     collected: int
     collect_seconds: float
-    bare_per_second: float
+    bare_per_second: float | None
     seconds: float
     megabytes: float
     open_milliseconds: float
@@ -81,30 +94,56 @@ class Row:
     @property
     def share(self) -> float | None:
         """Of the simulator's bare speed."""
-        return None if self.per_second is None else self.per_second / self.bare_per_second
+        if self.per_second is None or self.bare_per_second is None:
+            return None
+        return self.per_second / self.bare_per_second
 
 
-def bare_rate(task: str, pool: Pool, processes: int, seconds: float) -> float:
-    """Control steps a second of so many processes that step dm_control and do nothing else."""
-    return sum(pool.starmap(_bare_steps, [(task, seconds)] * processes, chunksize=1))
+def bare_rate(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, seconds: float) -> float | None:
+    """Control steps a second of so many processes that do nothing but step dm_control through such episodes.
+
+    Args:
+        parts: rollouts, and how many transitions come from each.
+        pool: of `processes` processes.
+        processes: how many step at a time.
+        seconds: to measure each rollout for.
+
+    Returns:
+        The speed at which all these transitions would be made; None when there are none.
+    """
+    took = 0.0
+    for rollout, count in parts:
+        took += count / sum(pool.starmap(_bare_steps, [(rollout, seconds)] * processes, chunksize=1))
+    return sum(count for _, count in parts) / took if took else None
 
 
-def _bare_steps(task: str, seconds: float) -> float:
+def _bare_steps(rollout: Rollout, seconds: float) -> float:
+    episodes = list(collect_episodes(rollout, EPISODES * EPISODE_STEPS))
+    steps, passed = 0, 0.0
+    for number in itertools.cycle(range(EPISODES)):
+        environment, controls = playback(rollout, number, episodes[number].actions)
+        began = time.perf_counter()
+        for values in controls:
+            environment.step(values)
+        passed += time.perf_counter() - began
+        steps += len(controls)
+        if passed >= seconds:
+            break
+    return steps / passed
+
+
+def playback(rollout: Rollout, number: int, actions: np.ndarray) -> tuple[Any, np.ndarray]:
+    """dm_control at the start of an episode, and the (T, N) control values of its (T, N) actions."""
     from dm_control import suite  # not before spinrl.tasks has said that nothing is drawn
 
-    spec = get_task(task)
-    environment = suite.load(spec.domain, spec.task)
+    task = get_task(rollout.task)
+    # As `BatchedEnvironment` resets it.
+    environment = suite.load(task.domain, task.task, task_kwargs={"random": rollout.environment_seed(number) % 2**32})
     limits = environment.action_spec()
-    controls = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=(1000, spec.num_sub_actions))
-    controls = np.clip(controls, limits.minimum, limits.maximum)
+    low, high = np.broadcast_to(limits.minimum, limits.shape), np.broadcast_to(limits.maximum, limits.shape)
+    table = control_values(low, high, task.action_spec(rollout.bins).nvec)
     environment.reset()
-    steps, began = 0, time.perf_counter()
-    while (passed := time.perf_counter() - began) < seconds:
-        for control in controls[:20]:
-            environment.step(control)
-        controls = np.roll(controls, -20, axis=0)
-        steps += 20
-    return steps / passed
+    return environment, table[np.arange(len(table)), actions]
 
 
 class PeakMemory:
@@ -166,23 +205,23 @@ def _measure_task(
         asked = ["--task", task, "--bins", str(bins), "--tier", name, "--transitions", str(options.transitions)]
         experiment, tier = collect_dataset.read_experiment(collect_dataset.parser().parse_args(asked))
         parts = rollouts(tier, task, bins, options.transitions, experiment.data_seed)
-        missing = sum(max(count - collected(rollout), 0) for rollout, count in parts)
-        before = bare_rate(task, pool, processes, options.seconds)
+        missing = [(rollout, left) for rollout, count in parts if (left := count - collected(rollout)) > 0]
+        before = bare_rate(missing, pool, processes, options.seconds)
         with PeakMemory() as memory:
             began = time.perf_counter()
             collect_dataset.collect_sources(parts, f"{task} {bins} bins {name}", processes, console)
             collect_seconds = time.perf_counter() - began
             store = tier_store(name, tier, task, bins, options.transitions, experiment.data_seed, Making())
             seconds = time.perf_counter() - began
-        after = bare_rate(task, pool, processes, options.seconds)
+        after = bare_rate(missing, pool, processes, options.seconds)
         yield Row(
             task=task,
             bins=bins,
             tier=name,
             transitions=len(store),
-            collected=missing,
+            collected=sum(count for _, count in missing),
             collect_seconds=collect_seconds,
-            bare_per_second=(before + after) / 2,
+            bare_per_second=None if before is None or after is None else (before + after) / 2,
             seconds=seconds,
             megabytes=store.num_bytes / 1e6,
             open_milliseconds=float(np.median([_opening(store.path) for _ in range(5)])),
@@ -204,10 +243,11 @@ def table(rows: Sequence[Row]) -> Table:
     )
     for row in rows:
         speed = "–" if row.per_second is None else f"{row.per_second:,.0f}"
+        bare = "–" if row.bare_per_second is None else f"{row.bare_per_second:,.0f}"
         share = "–" if row.share is None else f"{row.share:.0%}"
         made.add_row(
             *(row.task, str(row.bins), row.tier, f"{row.transitions:,}", f"{row.collected:,}", speed),
-            *(f"{row.bare_per_second:,.0f}", share, f"{row.seconds:.1f}", f"{row.megabytes:.1f}"),
+            *(bare, share, f"{row.seconds:.1f}", f"{row.megabytes:.1f}"),
             *(f"{row.open_milliseconds:.1f}", f"{row.peak_mebibytes:.0f}"),
         )
     return made

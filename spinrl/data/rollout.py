@@ -62,6 +62,10 @@ class Rollout:
         """Of all that decides the episodes."""
         return fingerprint(attrs.asdict(self))
 
+    def environment_seed(self, number: int) -> int:
+        """What episode `number` is reset with."""
+        return child_seed(self.seed, "collection", number, "environment")
+
     def record(self) -> SourceRecord:
         """How a store's metadata names this."""
         return SourceRecord(
@@ -98,8 +102,7 @@ def roll_out(
     actions = np.empty((width, longest, spec.num_sub_actions), dtype=np.int64)
     rewards = np.empty((width, longest))
     for index, number in enumerate(numbers):
-        seed = child_seed(rollout.seed, "collection", number, "environment")
-        observations[index, 0] = environment.reset(index, seed)
+        observations[index, 0] = environment.reset(index, rollout.environment_seed(number))
     unreported = 0
     for step in range(longest):
         active = sum(length > step for length in lengths)  # the first so many

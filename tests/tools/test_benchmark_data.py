@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from tools import benchmark_data
+from spinrl.data import collect_episodes, rollouts
+from tools import benchmark_data, collect_dataset
 from tools.benchmark_data import Row, main
 
 
@@ -30,6 +32,15 @@ def test_every_tier_is_made_measured_and_deleted(tmp_path, capsys, monkeypatch):
     printed = " ".join(capsys.readouterr().out.split())
     assert "left out: no medium behaviour is shipped for cheetah-run with 7 bins" in printed
     assert list(folder.iterdir()) == [] and not (tmp_path / "untouched").exists()
+
+
+def test_the_bare_speed_is_of_the_very_episodes_that_are_collected():
+    options = collect_dataset.parser().parse_args(["--task", "fish-swim", "--tier", "random-medium-expert"])
+    experiment, tier = collect_dataset.read_experiment(options)
+    for rollout, _count in rollouts(tier, "fish-swim", 3, 2000, experiment.data_seed):
+        for number, episode in enumerate(collect_episodes(rollout, 1050)):
+            environment, controls = benchmark_data.playback(rollout, number, episode.actions)
+            np.testing.assert_array_equal([environment.step(values).reward for values in controls], episode.rewards)
 
 
 def test_what_was_put_together_from_episodes_has_no_speed():
