@@ -66,6 +66,7 @@ class Launcher(Component, ABC):
         machine: ResolvedMachine,
         observer: Observer,
         *,
+        slots: int,
         folder: Path,
         fresh: bool = False,
     ) -> list[CellOutcome]:
@@ -76,6 +77,7 @@ class Launcher(Component, ABC):
             cells: those of its cells that are to be run.
             machine: what `share` gave.
             observer: told everything, in this process and thread.
+            slots: cells at a time, as `slots` said of the whole machine; a cluster goes by what it has at the moment.
             folder: of this invocation alone, for what travels between this process and the cells.
             fresh: begin cells anew that have a checkpoint.
 
@@ -117,13 +119,14 @@ class Local(Launcher):
         machine: ResolvedMachine,
         observer: Observer,
         *,
+        slots: int,
         folder: Path,
         fresh: bool = False,
     ) -> list[CellOutcome]:
         from harness.launch import run_grid
         from harness.workers import run_side_by_side
 
-        if (slots := self.slots(experiment, cells, machine)) == 1:
+        if slots == 1:
             return run_grid(experiment, cells, machine, observer, fresh=fresh)
         return run_side_by_side(experiment, cells, machine, observer, slots, fresh=fresh)
 
@@ -175,6 +178,7 @@ class RemoteLauncher(Launcher):
         machine: ResolvedMachine,
         observer: Observer,
         *,
+        slots: int,
         folder: Path,
         fresh: bool = False,
     ) -> list[CellOutcome]:

@@ -266,7 +266,9 @@ def run(
     folder = home() / "studies" / parent.key / str(parent.session)
     try:
         with both_signals_stop(), progress:
-            outcomes = experiment.launcher.run(experiment, todo, machine, observer, folder=folder, fresh=fresh)
+            outcomes = experiment.launcher.run(
+                experiment, todo, machine, observer, slots=jobs, folder=folder, fresh=fresh
+            )
         if any(outcome.failure for outcome in outcomes):
             status, code = "FAILED", 1
     except KeyboardInterrupt:

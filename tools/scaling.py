@@ -53,7 +53,8 @@ def measure(experiment: Experiment, jobs: int) -> Measured:
     experiment = attrs.evolve(experiment, launcher=attrs.evolve(experiment.launcher, jobs=jobs))
     cells = experiment.cells()
     machine = experiment.machine.resolve()
-    machine = experiment.launcher.share(machine, experiment.launcher.slots(experiment, cells, machine))
+    slots = experiment.launcher.slots(experiment, cells, machine)
+    machine = experiment.launcher.share(machine, slots)
     console = Console(quiet=True)
     with tempfile.TemporaryDirectory() as folder:
         tracker = Tracker.open(f"sqlite:///{folder}/mlflow.db", "scaling", directory=Path(folder), warn=print)
@@ -64,7 +65,9 @@ def measure(experiment: Experiment, jobs: int) -> Measured:
             observer = RunObserver(experiment, parent, progress, console, meta, " ".join)
             spool = home() / "studies" / parent.key / "scaling"
             began, busy = time.monotonic(), time.process_time()
-            outcomes = experiment.launcher.run(experiment, cells, machine, observer, folder=spool, fresh=True)
+            outcomes = experiment.launcher.run(
+                experiment, cells, machine, observer, slots=slots, folder=spool, fresh=True
+            )
             seconds, observing = time.monotonic() - began, time.process_time() - busy
         parent.finish()
         tracker.close()

@@ -99,7 +99,7 @@ def test_jobs_give_what_cells_give_here(shared_cache, tmp_path):
     grid = smoke("Experiment.launcher=@Slurm()", "Slurm.cluster='local'", "Slurm.memory_gb=1.0")
     recorder = Recorder()
     folder = home() / "studies" / "x" / "1"
-    there = grid.launcher.run(grid, grid.cells(), ONE_THREAD, recorder, folder=folder)
+    there = grid.launcher.run(grid, grid.cells(), ONE_THREAD, recorder, slots=2, folder=folder)
     assert [(key, threads) for key, threads, _ in sorted(recorder.started, key=str)] == [
         (cell.key, 1) for cell in sorted(grid.cells(), key=lambda cell: str(cell.key))
     ]
@@ -118,7 +118,7 @@ def test_a_job_that_dies_fails_its_cell_with_the_way_to_its_log(shared_cache, mo
                 process.kill()
 
     folder = home() / "studies" / "y" / "1"
-    (outcome,) = grid.launcher.run(grid, grid.cells(), ONE_THREAD, Recorder(kill), folder=folder)
+    (outcome,) = grid.launcher.run(grid, grid.cells(), ONE_THREAD, Recorder(kill), slots=2, folder=folder)
     assert "its job" in outcome.failure and Path(outcome.failure.rpartition(" ")[2]).is_file()
 
 
@@ -164,7 +164,7 @@ def test_a_lost_node_costs_a_checkpoint_and_no_number(ray_cluster, shared_cache)
 
     assert grid.launcher.slots(grid, grid.cells(), ONE_THREAD) == 2
     recorder = Recorder(lose_its_node)
-    there = grid.launcher.run(grid, grid.cells(), ONE_THREAD, recorder, folder=home() / "studies" / "z" / "1")
+    there = grid.launcher.run(grid, grid.cells(), ONE_THREAD, recorder, slots=2, folder=home() / "studies" / "z" / "1")
     assert killed and [event.attempt for _, event in recorder.events if isinstance(event, Restarted)] == [1]
     assert returns(there) == returns(run_grid(grid, grid.cells(), ONE_THREAD, Observer()))
 
@@ -219,7 +219,7 @@ def test_a_job_lost_by_slurm_fails_its_cell_alone(shared_cache, monkeypatch):
             python.kill()
 
     folder = home() / "studies" / "w" / "1"
-    outcomes = grid.launcher.run(grid, grid.cells(), ONE_THREAD, Recorder(kill_one), folder=folder)
+    outcomes = grid.launcher.run(grid, grid.cells(), ONE_THREAD, Recorder(kill_one), slots=2, folder=folder)
     failed = [outcome for outcome in outcomes if outcome.failure]
     assert len(failed) == 1 and f"its job {killed[0]} ended before the cell did" in failed[0].failure
     (sound,) = [outcome for outcome in outcomes if not outcome.failure]

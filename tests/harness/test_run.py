@@ -72,6 +72,16 @@ def test_the_real_chain_on_every_policy(shared_cache, capsys):
     assert not list((shared_cache / "cells").glob("*/checkpoint.pt"))
 
 
+@pytest.mark.slow
+def test_cells_run_side_by_side_where_threads_allow_it_without_being_told_to(shared_cache):
+    factored = ["--gin", "gin/policies/factored.gin", "--set", "Experiment.tiers=['medium', 'expert']"]
+    assert command.main([*ARGUMENTS, *factored, "--set", "Machine.threads=2"]) == 0
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("spin_humanoid-smoke")
+    first, second = client.search_runs([experiment.experiment_id], "tags.`spinrl.role` = 'cell'")
+    assert max(first.info.start_time, second.info.start_time) < min(first.info.end_time, second.info.end_time)
+
+
 def test_the_command_is_kept_without_where_it_logs_to():
     given = ["--gin", "a.gin", "--tracking-uri", "http://me:secret@host", "--set", "IQL.gamma=0.9", "--smoke"]
     options = command.parser().parse_args(given)
