@@ -118,7 +118,10 @@ def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, 
             _reference_lines(axes, reference)
             light_grid(axes)
         lowest = np.nanmin([0.0, panel["mean"].min(), panel["low"].min()])
-        grid[0, 0].set_ylim(bottom=lowest if lowest < 0 else 0)
+        bottom, top = lowest if lowest < 0 else 0.0, grid[0, 0].get_ylim()[1]
+        if reference is not None:  # whose name needs room below the title
+            top = max(top, reference.expert + 0.1 * (reference.expert - bottom))
+        grid[0, 0].set_ylim(bottom, top)
         for axes in grid[:, 0]:
             axes.set_ylabel(ylabel)
         legend_below(figure, grid[0, 0])
