@@ -117,8 +117,7 @@ def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, 
         for axes in grid.flat:
             _reference_lines(axes, reference)
             light_grid(axes)
-        lowest = np.nanmin([0.0, panel["mean"].min(), panel["low"].min()])
-        bottom, top = lowest if lowest < 0 else 0.0, grid[0, 0].get_ylim()[1]
+        bottom, top = np.nanmin([0.0, panel["mean"].min(), panel["low"].min()]), grid[0, 0].get_ylim()[1]
         if reference is not None:  # whose name needs room below the title
             top = max(top, reference.expert + 0.1 * (reference.expert - bottom))
         grid[0, 0].set_ylim(bottom, top)

@@ -15,6 +15,7 @@ made, 2 when something given was wrong, 130 when stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import multiprocessing
@@ -51,7 +52,7 @@ from spinrl.data import (
     rollouts,
     tier_store,
 )
-from spinrl.tasks import EPISODE_STEPS, TASKS, control_values, get_task
+from spinrl.tasks import EPISODE_STEPS, TASKS, BatchedEnvironment, get_task
 from tools import collect_dataset
 
 WIDTH = 130
@@ -94,9 +95,7 @@ class Row:
     @property
     def share(self) -> float | None:
         """Of the simulator's bare speed."""
-        if self.per_second is None or self.bare_per_second is None:
-            return None
-        return self.per_second / self.bare_per_second
+        return self.per_second / self.bare_per_second if self.per_second and self.bare_per_second else None
 
 
 def bare_rate(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, seconds: float) -> float | None:
@@ -118,13 +117,12 @@ def bare_rate(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, 
 
 
 def _bare_steps(rollout: Rollout, seconds: float) -> float:
-    episodes = list(collect_episodes(rollout, EPISODES * EPISODE_STEPS))
     steps, passed = 0, 0.0
-    for number in itertools.cycle(range(EPISODES)):
-        environment, controls = playback(rollout, number, episodes[number].actions)
+    for number, actions in itertools.cycle(enumerate(_some_actions(rollout))):
+        simulator, controls = playback(rollout, number, actions)
         began = time.perf_counter()
         for values in controls:
-            environment.step(values)
+            simulator.step(values)
         passed += time.perf_counter() - began
         steps += len(controls)
         if passed >= seconds:
@@ -132,18 +130,16 @@ def _bare_steps(rollout: Rollout, seconds: float) -> float:
     return steps / passed
 
 
+@functools.cache  # measured before and after the collection, in the same processes
+def _some_actions(rollout: Rollout) -> list[np.ndarray]:
+    return [episode.actions for episode in collect_episodes(rollout, EPISODES * EPISODE_STEPS)]
+
+
 def playback(rollout: Rollout, number: int, actions: np.ndarray) -> tuple[Any, np.ndarray]:
     """dm_control at the start of an episode, and the (T, N) control values of its (T, N) actions."""
-    from dm_control import suite  # not before spinrl.tasks has said that nothing is drawn
-
-    task = get_task(rollout.task)
-    # As `BatchedEnvironment` resets it.
-    environment = suite.load(task.domain, task.task, task_kwargs={"random": rollout.environment_seed(number) % 2**32})
-    limits = environment.action_spec()
-    low, high = np.broadcast_to(limits.minimum, limits.shape), np.broadcast_to(limits.maximum, limits.shape)
-    table = control_values(low, high, task.action_spec(rollout.bins).nvec)
-    environment.reset()
-    return environment, table[np.arange(len(table)), actions]
+    environment = BatchedEnvironment(get_task(rollout.task), rollout.bins, 1)
+    environment.reset(0, rollout.environment_seed(number))
+    return environment.simulators[0], environment.controls[np.arange(len(environment.controls)), actions]
 
 
 class PeakMemory:
@@ -221,7 +217,7 @@ def _measure_task(
             transitions=len(store),
             collected=sum(count for _, count in missing),
             collect_seconds=collect_seconds,
-            bare_per_second=None if before is None or after is None else (before + after) / 2,
+            bare_per_second=(before + after) / 2 if before and after else None,
             seconds=seconds,
             megabytes=store.num_bytes / 1e6,
             open_milliseconds=float(np.median([_opening(store.path) for _ in range(5)])),

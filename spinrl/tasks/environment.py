@@ -65,6 +65,10 @@ class BatchedEnvironment:
         task: the task.
         bins: choices per sub-action.
         num_envs: number of environments.
+
+    Attributes:
+        simulators: dm_control's environments themselves.
+        controls: (N, K) control value of every choice.
     """
 
     def __init__(self, task: Task, bins: int, num_envs: int) -> None:
@@ -72,18 +76,18 @@ class BatchedEnvironment:
         self.bins = bins
         self.num_envs = num_envs
         self.action_spec: ActionSpec = task.action_spec(bins)
-        self._envs = [suite.load(task.domain, task.task) for _ in range(num_envs)]
-        spec = self._envs[0].action_spec()
+        self.simulators = [suite.load(task.domain, task.task) for _ in range(num_envs)]
+        spec = self.simulators[0].action_spec()
         if spec.shape != (task.num_sub_actions,):
             raise RuntimeError(f"{task.name} has {spec.shape} actuators here, the benchmark has {task.num_sub_actions}")
         low, high = np.broadcast_to(spec.minimum, spec.shape), np.broadcast_to(spec.maximum, spec.shape)
-        self.controls = control_values(low, high, self.action_spec.nvec)  # (N, K)
+        self.controls = control_values(low, high, self.action_spec.nvec)
         self._columns = np.arange(task.num_sub_actions)
 
     @property
     def observation_layout(self) -> dict[str, int]:
         """The suite's observation arrays in the order in which they stand in an observation, with their sizes."""
-        spec = self._envs[0].observation_spec()
+        spec = self.simulators[0].observation_spec()
         return {name: int(np.prod(array.shape)) for name, array in spec.items()}
 
     def reset(self, index: int, seed: int, *, default_pose: bool = False) -> np.ndarray:
@@ -97,7 +101,7 @@ class BatchedEnvironment:
         Returns:
             (S,) float32 observation.
         """
-        env = self._envs[index]
+        env = self.simulators[index]
         env.task._random = np.random.RandomState(seed % 2**32)
         observation = env.reset().observation
         if default_pose:
@@ -122,7 +126,7 @@ class BatchedEnvironment:
         rewards = np.empty(len(actions))
         controls = self.controls[self._columns, actions]  # (n, N)
         for row, index in enumerate(indices):
-            step = self._envs[index].step(controls[row])
+            step = self.simulators[index].step(controls[row])
             observations[row] = _flatten(step.observation)
             rewards[row] = step.reward
         return observations, rewards
@@ -133,7 +137,7 @@ class BatchedEnvironment:
 
     def close(self) -> None:
         """Free the simulators."""
-        for env in self._envs:
+        for env in self.simulators:
             env.close()
 
 
