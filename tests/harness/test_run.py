@@ -30,6 +30,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_real_chain_on_every_policy(shared_cache, capsys):
+    left_by_others = set((shared_cache / "cells").glob("*/checkpoint.pt"))  # which kill what they run
     assert command.main([*ARGUMENTS, *ONE_TIER, "--gin", "gin/policies/all.gin"]) == 0
     output = capsys.readouterr().out
     assert "mlflow ui --backend-store-uri" in output and "took" in output
@@ -69,7 +70,7 @@ def test_the_real_chain_on_every_policy(shared_cache, capsys):
     assert parent.data.tags["command"].startswith(
         "python -m harness.run --gin gin/spin_humanoid.gin --gin gin/policies/all.gin --set"
     )
-    assert not list((shared_cache / "cells").glob("*/checkpoint.pt"))
+    assert set((shared_cache / "cells").glob("*/checkpoint.pt")) <= left_by_others
 
 
 @pytest.mark.slow
