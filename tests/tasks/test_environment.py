@@ -27,6 +27,20 @@ def test_sizes_and_first_observation_are_the_suites(name):
     np.testing.assert_allclose(observation, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_every_environment_steps_as_the_suites_own_whatever_another_does(name):
+    task = get_task(name)
+    both, own = BatchedEnvironment(task, 3, 2), suite.load(task.domain, task.task)
+    actions = np.random.default_rng(0).integers(0, 3, (20, 2, task.num_sub_actions))
+    own.task._random = np.random.RandomState(7)
+    both.reset(1, 7), both.reset(0, 8), own.reset()
+    for pair in actions:
+        observations, rewards = both.step(pair)
+        expected = own.step(both.controls[np.arange(task.num_sub_actions), pair[1]])
+        flat = np.concatenate([np.ravel(value) for value in expected.observation.values()]).astype(np.float32)
+        assert rewards[1] == expected.reward and observations[1].tobytes() == flat.tobytes()
+
+
 @given(st.integers(2, 100), st.floats(-5, 0), st.floats(0.1, 5))
 def test_bins_include_both_ends_evenly(bins, low, span):
     values = control_values(np.array([low]), np.array([low + span]), [bins])[0]
