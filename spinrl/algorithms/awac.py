@@ -17,7 +17,13 @@ from spinrl.algorithms.base import (
     polyak_update,
     transition,
 )
-from spinrl.algorithms.losses import advantage_weight, ensemble_mse, td_target, weighted_log_likelihood
+from spinrl.algorithms.losses import (
+    advantage_weight,
+    effective_share,
+    ensemble_mse,
+    td_target,
+    weighted_log_likelihood,
+)
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble, ValueNetwork
 from spinrl.policies.base import Policy
@@ -93,5 +99,10 @@ class AWACAlgorithm(Algorithm):
         # (4) Targets.
         polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)
         polyak_update(self.target_value, self.value, config.polyak_rate)
-        losses = {"loss_qvalue": loss_qvalue, "loss_policy": loss_policy, "loss_value": loss_value}
-        return TensorDict({name: loss.detach() for name, loss in losses.items()})
+        reported = {
+            "loss_qvalue": loss_qvalue,
+            "loss_policy": loss_policy,
+            "loss_value": loss_value,
+            "effective_share": effective_share(weight),
+        }
+        return TensorDict({name: value.detach() for name, value in reported.items()})

@@ -95,7 +95,7 @@ class Algorithm(nn.Module, ABC):
 
     @abstractmethod
     def update(self, batch: TensorDictBase) -> TensorDict:
-        """One gradient step on a batch of transitions; detached 0-d losses `loss_*`, without a host sync."""
+        """One gradient step on a batch of transitions; detached 0-d losses `loss_*`, and what helps to read them."""
 
     def acting_policy(self) -> Policy:
         """The policy to evaluate and export: the trained one, unless the algorithm acts by more than it."""

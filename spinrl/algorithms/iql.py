@@ -12,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from spinrl.algorithms.base import ActorCriticConfig, Algorithm, minimize, polyak_update, transition
 from spinrl.algorithms.losses import (
     advantage_weight,
+    effective_share,
     ensemble_mse,
     expectile_loss,
     td_target,
@@ -86,5 +87,10 @@ class IQLAlgorithm(Algorithm):
 
         # (4) Targets.
         polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)
-        losses = {"loss_value": loss_value, "loss_qvalue": loss_qvalue, "loss_policy": loss_policy}
-        return TensorDict({name: loss.detach() for name, loss in losses.items()})
+        reported = {
+            "loss_value": loss_value,
+            "loss_qvalue": loss_qvalue,
+            "loss_policy": loss_policy,
+            "effective_share": effective_share(weight),
+        }
+        return TensorDict({name: value.detach() for name, value in reported.items()})

@@ -26,6 +26,17 @@ def advantage_weight(advantage: torch.Tensor, inverse_temperature: float, clip: 
     return (inverse_temperature * advantage).exp().clamp_max(clip)
 
 
+def effective_share(weight: torch.Tensor) -> torch.Tensor:
+    """Kish's effective sample size (Σw)² / Σw² as a share of the batch: (B,) → (), from 1/B to 1, of all weights equal.
+
+    Where it is small, a few transitions decide the policy's step: the weights are too sharp for what the critics know.
+    0 where all weights are.
+    """
+    smallest = torch.finfo(weight.dtype).tiny
+    relative = weight / weight.amax().clamp_min(smallest)  # squares of small weights would vanish
+    return relative.mean().square() / relative.square().mean().clamp_min(smallest)
+
+
 def weighted_log_likelihood(log_prob: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """−mean(w · log π(a|s)): (B,), (B,) → ()."""
     return -(weight * log_prob).mean()

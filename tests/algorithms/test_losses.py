@@ -43,3 +43,16 @@ def test_advantage_weights_lie_between_zero_and_the_clip(advantages, inverse_tem
 def test_weighted_log_likelihood_by_hand():
     loss = losses.weighted_log_likelihood(torch.tensor([-1.0, -3.0]), torch.tensor([2.0, 0.5]))
     assert loss.item() == pytest.approx((2 + 1.5) / 2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "share"), [([2.0, 2.0], 1.0), ([1.0, 0.0], 0.5), ([1.0, 3.0], 0.8), ([1e-30] * 3, 1.0), ([0.0, 0.0], 0)]
+)
+def test_the_effective_share_is_kishs(weights, share):
+    assert losses.effective_share(torch.tensor(weights)).item() == pytest.approx(share)
+
+
+@given(st.lists(st.floats(2**-20, 100, width=32), min_size=1, max_size=20))
+def test_the_effective_share_lies_between_one_transition_and_all(weights):
+    share = losses.effective_share(torch.tensor(weights)).item()
+    assert 1 / len(weights) - 1e-5 <= share <= 1 + 1e-5
