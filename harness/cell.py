@@ -27,6 +27,7 @@ from spinrl.data import DatasetPlan, Making, ReplayLoader, Standardizer, Store, 
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
+from spinrl.specs import ActionSpec
 from spinrl.tasks import BatchedEnvironment, Environment, ParallelEnvironment, get_task
 from spinrl.train import train
 
@@ -322,18 +323,39 @@ def build_environment(
     task = cell.key.task
     if task not in experiment.simulators:
         bins = data.action_spec.max_choices
+        require_task(task, data)
         if episodes == 1 or threads == 1:  # another process would only wait for this one, and this one for it
             return BatchedEnvironment(get_task(task), bins, episodes)
         return ParallelEnvironment(get_task(task), bins, episodes, threads)
     environment = experiment.simulators[task].build(episodes)
-    size = len(environment.reset(0, 0))
-    if (environment.action_spec, size) != (data.action_spec, data.observation_size):
+    try:
+        _require_agreement(task, environment.action_spec, len(environment.reset(0, 0)), data)
+    except CellError:
         environment.close()
+        raise
+    return environment
+
+
+def require_task(name: str, data: Store | DatasetPlan) -> None:
+    """Check that a dataset's actions and observations are those of the benchmark's task whose name it bears.
+
+    Raises:
+        CellError: when they are not: its returns would be another task's.
+    """
+    task = get_task(name)
+    try:
+        spec = task.action_spec(data.action_spec.max_choices)
+    except ValueError as error:
+        raise CellError(f"{name}: {error}; name own data otherwise (--task)") from error
+    _require_agreement(name, spec, task.observation_size, data)
+
+
+def _require_agreement(task: str, spec: ActionSpec, size: int, data: Store | DatasetPlan) -> None:
+    if (spec, size) != (data.action_spec, data.observation_size):
         raise CellError(
-            f"the simulator of {task} takes actions of {list(environment.action_spec.nvec)} choices and gives {size} "
+            f"the simulator of {task} takes actions of {list(spec.nvec)} choices and gives {size} "
             f"observation entries; the dataset has {list(data.action_spec.nvec)} and {data.observation_size}"
         )
-    return environment
 
 
 class _Training:
@@ -434,7 +456,7 @@ class _Training:
     def advance(self, mark: int, report: Report) -> None:
         """Train up to gradient step `mark`, with the policy told of its milestones on the way."""
         total = self.experiment.training.gradient_steps
-        stops = {round(share * total) for share in self.algorithm.policy.milestones}
+        stops = {math.ceil(share * total - 1e-9) for share in self.algorithm.policy.milestones}
         for stop in sorted({mark, *(stop for stop in stops if self.step < stop < mark)}):
             self.algorithm.policy.reach(self.step / total)
             self._prepare(report)

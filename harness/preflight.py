@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 
-from harness.cell import CellError, build_environment
+from harness.cell import CellError, build_environment, require_task
 from harness.experiment import Cell, Experiment
 from spinrl.asm import ASMError, FrozenASM, asm_folder
 from spinrl.behaviors import BehaviorError
 from spinrl.data import DatasetPlan, Rollout, Store, StoreError, collected, features_bytes, features_path, home
-from spinrl.tasks import SimulatorError
+from spinrl.tasks import TASKS, SimulatorError
 
 
 class PreflightError(Exception):
@@ -32,12 +32,15 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
             f"the datasets need {needed / 2**30:.1f} GiB in {root}, which has {free / 2**30:.1f} GiB free; "
             "set SPINRL_HOME to a larger disk, or lower Tier.transitions"
         )
-    for cell in {cell.key.task: cell for cell in cells if cell.key.task in experiment.simulators}.values():
+    for cell in {(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in cells}.values():
+        task = cell.key.task
         try:
-            environment = build_environment(experiment, cell, plan_of(experiment, cell), episodes=1)
+            if task in experiment.simulators:
+                build_environment(experiment, cell, plan_of(experiment, cell), episodes=1).close()
+            elif task in TASKS:
+                require_task(task, plan_of(experiment, cell))
         except (CellError, SimulatorError) as error:
             raise PreflightError(str(error)) from error
-        environment.close()
 
 
 def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:

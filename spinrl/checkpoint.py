@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,19 @@ def save(state: dict[str, Any], path: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, also: Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]] = ()) -> dict[str, Any]:
     """Read what `save` wrote, without running any code that the file may carry.
+
+    Args:
+        path: of the file.
+        also: harmless types that it may hold besides, as `torch.serialization.safe_globals` takes them.
 
     Raises:
         CheckpointError: when the file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        with torch.serialization.safe_globals(list(also)):
+            return torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
     except Exception as error:  # bytes that are no pickle make the unpickler fail in any way there is

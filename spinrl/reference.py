@@ -1,6 +1,7 @@
 """Weights of the method's public reference code, under our parameter names.
 
-`load_policy` and `load_asm` read a checkpoint file of the reference into a network of ours. The functions below them
+`load_policy` and `load_asm` read a checkpoint file of the reference into a network of ours; its files hold the weights
+under a key of their own, beside optimizers and settings. The functions below them
 each take a state dict with the reference's names and return ours, ready for a strict `load_state_dict`; what is missing
 raises a KeyError, what is left over a ValueError. The reference keeps one small module for each sub-action where we
 keep one stacked tensor, padded to the largest number of choices.
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -20,6 +23,17 @@ from spinrl.asm import ASM
 from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy, SAINTPolicy, SPINPolicy
 
 Weights = Mapping[str, torch.Tensor]
+
+# Where the public training scripts keep the weights: IQL and AWAC, BCQ, and ASM pre-training.
+_PLACES = ("actor_state_dict", "imitation_state_dict", "model_state_dict")
+# The settings beside them hold numbers of NumPy, pickled under the one name or the other by its version.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("bool", "int32", "int64", "float32", "float64")),
+]
 
 _BLOCK = {
     "ln_q": "norm_query",
@@ -80,9 +94,14 @@ def load_asm(path: Path, model: ASM) -> None:
 
 
 def _load(path: Path, module: nn.Module, mapping: Callable[[Weights], dict[str, torch.Tensor]]) -> None:
-    weights = checkpoint.load(path)
+    weights = checkpoint.load(path, _NUMBERS)
+    if isinstance(weights, Mapping):
+        weights = next((weights[place] for place in _PLACES if place in weights), weights)
     if not isinstance(weights, Mapping) or not all(isinstance(each, torch.Tensor) for each in weights.values()):
-        raise checkpoint.CheckpointError(f"{path} is not a state dict: it wants names and tensors and nothing else")
+        raise checkpoint.CheckpointError(
+            f"{path} is not a state dict: it wants names and tensors and nothing else, "
+            f"or these under {', '.join(_PLACES)}"
+        )
     # What is no tensor (a SPIN policy's fingerprint) is not in a reference checkpoint, and stays as it is.
     own = {name: value for name, value in module.state_dict().items() if not isinstance(value, torch.Tensor)}
     try:

@@ -1,6 +1,7 @@
 """Checkpoints of the public reference code load safely, give its numbers, and are refused where they do not fit."""
 
 import golden
+import numpy as np
 import pytest
 import torch
 
@@ -9,31 +10,35 @@ from spinrl.checkpoint import CheckpointError
 from spinrl.policies import Factored
 
 
-def saved(case, prefix, path):
-    """The golden weights as the reference saves them: a state dict in a file."""
-    torch.save(case.weights(prefix), path)
+def saved(case, prefix, path, place=None):
+    """The golden weights in a file: alone, or where the reference's scripts keep them, beside what else they save."""
+    weights = case.weights(prefix)
+    settings = {"action_cardinalities": tuple(np.array([3, 5])), "learning_rate": np.float64(3e-4), "seed": 1}
+    torch.save({place: weights, "critic_state_dict": {}, "args": settings, "step": 5} if place else weights, path)
     return path
 
 
+@pytest.mark.parametrize("place", [None, "actor_state_dict", "imitation_state_dict"])
 @pytest.mark.parametrize("name", golden.POLICIES)
 @pytest.mark.parametrize("case_name", golden.CASES)
-def test_a_policy_checkpoint_gives_the_references_log_probabilities(case_name, name, tmp_path):
+def test_a_policy_checkpoint_gives_the_references_log_probabilities(case_name, name, place, tmp_path):
     case = golden.load(case_name)
     policy = case.policy(name)
     for parameter in policy.parameters():
         parameter.data.add_(1.0)  # nothing of what was there may stay
-    reference.load_policy(saved(case, f"policy/{name}/weights/", tmp_path / "policy.pt"), policy)
+    reference.load_policy(saved(case, f"policy/{name}/weights/", tmp_path / "policy.pt", place), policy)
     batch = case.batch()
     with torch.no_grad():
         ours = policy.eval().log_probs(batch["observation"], batch["action"])
     torch.testing.assert_close(case.ragged(ours), case.arrays[f"policy/{name}/log_probs"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("place", [None, "model_state_dict"])
 @pytest.mark.parametrize("case_name", golden.CASES)
-def test_an_asm_checkpoint_gives_the_references_logits(case_name, tmp_path):
+def test_an_asm_checkpoint_gives_the_references_logits(case_name, place, tmp_path):
     case = golden.load(case_name)
     model = case.encoder.build(case.observation_size, case.spec, seed=5).eval()
-    reference.load_asm(saved(case, "asm/weights/", tmp_path / "asm.pt"), model)
+    reference.load_asm(saved(case, "asm/weights/", tmp_path / "asm.pt", place), model)
     with torch.no_grad():
         ours = model(case.batch()["observation"], _tokens(case))
     torch.testing.assert_close(case.ragged(ours), case.arrays["asm/logits"], rtol=0, atol=1e-5)

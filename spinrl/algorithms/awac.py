@@ -91,8 +91,7 @@ class AWACAlgorithm(Algorithm):
         with torch.no_grad():
             values = self.target_qvalue.per_choice(observation)  # (E, B, N, K)
             with self.machine.autocast():
-                expected = self.policy.expected_sum(policy_input(batch), values, config.value_samples)  # (E, B)
-            expected = expected.amin(0)  # (B,)
+                expected = self.policy.expected_minimum(policy_input(batch), values, config.value_samples)  # (B,)
         loss_value = (self.value(observation) - expected).square().mean()
         minimize(loss_value, self.value_optimizer)
 

@@ -49,7 +49,7 @@ class BCQ(ActorCriticConfig):
 
 
 class BCQAlgorithm(Algorithm):
-    """One BCQ step is: imitation, critics, targets (PAPER, Algorithms)."""
+    """One BCQ step is: critics, imitation, targets, in this order (the public reference code)."""
 
     def __init__(self, config: BCQ, policy: Policy, qvalue: CriticEnsemble, machine: ResolvedMachine) -> None:
         super().__init__(policy, machine)
@@ -64,15 +64,15 @@ class BCQAlgorithm(Algorithm):
         config = self.config
         observation, action, reward, terminated, next_observation = transition(batch)
 
-        # (1) Imitation by likelihood.
-        loss_policy = -self.policy_log_prob(batch).mean()
-        minimize(loss_policy, self.policy_optimizer)
-
-        # (2) The critics by MSE on the best that the imitation policy allows in the next state.
+        # (1) The critics by MSE on the best that the imitation policy allows in the next state.
         with torch.no_grad():
             target = td_target(reward, terminated, self._next_value(batch, next_observation), config.gamma)  # (B,)
         loss_qvalue = ensemble_mse(self.qvalue(observation, action), target)
         minimize(loss_qvalue, self.qvalue_optimizer)
+
+        # (2) Imitation by likelihood.
+        loss_policy = -self.policy_log_prob(batch).mean()
+        minimize(loss_policy, self.policy_optimizer)
 
         # (3) Targets.
         polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)

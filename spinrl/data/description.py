@@ -161,11 +161,15 @@ def mutual_information(actions: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
     columns = np.ascontiguousarray(actions.T, dtype=np.int64)  # (N, T)
     bits = np.diag([entropy(np.bincount(column)) for column in columns])
     for i in range(len(nvec)):
-        rest = columns[i] * max(nvec)
         for j in range(i):
-            joint = entropy(np.bincount(rest + columns[j]))
+            joint = entropy(_counts(columns[i] * nvec[j] + columns[j], nvec[i] * nvec[j]))
             bits[i, j] = bits[j, i] = max(0.0, bits[i, i] + bits[j, j] - joint)
     return bits
+
+
+def _counts(codes: np.ndarray, size: int) -> np.ndarray:
+    """How often each code below `size` occurs; a table of all of them where it is not much larger than the data."""
+    return np.bincount(codes) if size <= 4 * len(codes) else np.unique(codes, return_counts=True)[1]
 
 
 def observation_statistics(store: Store) -> ObservationStatistics:

@@ -134,8 +134,11 @@ class Policy(TensorDictModuleBase, ABC):
         """Log-probabilities of every choice of every sub-action, (B, N, K); `action` as in `logits`."""
         return self.logits(observation, action).log_softmax(-1)
 
-    def expected_sum(self, observation: torch.Tensor, values: torch.Tensor, samples: int) -> torch.Tensor:
-        """E over the policy's actions of Σ_i values[i, a_i], by the mean over `samples` joint actions.
+    def expected_minimum(self, observation: torch.Tensor, values: torch.Tensor, samples: int) -> torch.Tensor:
+        """What an ensemble expects of the policy's actions, each worth Σ_i values[i, a_i]: its cautious member's word.
+
+        The mean over `samples` joint actions of the ensemble's smallest sum for each; where sub-actions are
+        independent, the smallest over the ensemble of its exact expectations.
 
         Args:
             observation: (B, S).
@@ -143,13 +146,13 @@ class Policy(TensorDictModuleBase, ABC):
             samples: joint actions drawn from torch's global generator; exact policies draw none.
 
         Returns:
-            (E, B).
+            (B,).
         """
         spec = self.action_spec
         shape = (len(observation), spec.num_sub_actions, spec.max_choices)
         drawn = [self.sample(observation, gumbel_noise(shape, device=values.device)) for _ in range(samples)]
         index = torch.stack(drawn, -1).expand(values.shape[0], -1, -1, -1)  # (E, B, N, samples)
-        return values.gather(-1, index).sum(2).mean(-1)
+        return values.gather(-1, index).sum(2).amin(0).mean(-1)
 
     def log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Log-probability of joint actions: (B, S), (B, N) → (B,)."""
@@ -181,9 +184,9 @@ class Policy(TensorDictModuleBase, ABC):
 class IndependentPolicy(Policy):
     """A policy whose sub-actions are independent given the observation: N categoricals from one set of logits."""
 
-    def expected_sum(self, observation: torch.Tensor, values: torch.Tensor, samples: int = 0) -> torch.Tensor:
+    def expected_minimum(self, observation: torch.Tensor, values: torch.Tensor, samples: int = 0) -> torch.Tensor:
         probabilities = self.log_probs(observation).float().exp()  # (B, N, K), 0 where a choice does not exist
-        return (probabilities * values.masked_fill(probabilities == 0, 0.0)).sum((-1, -2))
+        return (probabilities * values.masked_fill(probabilities == 0, 0.0)).sum((-1, -2)).amin(0)
 
     def decide(
         self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None

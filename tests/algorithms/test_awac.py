@@ -8,6 +8,7 @@ from policy_samples import POLICIES
 from spinrl.algorithms import AWAC
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import gumbel_noise
+from spinrl.policies.base import IndependentPolicy
 from spinrl.specs import OBSERVATION, ActionSpec
 
 SMALL = AWAC(hidden=[16, 16])
@@ -19,7 +20,7 @@ def test_contract(policy):
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
-def test_the_expected_sum_is_the_mean_over_sampled_actions(policy):
+def test_the_expected_minimum_is_the_mean_over_sampled_actions(policy):
     """Exact for independent sub-actions, by sampling for the others; choices that do not exist do not count."""
     spec = ActionSpec([2, 5, 3])
     built = contracts.build_policy(policy, spec).eval()
@@ -29,11 +30,14 @@ def test_the_expected_sum_is_the_mean_over_sampled_actions(policy):
     noise = gumbel_noise((many, 3, 5), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         action = built.sample(observation.expand(many, -1), noise)  # (many, N)
-        sampled = values.expand(-1, many, -1, -1).gather(-1, action.expand(2, -1, -1)[..., None]).sum((-1, -2)).mean(1)
+        sums = values.expand(-1, many, -1, -1).gather(-1, action.expand(2, -1, -1)[..., None]).sum((-1, -2))
+        # As the public code: independent sub-actions have an expectation for each critic, sampled actions a worst one.
+        sampled = sums.mean(1).amin(0) if isinstance(built, IndependentPolicy) else sums.amin(0).mean()
+        assert abs(sums.mean(1).amin(0) - sums.amin(0).mean()) > 0.3  # so that the two are told apart
         torch.manual_seed(0)
-        expected = built.expected_sum(observation, values, samples=10_000)
-    assert expected.shape == (2, 1)
-    torch.testing.assert_close(expected[:, 0], sampled, rtol=0, atol=0.08)
+        expected = built.expected_minimum(observation, values, samples=10_000)
+    assert expected.shape == (1,)
+    torch.testing.assert_close(expected[0], sampled, rtol=0, atol=0.08)
 
 
 def test_the_value_follows_the_policy_and_not_the_data():
@@ -47,7 +51,7 @@ def test_the_value_follows_the_policy_and_not_the_data():
         algorithm.update(batch)
     with torch.no_grad():
         values = algorithm.target_qvalue.per_choice(batch[OBSERVATION])
-        expected = algorithm.policy.expected_sum(batch[OBSERVATION], values, 0).amin(0)
+        expected = algorithm.policy.expected_minimum(batch[OBSERVATION], values, 0)
         torch.testing.assert_close(algorithm.value(batch[OBSERVATION]), expected, rtol=0, atol=0.02)
 
 

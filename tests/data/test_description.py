@@ -77,6 +77,13 @@ def test_mutual_information_is_as_defined_whatever_the_cardinalities(nvec: list[
             assert 0 <= bits[i, j] <= min(own[i], own[j]) + 1e-9
 
 
+def test_mutual_information_of_very_many_choices_takes_memory_for_those_that_occur() -> None:
+    rng = np.random.default_rng(0)
+    few = rng.integers(0, 4, (200, 2))
+    expected = mutual_information(few, [4, 4])
+    np.testing.assert_allclose(mutual_information(few * 20_000, [65_536, 65_536]), expected, rtol=1e-12)
+
+
 def test_coverage_of_different_cardinalities(tmp_path: Path) -> None:
     actions = action_statistics(store_of(tmp_path / "s", [[0, 3, 1], [1, 3, 1], [0, 0, 1], [1, 0, 1]]))
     assert [counts.tolist() for counts in actions.counts] == [[2, 2], [2, 0, 0, 2], [0, 4, 0]]

@@ -30,10 +30,14 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _logged():
+    log("counter")
+
+
+def log(task):
     rng = np.random.default_rng(0)
     with StoreWriter(
-        imported_folder("counter"),
-        task="counter",
+        imported_folder(task),
+        task=task,
         bins=None,
         action_spec=SPEC,
         observation_size=4,
@@ -138,3 +142,10 @@ def test_a_fault_is_caught_before_anything_runs(fault, capsys, tmp_path):
     errors = " ".join(capsys.readouterr().err.split())
     assert re.search(reason, errors), errors
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_own_data_under_a_benchmark_tasks_name_is_not_judged_by_that_task(capsys):
+    log("cheetah-run")
+    assert run(task="cheetah-run") == 2
+    error = capsys.readouterr().err
+    assert "the simulator of cheetah-run takes actions of [3, 3, 3, 3, 3, 3] choices" in error and "[3, 2]" in error
