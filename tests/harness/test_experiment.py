@@ -64,9 +64,15 @@ def test_the_paper_preset_is_the_published_method():
 
 def test_a_preset_changes_sizes_budgets_and_starts_only():
     """And the sizes of steps, which belong to a budget."""
-    laptop, paper = experiment(), experiment(files=[config_root() / "gin" / "scale" / "paper.gin"])
+    root = config_root() / "gin"
+    algorithms = root / "algorithms" / "all.gin"
+    laptop, paper = experiment(files=[algorithms]), experiment(files=[algorithms, root / "scale" / "paper.gin"])
     scaled = {"hidden": (256, 256), "learning_rate": 3e-4, "polyak_rate": 0.005}
-    assert tuple(attrs.evolve(each, **scaled) for each in laptop.algorithms) == paper.algorithms
+    assert len({(each.hidden, each.learning_rate, each.polyak_rate) for each in laptop.algorithms}) == 1
+    assert (
+        tuple(attrs.evolve(each, **scaled) for each in laptop.algorithms) == paper.algorithms
+        and len(paper.algorithms) == 3
+    )
     assert laptop.evaluation.action == paper.evaluation.action == "sample"
     assert laptop.evaluation.fractions == paper.evaluation.fractions
     for name, tier in laptop.recipes.items():
