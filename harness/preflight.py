@@ -32,13 +32,13 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
             f"the datasets need {needed / 2**30:.1f} GiB in {root}, which has {free / 2**30:.1f} GiB free; "
             "set SPINRL_HOME to a larger disk, or lower Tier.transitions"
         )
-    for cell in {(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in cells}.values():
-        task = cell.key.task
+    for cell in one_of_each_dataset(cells):
+        task, plan = cell.key.task, plan_of(experiment, cell)
         try:
             if task in experiment.simulators:
-                build_environment(experiment, cell, plan_of(experiment, cell), episodes=1).close()
+                build_environment(experiment, cell, plan, episodes=1).close()
             elif task in TASKS:
-                require_task(task, plan_of(experiment, cell))
+                require_task(task, plan)
         except (CellError, SimulatorError) as error:
             raise PreflightError(str(error)) from error
 
@@ -51,13 +51,18 @@ def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
     """
     needed = 0
     have: dict[Rollout, int] = {}
-    for cell in {(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in cells}.values():
+    for cell in one_of_each_dataset(cells):
         plan = plan_of(experiment, cell)
         spec = plan.action_spec
         per_transition = 4 * plan.observation_size + spec.num_sub_actions * (1 if spec.max_choices <= 256 else 2) + 14
         # What is being collected is there twice for a while: as kept episodes, and as the store that they become.
         needed += per_transition * (2 * take_missing(plan.parts, have) + plan.unwritten)
     return needed + sum(missing_features(experiment, cell) for cell in cells)
+
+
+def one_of_each_dataset(cells: Sequence[Cell]) -> Iterable[Cell]:
+    """A cell for every dataset that `cells` want."""
+    return {(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in cells}.values()
 
 
 def plan_of(experiment: Experiment, cell: Cell) -> DatasetPlan:

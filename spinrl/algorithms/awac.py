@@ -12,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from spinrl.algorithms.base import (
     ActorCriticConfig,
     Algorithm,
+    detached,
     minimize,
     policy_input,
     polyak_update,
@@ -98,10 +99,9 @@ class AWACAlgorithm(Algorithm):
         # (4) Targets.
         polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)
         polyak_update(self.target_value, self.value, config.polyak_rate)
-        reported = {
-            "loss_qvalue": loss_qvalue,
-            "loss_policy": loss_policy,
-            "loss_value": loss_value,
-            "effective_share": effective_share(weight),
-        }
-        return TensorDict({name: value.detach() for name, value in reported.items()})
+        return detached(
+            loss_qvalue=loss_qvalue,
+            loss_policy=loss_policy,
+            loss_value=loss_value,
+            effective_share=effective_share(weight),
+        )

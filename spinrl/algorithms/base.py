@@ -95,7 +95,11 @@ class Algorithm(nn.Module, ABC):
 
     @abstractmethod
     def update(self, batch: TensorDictBase) -> TensorDict:
-        """One gradient step on a batch of transitions; detached 0-d losses `loss_*`, and what helps to read them."""
+        """One gradient step on a batch of transitions, without a host sync.
+
+        Returns:
+            Detached 0-d losses `loss_*`, and what helps to read them.
+        """
 
     def acting_policy(self) -> Policy:
         """The policy to evaluate and export: the trained one, unless the algorithm acts by more than it."""
@@ -143,6 +147,11 @@ def policy_input(batch: TensorDictBase) -> torch.Tensor:
 def next_policy_input(batch: TensorDictBase) -> torch.Tensor:
     """As `policy_input`, for the next observations."""
     return batch.get(NEXT_POLICY_INPUT, batch[NEXT_OBSERVATION])
+
+
+def detached(**values: torch.Tensor) -> TensorDict:
+    """What an update reports, by name, cut off from what it was computed from."""
+    return TensorDict({name: value.detach() for name, value in values.items()})
 
 
 def minimize(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:

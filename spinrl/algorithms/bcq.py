@@ -13,6 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from spinrl.algorithms.base import (
     ActorCriticConfig,
     Algorithm,
+    detached,
     minimize,
     next_policy_input,
     polyak_update,
@@ -76,8 +77,7 @@ class BCQAlgorithm(Algorithm):
 
         # (3) Targets.
         polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)
-        losses = {"loss_policy": loss_policy, "loss_qvalue": loss_qvalue}
-        return TensorDict({name: loss.detach() for name, loss in losses.items()})
+        return detached(loss_policy=loss_policy, loss_qvalue=loss_qvalue)
 
     def _next_value(self, batch: TensorDictBase, observation: torch.Tensor) -> torch.Tensor:
         """The smallest target-Q of the best allowed joint action in each next observation (B, S): (B,)."""

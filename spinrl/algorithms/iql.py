@@ -9,7 +9,7 @@ import torch
 from attrs.validators import ge, gt, lt
 from tensordict import TensorDict, TensorDictBase
 
-from spinrl.algorithms.base import ActorCriticConfig, Algorithm, minimize, polyak_update, transition
+from spinrl.algorithms.base import ActorCriticConfig, Algorithm, detached, minimize, polyak_update, transition
 from spinrl.algorithms.losses import (
     advantage_weight,
     effective_share,
@@ -87,10 +87,9 @@ class IQLAlgorithm(Algorithm):
 
         # (4) Targets.
         polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)
-        reported = {
-            "loss_value": loss_value,
-            "loss_qvalue": loss_qvalue,
-            "loss_policy": loss_policy,
-            "effective_share": effective_share(weight),
-        }
-        return TensorDict({name: value.detach() for name, value in reported.items()})
+        return detached(
+            loss_value=loss_value,
+            loss_qvalue=loss_qvalue,
+            loss_policy=loss_policy,
+            effective_share=effective_share(weight),
+        )

@@ -7,8 +7,7 @@ from policy_samples import POLICIES
 
 from spinrl.algorithms import AWAC
 from spinrl.machine import ResolvedMachine
-from spinrl.policies import gumbel_noise
-from spinrl.policies.base import IndependentPolicy
+from spinrl.policies import IndependentPolicy, gumbel_noise
 from spinrl.specs import OBSERVATION, ActionSpec
 
 SMALL = AWAC(hidden=[16, 16])

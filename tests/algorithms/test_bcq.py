@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from policy_samples import POLICIES
 
 from spinrl.algorithms import BCQ
+from spinrl.algorithms.base import transition
+from spinrl.algorithms.losses import ensemble_mse, td_target
 from spinrl.policies import SPIN, gumbel_noise
 from spinrl.specs import NEXT_OBSERVATION, OBSERVATION, ActionSpec
 
@@ -34,6 +36,25 @@ def test_it_takes_the_best_of_the_likely_choices(threshold, seed):
             chances = probabilities[row, slot, :choices]
             likely = [k for k in range(choices) if chances[k] >= 0.9999 * threshold * chances.max()]
             assert action[row, slot] == max(likely, key=lambda k: values[row, slot, k])
+
+
+def test_critics_are_trained_on_what_the_imitation_policy_allowed_before_its_step():
+    """As in the public code, which trains the critics first."""
+    spec = ActionSpec([3, 3])
+    algorithm = contracts.build_algorithm(BCQ(hidden=[16], threshold=0.9), POLICIES["factored"], spec).eval()
+    algorithm.policy_optimizer.param_groups[0]["lr"] = 1.0  # a step after which it allows other choices
+    batch = contracts.random_batch(spec, 16)
+    observation, action, reward, terminated, next_observation = transition(batch)
+
+    def loss():
+        with torch.no_grad():
+            target = td_target(reward, terminated, algorithm._next_value(batch, next_observation), 0.99)
+            return ensemble_mse(algorithm.qvalue(observation, action), target)
+
+    before, critics = loss(), {name: value.clone() for name, value in algorithm.qvalue.state_dict().items()}
+    torch.testing.assert_close(algorithm.update(batch)["loss_qvalue"], before)
+    algorithm.qvalue.load_state_dict(critics)
+    assert abs(loss() - before) > 0.01 * before
 
 
 @pytest.mark.parametrize("name", ["factored", "autoregressive"])

@@ -69,10 +69,8 @@ def test_a_preset_changes_sizes_budgets_and_starts_only():
     laptop, paper = experiment(files=[algorithms]), experiment(files=[algorithms, root / "scale" / "paper.gin"])
     scaled = {"hidden": (256, 256), "learning_rate": 3e-4, "polyak_rate": 0.005}
     assert len({(each.hidden, each.learning_rate, each.polyak_rate) for each in laptop.algorithms}) == 1
-    assert (
-        tuple(attrs.evolve(each, **scaled) for each in laptop.algorithms) == paper.algorithms
-        and len(paper.algorithms) == 3
-    )
+    assert tuple(attrs.evolve(each, **scaled) for each in laptop.algorithms) == paper.algorithms
+    assert len(paper.algorithms) == 3
     assert laptop.evaluation.action == paper.evaluation.action == "sample"
     assert laptop.evaluation.fractions == paper.evaluation.fractions
     for name, tier in laptop.recipes.items():
