@@ -346,7 +346,7 @@ def require_task(name: str, data: Store | DatasetPlan) -> None:
     try:
         spec = task.action_spec(data.action_spec.max_choices)
     except ValueError as error:
-        raise CellError(f"{name}: {error}; name own data otherwise (--task when it is imported)") from error
+        raise CellError(f"{name}: {error}; name own data otherwise (--name when it is imported)") from error
     _require_agreement(name, spec, task.observation_size, data)
 
 
@@ -355,7 +355,7 @@ def _require_agreement(task: str, spec: ActionSpec, size: int, data: Store | Dat
         raise CellError(
             f"the simulator of {task} takes actions of {list(spec.nvec)} choices and gives {size} "
             f"observation entries; the dataset has {list(data.action_spec.nvec)} and {data.observation_size}: "
-            "name its own simulator (Experiment.simulators), or name the data otherwise (--task when it is imported)"
+            "name its own simulator (Experiment.simulators), or name the data otherwise (--name when it is imported)"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,16 @@ def load(path: Path, also: Sequence[Callable[..., Any] | tuple[Callable[..., Any
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
     except Exception as error:  # bytes that are no pickle make the unpickler fail in any way there is
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without torch's advice to load the file unsafely."""
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    if asked:
+        return f"it asks for {asked[1]}, which no checkpoint needs; do not unpickle this file"
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("Weights only load failed")]
+    return lines[0] if lines else type(error).__name__
 
 
 def save_latest(state: dict[str, Any], path: Path) -> None:

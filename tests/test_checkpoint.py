@@ -1,6 +1,8 @@
 """Checkpoints are written whole or not at all, and run no code when they are read."""
 
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +37,22 @@ def test_damage_is_named(tmp_path, damage):
     path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"hello", "code": code}[damage])
     with pytest.raises(CheckpointError, match=r"c\.pt is damaged or not a checkpoint"):
         checkpoint.load(path)
+
+
+class Calls:
+    def __init__(self, function):
+        self.function = function
+
+    def __reduce__(self):
+        return self.function, ("never",)
+
+
+@pytest.mark.parametrize(("function", "name"), [(os.system, r"\w+\.system"), (Path, r"pathlib\.Path")])
+def test_what_a_file_would_call_is_named_and_no_unsafe_loading_advised(tmp_path, function, name):
+    torch.save({"weights": Calls(function)}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=rf"c\.pt is damaged or not a checkpoint: it asks for {name},") as caught:
+        checkpoint.load(tmp_path / "c.pt")
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
