@@ -1,6 +1,7 @@
 """From a finished run to a folder and a served model; whatever cannot be exported is one line and exit code 2."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -113,8 +114,14 @@ def test_a_registered_model_is_served(finished, tmp_path, capsys):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = ["mlflow", "models", "serve", "-m", "models:/cheetah/1", "--env-manager", "local", "-p", str(port)]
+    # MLflow starts uvicorn by name, which is found in an environment that is not activated only by this path.
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
     server = subprocess.Popen(
-        [sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", *command],
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         until = time.monotonic() + 120
