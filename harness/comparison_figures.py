@@ -11,17 +11,18 @@ from matplotlib.figure import Figure
 
 from harness.comparisons import by_asm_length, performance_profile, strata
 from harness.figures import PANEL, RC, file_stem, legend_below, light_grid, policy_styles
-from harness.records import setting_name
+from harness.records import ReportMeta, setting_name
 from harness.statistics import asymptotic, policy_order, tier_order
 from harness.tables import GROUP, algorithm_title
 
 
-def comparison_figures(summary: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+def comparison_figures(summary: pd.DataFrame, runs: pd.DataFrame, meta: ReportMeta) -> Iterator[tuple[str, Figure]]:
     """Each figure with its file stem: ``profile_…`` given two seeds, ``asm_…`` where lengths of pre-training vary.
 
     Args:
         summary: of `harness.statistics.summarize`.
         runs: of `harness.comparisons.asymptotic_runs`.
+        meta: gives the epochs of pre-training.
     """
     for values, group in runs.groupby(GROUP, sort=True):
         preset, metric, algorithm = map(str, values)
@@ -31,10 +32,10 @@ def comparison_figures(summary: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tu
             yield file_stem("profile", algorithm, preset, metric), profiles(samples, title)
     for values, panel in summary.groupby(PANEL, sort=True):
         preset, metric, algorithm, task, bins = map(str, values)
-        if not by_asm_length(panel).empty:
+        if not by_asm_length(panel, meta).empty:
             title = f"{setting_name(task, int(bins))}, {algorithm_title(preset, metric, algorithm)}"
             stem = file_stem("asm", task, f"{bins}bins", algorithm, preset, metric)
-            yield stem, asm_length_curve(panel, title)
+            yield stem, asm_length_curve(panel, title, meta)
 
 
 def profiles(samples: dict[str, list[np.ndarray]], title: str) -> Figure:
@@ -61,12 +62,15 @@ def profiles(samples: dict[str, list[np.ndarray]], title: str) -> Figure:
     return figure
 
 
-def asm_length_curve(panel: pd.DataFrame, title: str) -> Figure:
+def asm_length_curve(panel: pd.DataFrame, title: str, meta: ReportMeta) -> Figure:
     """Return at the full budget against the length of ASM pre-training, a column per tier.
 
-    Policies without a length in their name are levels to compare with, as the paper does with factored-IQL.
+    Policies without a length in their name are levels to compare with, as the paper does with factored-IQL. The axis
+    is in epochs where `meta` knows them of all columns, else in percent of the full length.
     """
-    lengths = by_asm_length(panel)
+    lengths = by_asm_length(panel, meta)
+    known = lengths["epochs"].notna().all()
+    x = "epochs" if known else "percent"
     others = asymptotic(panel)[lambda rows: ~rows["policy"].isin(lengths["policy"])]
     tiers = sorted(lengths["tier"].unique(), key=tier_order)
     styles = policy_styles(sorted({*lengths["base"], *others["policy"]}, key=policy_order))
@@ -78,15 +82,15 @@ def asm_length_curve(panel: pd.DataFrame, title: str) -> Figure:
         for axes, tier in zip(grid[0], tiers, strict=True):
             for base, line in lengths[lengths["tier"] == tier].sort_values("percent").groupby("base"):
                 colour, dashes, marker = styles[str(base)]
-                axes.plot(line["percent"], line["mean"], dashes, color=colour, marker=marker, ms=4, lw=1.6, label=base)
-                axes.fill_between(line["percent"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+                axes.plot(line[x], line["mean"], dashes, color=colour, marker=marker, ms=4, lw=1.6, label=base)
+                axes.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
             for policy, level in others[others["tier"] == tier].groupby("policy"):
                 colour, dashes, _ = styles[str(policy)]
                 axes.axhline(level["mean"].item(), ls=dashes, color=colour, lw=1.4, label=policy)
                 axes.axhspan(level["low"].item(), level["high"].item(), color=colour, alpha=0.1, lw=0)
-            axes.set_xlim(0, lengths["percent"].max() * 1.03)
+            axes.set_xlim(0, lengths.loc[lengths["tier"] == tier, x].max() * 1.03)
             axes.set_title(tier)
-            axes.set_xlabel("ASM pre-training (% of its full length)")
+            axes.set_xlabel("epochs of ASM pre-training" if known else "ASM pre-training (% of its full length)")
             light_grid(axes)
         grid[0, 0].set_ylim(bottom=min(0.0, float(np.nanmin(panel[["mean", "low"]]))))
         grid[0, 0].set_ylabel("return at the full budget")

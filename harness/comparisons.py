@@ -9,6 +9,7 @@ best-checkpoint: they come from two functions, under different column names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -168,8 +169,8 @@ def early_share(summary: pd.DataFrame, fraction: float = EARLY_FRACTION) -> pd.D
     return table[sorted(table.columns, key=policy_order)]
 
 
-def minutes_to_target(summary: pd.DataFrame) -> pd.DataFrame:
-    """Rows tier, columns policy: minutes to the target of `time_to_target`, mean over tasks and bins.
+def minutes_to_target(summary: pd.DataFrame, by: Literal["tier", "bins"] = "tier") -> pd.DataFrame:
+    """Rows `by`, columns policy: minutes to the target of `time_to_target`, mean over whatever else varies.
 
     NaN where there is no target, infinite where one was not reached.
     """
@@ -177,18 +178,22 @@ def minutes_to_target(summary: pd.DataFrame) -> pd.DataFrame:
     seconds = times["seconds"].map(lambda value: np.inf if value is None else value).astype(float)
     times["minutes"] = (seconds / 60).where(times["target"].notna())
     table = times.pivot(index=["tier", "task", "bins"], columns="policy", values="minutes")
-    table = table.groupby(level="tier").agg(lambda minutes: minutes.mean(skipna=False))
-    return table.loc[sorted(table.index, key=tier_order), sorted(table.columns, key=policy_order)]
+    table = table.groupby(level=by, sort=True).agg(lambda minutes: minutes.mean(skipna=False))
+    rows = sorted(table.index, key=tier_order) if by == "tier" else table.index
+    return table.loc[rows, sorted(table.columns, key=policy_order)]
 
 
-def by_asm_length(summary: pd.DataFrame) -> pd.DataFrame:
+def by_asm_length(summary: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
     """The rows at the full budget of policies called like ``spin-asm-20%``.
 
-    Adds ``base`` (``spin``) and ``percent`` (20.0: of the full length of ASM pre-training).
+    Adds ``base`` (``spin``), ``percent`` (20.0: of the full length of ASM pre-training) and ``epochs`` (as many, or NaN
+    where `meta` does not know the full length).
     """
     full = asymptotic(summary)
     found = full["policy"].astype(str).str.extract(_ASM_LENGTH).astype({"percent": float})
-    return full.join(found)[found["base"].notna()]
+    rows = full.join(found)[found["base"].notna()]
+    whole = [meta.asm_epochs.get((row.task, int(row.bins), row.tier), np.nan) for row in rows.itertuples()]
+    return rows.assign(epochs=np.array(whole, dtype=float) * rows["percent"] / 100)
 
 
 def agreement(summary: pd.DataFrame) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
 
 from harness.records import RETURN, Reference, ReportMeta, metric_name, setting_name
-from harness.statistics import policy_order, tier_order
+from harness.statistics import policy_order, shown_fractions, tier_order
 from harness.tables import algorithm_title
 
 PANEL = ["preset", "metric", "algorithm", "task", "bins"]  # what one figure shows
@@ -95,8 +95,12 @@ def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
 
 
 def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, ylabel: str) -> Figure:
-    """Mean return with its 95% band: a column per tier, against gradient steps above and seconds below."""
+    """Mean return with its 95% band: a column per tier, against gradient steps above and seconds below.
+
+    Lines go through every evaluation; markers and ticks are at those of `shown_fractions`.
+    """
     tiers = sorted(panel["tier"].unique(), key=tier_order)
+    marked = set(shown_fractions(panel))
     styles = policy_styles(sorted(panel["policy"].unique(), key=policy_order))
     unit, unit_name = _time_unit(float((panel["asm_seconds"] + panel["train_seconds"]).max()))
     with plt.rc_context(RC):
@@ -107,11 +111,14 @@ def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, 
             for policy, (colour, dashes, marker) in styles.items():
                 line = panel[(panel["tier"] == tier) & (panel["policy"] == policy)].sort_values("gradient_step")
                 times = (line["asm_seconds"] + line["train_seconds"]) / unit
+                at = np.flatnonzero(line["fraction"].isin(marked)).tolist()
+                style = {"color": colour, "marker": marker, "markevery": at, "ms": 4, "lw": 1.6, "label": policy}
                 for axes, x in ((grid[0, column], line["gradient_step"]), (grid[1, column], times)):
-                    axes.plot(x, line["mean"], dashes, color=colour, marker=marker, ms=4, lw=1.6, label=policy)
+                    axes.plot(x, line["mean"], dashes, **style)
                     axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, lw=0)
             grid[0, column].set_title(tier)
-            _step_axis(grid[0, column], panel.loc[panel["tier"] == tier, "gradient_step"])
+            ticks = panel.loc[(panel["tier"] == tier) & panel["fraction"].isin(marked), "gradient_step"]
+            _step_axis(grid[0, column], ticks)
             grid[1, column].set_xlim(left=0)
             grid[1, column].set_xlabel(f"ASM pre-training + training ({unit_name})")
         for axes in grid.flat:
@@ -132,7 +139,7 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
     """Tier × fraction for each policy: the mean return and half the width of its interval, coloured by score."""
     panel = panel.assign(row=list(zip(panel["policy"], panel["tier"], strict=True)))
     rows = sorted(panel["row"].unique(), key=lambda pair: (policy_order(pair[0]), tier_order(pair[1])))
-    fractions = sorted(panel["fraction"].unique())
+    fractions = shown_fractions(panel)
     normalized = panel["normalized"].notna().any()
     colours = panel.pivot(index="row", columns="fraction", values="normalized" if normalized else "mean")
     means = panel.pivot(index="row", columns="fraction", values="mean")
@@ -201,7 +208,7 @@ def _reference_lines(axes: Axes, reference: Reference | None) -> None:
 
 
 def _step_axis(axes: Axes, steps: pd.Series) -> None:
-    """Logarithmic, with a tick at each evaluation: the first per cent of the budget is what the method is about."""
+    """Logarithmic, with a tick at each of `steps`: the first per cent of the budget is what the method is about."""
     ticks = sorted(set(steps))
     positive = [tick for tick in ticks if tick > 0]
     if len(positive) > 1:

@@ -130,10 +130,12 @@ class ReportMeta:
     Attributes:
         experiment: its MLflow name.
         references: random and expert return by (task, bins); a task without one is reported unnormalised.
+        asm_epochs: passes over the dataset that ASM pre-training makes at its full length, by (task, bins, tier).
     """
 
     experiment: str
     references: Mapping[tuple[str, int], Reference] = attrs.field(factory=dict)
+    asm_epochs: Mapping[tuple[str, int, str], float] = attrs.field(factory=dict)
 
     def to_json(self) -> str:
         """Text for the artifact that lies beside the returns."""
@@ -141,7 +143,12 @@ class ReportMeta:
             {"task": task, "bins": bins, **attrs.asdict(reference)}
             for (task, bins), reference in sorted(self.references.items())
         ]
-        return json.dumps({"experiment": self.experiment, "references": references}, indent=1)
+        epochs = [
+            {"task": task, "bins": bins, "tier": tier, "epochs": epochs}
+            for (task, bins, tier), epochs in sorted(self.asm_epochs.items())
+        ]
+        plain = {"experiment": self.experiment, "references": references, "asm_epochs": epochs}
+        return json.dumps(plain, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> ReportMeta:
@@ -150,7 +157,8 @@ class ReportMeta:
         references = {
             (row["task"], int(row["bins"])): Reference(row["random"], row["expert"]) for row in plain["references"]
         }
-        return cls(experiment=plain["experiment"], references=references)
+        epochs = {(row["task"], int(row["bins"]), row["tier"]): row["epochs"] for row in plain.get("asm_epochs", [])}
+        return cls(experiment=plain["experiment"], references=references, asm_epochs=epochs)
 
 
 @attrs.frozen(kw_only=True)

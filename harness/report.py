@@ -90,7 +90,7 @@ def _figures(
 ) -> Iterator[tuple[str, Figure]]:
     if len(table):
         returned = table[table["metric"] == RETURN]
-        yield from comparison_figures(summary[summary["metric"] == RETURN], asymptotic_runs(returned, meta))
+        yield from comparison_figures(summary[summary["metric"] == RETURN], asymptotic_runs(returned, meta), meta)
         yield from figures(summary, meta)
     if probes is not None:
         yield from probe_figures(probes)

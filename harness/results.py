@@ -46,13 +46,16 @@ def load_results(
     client, runs = _runs_with_returns(tracking_uri, experiment, directory)
     frames: list[pd.DataFrame] = []
     references: dict[tuple[str, int], Reference] = {}
+    epochs: dict[tuple[str, int, str], float] = {}
     for run in runs:
         try:
             frames.append(read_csv(read_artifact(client, run, RETURNS_FILE)))
-            references.update(ReportMeta.from_json(read_artifact(client, run, META_FILE)).references)
+            meta = ReportMeta.from_json(read_artifact(client, run, META_FILE))
+            references.update(meta.references)
+            epochs.update(meta.asm_epochs)
         except (ValueError, KeyError, TypeError) as error:
             raise ResultsError(f"the returns of run {run.info.run_name} cannot be read: {error}") from error
-    return merge(frames), ReportMeta(experiment=experiment, references=references)
+    return merge(frames), ReportMeta(experiment=experiment, references=references, asm_epochs=epochs)
 
 
 def load_probes(

@@ -233,6 +233,13 @@ def run(
             for bins in experiment.bins
             if task in TASKS and bins  # of the user's own data nothing is known
         },
+        asm_epochs={
+            (cell.key.task, cell.key.bins, cell.key.tier): experiment.pretraining.passes(
+                experiment.dataset(cell).transitions
+            )
+            for cell in cells
+            if cell.policy.needs_asm
+        },
     )
     cost = cost.of(cell.key.label() for cell in todo)
     plan = [(stage.cell, stage.stage, stage.seconds) for stage in cost.stages]

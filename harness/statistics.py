@@ -20,6 +20,7 @@ from harness.records import RETURN, ReportMeta
 SETTING = ("preset", "metric", "algorithm", "task", "bins", "tier")  # what policies are compared within
 LINE = (*SETTING, "policy")
 REFERENCE_POLICY = "factored"
+PROTOCOL_FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the budget, where the benchmark's returns are read off
 
 
 @attrs.frozen
@@ -168,9 +169,15 @@ def time_to_target(
     return result
 
 
-def tier_by_fraction(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
-    """Rows policy and tier, columns budget fraction, mean of `column` over whatever else varies (tasks, bins)."""
-    return _ordered(summary.pivot_table(index=["policy", "tier"], columns="fraction", values=column, sort=True), "tier")
+def shown_fractions(summary: pd.DataFrame, most: int = 12) -> list[float]:
+    """The shares of the budget that tables and axes have room for, rising: all of a few, of many the protocol's.
+
+    The paper's evaluation every 5,000 of 1M steps makes two hundred; curves are drawn through them all.
+    """
+    fractions = sorted(summary["fraction"].unique())
+    if len(fractions) <= most:
+        return fractions
+    return [share for share in fractions if np.isclose(share, PROTOCOL_FRACTIONS).any() or share == fractions[-1]]
 
 
 def tier_by_policy(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
@@ -181,7 +188,8 @@ def tier_by_policy(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
     """
     full = asymptotic(summary)
     by_task = full.pivot_table(index=["tier", "task", "bins"], columns="policy", values=column, sort=True)
-    table = _ordered(by_task.groupby(level="tier").agg(lambda values: values.mean(skipna=False)), "tier")
+    table = by_task.groupby(level="tier").agg(lambda values: values.mean(skipna=False))
+    table = table.loc[sorted(table.index, key=tier_order)]
     if not table.empty:
         table.loc["average"] = table.mean(axis=0, skipna=False)
     return table[sorted(table.columns, key=policy_order)]
@@ -201,9 +209,3 @@ def _position(known: Sequence[str], name: str) -> tuple[int, str]:
     lowered = name.casefold()
     padded = re.sub(r"\d+", lambda digits: digits.group().zfill(9), lowered)
     return (known.index(lowered) if lowered in known else len(known), padded)
-
-
-def _ordered(table: pd.DataFrame, level: str) -> pd.DataFrame:
-    if table.index.nlevels == 1:
-        return table.loc[sorted(table.index, key=tier_order)]
-    return table.loc[sorted(table.index, key=lambda pair: (policy_order(pair[0]), tier_order(pair[1])))]

@@ -12,14 +12,25 @@ from harness import published
 from harness.comparisons import (
     aggregate,
     agreement,
+    by_asm_length,
     early_share,
     improvement_matrix,
     minutes_to_target,
     per_task,
     strata,
 )
-from harness.records import RETURN, metric_name, setting_name
-from harness.statistics import LINE, Interval, policy_order, tier_by_policy, tier_order, time_to_target
+from harness.records import RETURN, ReportMeta, metric_name, setting_name
+from harness.statistics import (
+    LINE,
+    REFERENCE_POLICY,
+    Interval,
+    asymptotic,
+    policy_order,
+    shown_fractions,
+    tier_by_policy,
+    tier_order,
+    time_to_target,
+)
 
 GROUP = ["preset", "metric", "algorithm"]  # never averaged over
 SETTING_TITLE = ["task", "bins", *GROUP]
@@ -64,7 +75,13 @@ def paper_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
     chosen = summary[(summary["metric"] == RETURN) & (summary["algorithm"] == published.ALGORITHM)]
     for values, group in chosen.groupby(GROUP, sort=True):
         standard = group[group["bins"] == published.BINS]
-        title, over = algorithm_title(*values), f"ours over {_datasets(standard)}"
+        title = algorithm_title(*values)
+        dog = group[(group["task"] == published.CARDINALITY_TASK) & (group["tier"] == published.CARDINALITY_TIER)]
+        if dog["bins"].nunique() > 1:
+            yield from _cardinality_tables(dog, title)
+            # The paper's other tables are over tasks, and this one is over the bins of one.
+            standard = standard.drop(index=dog.index, errors="ignore")
+        over = f"ours over {_datasets(standard)}"
         returns = tier_by_policy(standard).drop(index="average", errors="ignore")
         if returns.notna().any(axis=None):
             yield f"{title}: return by tier ({over})", _beside(returns, published.RETURNS, "tier")
@@ -76,11 +93,17 @@ def paper_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
             percent = f"{100 * published.EARLY_FRACTION:g}%"
             table = _beside(shares, published.SHARE_OF_BEST, "task", _percent)
             yield f"{title}: return at {percent} of the budget, as a share of the best at the full budget", table
-        dog = group[(group["task"] == published.CARDINALITY_TASK) & (group["tier"] == published.CARDINALITY_TIER)]
-        by_bins = per_task(dog).groupby(level="bins").first()
-        if by_bins.notna().any(axis=None):
-            table = _beside(by_bins, published.CARDINALITY, "bins")
-            yield f"{title}: return on {published.CARDINALITY_TASK}, {published.CARDINALITY_TIER}, by bins", table
+
+
+def _cardinality_tables(dog: pd.DataFrame, title: str) -> Iterator[NamedTable]:
+    """Return and minutes on one tier of dog, by how many choices each of its sub-actions has."""
+    of = f"on {published.CARDINALITY_TASK}, {published.CARDINALITY_TIER}, by bins"
+    for what, ours, paper in (
+        ("return", per_task(dog).groupby(level="bins").first(), published.CARDINALITY),
+        ("minutes to target", minutes_to_target(dog, by="bins"), published.CARDINALITY_MINUTES),
+    ):
+        if ours.notna().any(axis=None):
+            yield f"{title}: {what} {of}", _beside(ours, paper, "bins")
 
 
 def per_task_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
@@ -112,6 +135,28 @@ def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
         if rows:
             columns = ["tier", "policy", "datasets", "runs", f"{name}, IQM", f"{name}, mean"]
             yield f"{algorithm_title(*values)}: {name}", pd.DataFrame(rows, columns=columns)
+
+
+def asm_length_tables(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[NamedTable]:
+    """Return at the full budget by the length of ASM pre-training, and as a share of the reference policy's."""
+    for values, group in summary.groupby(SETTING_TITLE, sort=True):
+        task, bins, *rest = values
+        lengths = by_asm_length(group, meta)
+        if lengths.empty:
+            continue
+        full = asymptotic(group)
+        references = {row.tier: row for row in full[full["policy"] == REFERENCE_POLICY].itertuples()}
+        rows = []
+        for tier in sorted(lengths["tier"].unique(), key=tier_order):
+            reference = references[tier].mean if tier in references else float("nan")
+            if tier in references:
+                rows.append([REFERENCE_POLICY, tier, "–", "–", "–", bounded(references[tier]), _percent(100.0)])
+            for row in lengths[lengths["tier"] == tier].sort_values(["base", "percent"]).itertuples():
+                length, epochs, share = f"{row.percent:g}%", _number(row.epochs), _percent(100 * row.mean / reference)
+                rows.append([row.base, tier, length, epochs, _seconds(row.asm_seconds), bounded(row), share])
+        columns = ["policy", "tier", "length", "epochs", "pre-training", "return", f"of {REFERENCE_POLICY}'s"]
+        title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}: return at the full budget by length"
+        yield title, pd.DataFrame(rows, columns=columns)
 
 
 def improvement_tables(runs: pd.DataFrame) -> Iterator[NamedTable]:
@@ -214,7 +259,7 @@ def _beside(
 
 
 def _by_fraction(group: pd.DataFrame, cell: Callable[[Any], str]) -> pd.DataFrame:
-    fractions = sorted(group["fraction"].unique())
+    fractions = shown_fractions(group)
     rows = []
     for (policy, tier), line in _lines(group):
         at = {row.fraction: row for row in line.itertuples()}
@@ -240,7 +285,9 @@ def _times(group: pd.DataFrame) -> pd.DataFrame:
                 "never" if never else _seconds(target["seconds"]),
             ]
         )
-    return pd.DataFrame(rows, columns=["policy", "tier", "ASM", "training", "evaluation", "target", "reached in"])
+    return pd.DataFrame(
+        rows, columns=["policy", "tier", "pre-training", "training", "evaluation", "target", "reached in"]
+    )
 
 
 def _matrix(matrix: pd.DataFrame) -> pd.DataFrame:

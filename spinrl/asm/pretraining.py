@@ -75,6 +75,10 @@ class Pretraining(Component):
             steps = self.epochs * math.ceil(transitions / self.batch_size)
         return max(1, round(self.portion * steps))
 
+    def passes(self, transitions: int) -> float:
+        """Epochs that `total_steps` come to on a dataset of so many transitions."""
+        return self.total_steps(transitions) * self.batch_size / transitions
+
     def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
         """Of everything that the pre-trained weights depend on.
 

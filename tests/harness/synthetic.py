@@ -28,6 +28,7 @@ def table(
     seeds: int = 2,
     steps: int = 2000,
     tasks: tuple[str, ...] = TASKS[:1],
+    fractions: tuple[float, ...] = FRACTIONS,
 ) -> pd.DataFrame:
     """A tidy table of the given policies, tiers and tasks; a policy called ``spin-asm-20%`` learns like ``spin``."""
     rng = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def table(
             for seed in range(seeds):
                 key = CellKey(task=task, bins=3, tier=tier, policy=policy, algorithm="iql", seed=seed)
                 end = share * ENDS[tier] * rng.normal(1, 0.03)
-                for fraction in FRACTIONS:
+                for count, fraction in enumerate(fractions, 1):
                     mean = 5 + end * (1 - math.exp(-2 * fraction / reach))
                     evaluation = Evaluation(
                         gradient_step=round(steps * fraction),
@@ -46,7 +47,7 @@ def table(
                         returns=tuple(np.clip(rng.normal(mean, 0.15 * mean, size=4), 0, 1000)),
                         asm_seconds=asm_seconds,
                         train_seconds=steps * fraction * step_seconds,
-                        evaluation_seconds=7.0 * (FRACTIONS.index(fraction) + 1),
+                        evaluation_seconds=7.0 * count,
                     )
                     results.append((key, evaluation))
     return to_frame(results, preset="laptop")

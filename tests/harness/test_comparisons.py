@@ -180,11 +180,11 @@ def test_lengths_of_pretraining_are_read_from_names() -> None:
     rows = table(
         cell("spin-asm-20%", {1.0: (50.0,)}), cell("spin-asm-2.5%", {1.0: (30.0,)}), cell("spin", {1.0: (60.0,)})
     )
-    lengths = by_asm_length(summarize(rows, META)).sort_values("percent")
+    lengths = by_asm_length(summarize(rows, META), META).sort_values("percent")
     assert lengths[["base", "percent", "mean"]].to_numpy().tolist() == [["spin", 2.5, 30], ["spin", 20, 50]]
 
 
-@pytest.mark.parametrize("name", ["RETURNS", "MINUTES", "SHARE_OF_BEST"])
+@pytest.mark.parametrize("name", ["RETURNS", "MINUTES", "SHARE_OF_BEST", "CARDINALITY"])
 def test_published_numbers_agree_with_their_own_last_row(name: str) -> None:
     numbers = getattr(published, name)
     *rows, last = numbers.index

@@ -7,7 +7,7 @@ import attrs
 import pandas as pd
 import pytest
 from rich.console import Console
-from synthetic import META, TASKS, table
+from synthetic import FRACTIONS, META, TASKS, table
 
 from harness.comparison_figures import comparison_figures
 from harness.comparisons import asymptotic_runs
@@ -16,6 +16,7 @@ from harness.figures import figures, policy_styles, save
 from harness.records import ReportMeta, from_frame, merge, read_csv, to_frame
 from harness.report import console_report, main, markdown_report, write_report
 from harness.statistics import summarize
+from harness.tables import asm_length_tables
 from harness.tracking import Tracker
 
 
@@ -156,11 +157,17 @@ def test_the_page_holds_the_numbers_beside_the_papers(tmp_path: Path) -> None:
 def test_cardinality_stands_beside_the_papers_for_dog_alone(tmp_path: Path) -> None:
     rows = table(("factored", "spin"), ("medium-expert",), tasks=("dog-trot",))
     many = rows.assign(bins=30, **{"return": rows["return"] + 100})
-    head, *body = rows_of(page(tmp_path, merge([rows, many]), META), "return on dog-trot, medium-expert, by bins")
+    text = page(tmp_path, merge([rows, many]), META)
+    head, *body = rows_of(text, "return on dog-trot, medium-expert, by bins")
     mean = rows[(rows["fraction"] == 1) & (rows["policy"] == "spin")]["return"].mean()
-    assert [row[0] for row in body] == ["3", "10", "30"] and head[2] == "spin"
-    assert [row[2] for row in body] == [f"{mean:.1f}", "–", f"{mean + 100:.1f}"]
-    assert [row[-1] for row in body] == ["647.0", "629.5", "703.9"]
+    assert [row[0] for row in body] == ["3", "10", "30", "average"] and head[2] == "spin"
+    assert [row[2] for row in body] == [f"{mean:.1f}", "–", f"{mean + 100:.1f}", "–"]  # one is missing
+    assert [row[-1] for row in body] == ["647.0", "629.5", "703.9", "660.1"]
+    _, *minutes = rows_of(text, "minutes to target on dog-trot")
+    assert [row[0] for row in minutes] == ["3", "10", "30", "total"]
+    assert [row[-1] for row in minutes] == ["–", "–", "–", "237.0"] and float(minutes[0][2]) > 0
+    # Dog's minutes are not set beside those that the paper adds up over tasks.
+    assert "minutes to target (ours" not in text and "return by tier (ours" not in text
 
 
 def test_the_papers_numbers_stand_beside_its_algorithm_only(tmp_path: Path) -> None:
@@ -190,13 +197,35 @@ def test_the_curve_over_pretraining_shows_what_the_summary_says() -> None:
     policies = ("factored", *(f"spin-asm-{percent}%" for percent in (5, 20, 100)))
     rows = table(policies, ("medium-expert",), seeds=1)
     summary = summarize(rows, META)
-    ((stem, figure),) = comparison_figures(summary, asymptotic_runs(rows, META))
+    ((stem, figure),) = comparison_figures(summary, asymptotic_runs(rows, META), META)
     assert stem == "asm_humanoid-stand_3bins_iql_laptop"
     (line, level) = figure.axes[0].lines
     assert line.get_xdata().tolist() == [5, 20, 100]  # type: ignore[union-attr]
+    assert figure.axes[0].get_xlabel() == "ASM pre-training (% of its full length)"
     full = summary[summary["fraction"] == 1].set_index("policy")["mean"]
     assert line.get_ydata().tolist() == [full[policy] for policy in policies[1:]]  # type: ignore[union-attr]
     assert level.get_ydata()[0] == full["factored"]  # type: ignore[index]
+    known = attrs.evolve(META, asm_epochs={("humanoid-stand", 3, "medium-expert"): 40.0})
+    ((_, figure),) = comparison_figures(summary, asymptotic_runs(rows, known), known)
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [2, 8, 40]  # type: ignore[union-attr]
+    assert figure.axes[0].get_xlabel() == "epochs of ASM pre-training"
+    (_, table_of_lengths) = next(asm_length_tables(summary, known))
+    assert table_of_lengths["epochs"].tolist() == ["–", "2.0", "8.0", "40.0"]
+    share = 100 * full["spin-asm-20%"] / full["factored"]
+    assert table_of_lengths["of factored's"].tolist()[::2] == ["100.0%", f"{share:.1f}%"]
+
+
+def test_of_hundreds_of_evaluations_tables_show_the_protocols() -> None:
+    marks = tuple(step / 200 for step in range(1, 201))  # the paper's: every 5,000 of a million steps
+    rows = table(policies=("spin",), tiers=("expert",), seeds=1, fractions=marks)
+    text = markdown_report(rows, META)
+    assert "| policy | tier | 1% | 5% | 10% | 25% | 50% | 100% |" in text
+    summary = summarize(rows, META)
+    (_, curves), (_, heat) = figures(summary, META)
+    line = curves.axes[0].lines[0]
+    assert len(line.get_xdata()) == 200  # type: ignore[arg-type]
+    assert [marks[at] for at in line.get_markevery()] == list(FRACTIONS)  # type: ignore[union-attr]
+    assert len(curves.axes[0].get_xticks()) == len(heat.axes[0].get_xticks()) == len(FRACTIONS)
 
 
 def test_figures_show_what_the_summary_says() -> None:
