@@ -55,6 +55,9 @@ class PolicyConfig(Component, ABC):
         Args:
             encoder: sizes of the ASM that the policy would be built on.
             action_spec: the action's shape.
+
+        Raises:
+            ValueError: when the policy would fix what an ASM of those sizes leaves to be trained.
         """
         return None
 

@@ -31,7 +31,8 @@ class SPIN(PolicyConfig):
         query_share: share of the training budget for which the slot queries are trained, after which they are fixed.
             0 keeps them at their start; fixed ones save the gradient through the blocks.
         frozen_share: share of the training budget for which the ASM's part stays frozen; 1 is for ever.
-        frozen_dropout: whether dropout in the frozen blocks stays on in training, as in the public code.
+        frozen_dropout: whether dropout in the frozen blocks stays on in training, as in the public code; an ASM with
+            ASMEncoder.dropout=0 has none to leave on.
         cached: once the queries are fixed, compute the slot embeddings of the whole dataset and train heads on them.
     """
 
@@ -71,13 +72,19 @@ class SPIN(PolicyConfig):
             )
         if model.action_spec != action_spec:
             raise ValueError(f"SPIN wants an ASM for nvec {action_spec.nvec}, got one for {model.action_spec.nvec}")
-        if self.cached and not model.config.state_conditioning:
-            raise ValueError("SPIN.cached wants an ASM with state_conditioning: without, a state encoder is trained")
+        self.frozen_shape(model.config, action_spec)
         with seeded_initialization(seed, "policy"):
             return SPINPolicy(self, model, asm.fingerprint)
 
     def frozen_shape(self, encoder: ASMEncoder, action_spec: ActionSpec) -> tuple[int, ...] | None:
-        return (action_spec.num_sub_actions, encoder.d_model) if self.cached else None
+        if not self.cached:
+            return None
+        if not encoder.state_conditioning:
+            raise ValueError(
+                "SPIN.cached=True wants ASMEncoder.state_conditioning=True: without it, SPIN trains a state encoder "
+                "of its own, and slot embeddings cannot be computed once; set SPIN.cached=False"
+            )
+        return action_spec.num_sub_actions, encoder.d_model
 
 
 class SPINPolicy(IndependentPolicy):

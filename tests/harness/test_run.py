@@ -205,6 +205,7 @@ def fails(arguments, capsys):
         (["--set", "Experiment.bins=[7]"], r"tools\.train_behavior --task humanoid-stand --bins 7"),
         (["--set", "Experiment.policies=[@IQL()]"], "which is a"),
         (["--set", "Machine.device='cuda'"], "CUDA"),
+        (["--set", "ASMEncoder.state_conditioning=False"], "set SPIN.cached=False"),
     ],
 )
 def test_a_wrong_configuration_is_named_before_anything_runs(arguments, message, capsys):
