@@ -13,6 +13,7 @@ something given was wrong, 130 when stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -40,7 +41,15 @@ from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, cached_asm, check
 from harness.probe_tables import NOTES, RESULTS_FILE, SHARES, probe_tables
 from harness.progress import Progress
-from harness.run import add_experiment_options, common_tags, load_experiment
+from harness.records import ReportMeta, to_frame
+from harness.run import (
+    add_experiment_options,
+    common_tags,
+    configuration_words,
+    invocation,
+    load_experiment,
+    log_report,
+)
 from harness.runs import PROBE_ROLE, ROLE_TAG, TrackedRun
 from harness.signals import both_signals_stop
 from harness.stages import CellStages
@@ -79,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, PreflightError, TrackingError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    return run(resolved, machine, cells, tracker, console)
+    command = shlex.join(["python", "-m", "harness.probe", *configuration_words(options)])
+    return run(resolved, machine, cells, tracker, console, command)
 
 
 def probed_cells(experiment: Experiment) -> list[Cell]:
@@ -97,12 +107,15 @@ def run(
     cells: Sequence[Cell],
     tracker: Tracker,
     console: Console,
+    command: str,
 ) -> int:
-    """Probe one cell after another, each in a run of its own; returns the exit code."""
+    """Probe one cell after another, each in a run of its own with its page; returns the exit code."""
     experiment = resolved.value
     machine.apply()
+    settings = {"command": command, **common_tags(experiment, machine)}
+    nothing = to_frame([], preset=experiment.preset)  # of returns, which a probe has not
     tags = {
-        **common_tags(experiment, machine),
+        **settings,
         ROLE_TAG: PROBE_ROLE,  # not an experiment's: it has no returns
         "mlflow.source.name": "harness.probe",
     }
@@ -111,6 +124,7 @@ def run(
     progress = Progress(len(cells), console)
     for cell in cells:
         setting, label = _setting(cell), _label(cell)
+        began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         tracked = tracker.start_parent(
             label,
             params={**flatten(experiment), **setting},
@@ -121,6 +135,8 @@ def run(
         try:
             with both_signals_stop(), progress:
                 tables.append(probe_cell(experiment, cell, machine, tracked, progress, console))
+            itself = invocation(label, began, "FINISHED", settings, resolved)
+            log_report(tracked, nothing, ReportMeta(experiment=experiment.name), itself, tables[-1])
             tracked.finish()
         except (*EXPECTED, ProbeError) as error:
             tracked.tags({"failed": failure_text(error)})

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from harness.figures import RC, legend_below, light_grid
 from harness.records import setting_name
-from harness.tables import PAPER, NamedTable
+from harness.tables import NamedTable
 
 RESULTS_FILE = "probe.csv"
 SETTING = ["preset", "task", "bins", "tier"]
@@ -25,8 +25,15 @@ NOTES = (
     "Majority: always answering a slot's most frequent choice. Independence: the product of the slots' accuracies.",
     "All in percent of what is held out: the mean over seeds, ± half the distance between the lowest and the highest.",
 )
-# Of dog, whose 38 sub-actions are not those of other tasks; arXiv 2601.04441 leaves open what the probe sees.
-_PAPER_ROWS = {"trained": ("90.0", "–", "1.83", "4.52"), "random": ("76.6", "–", "–", "0.10")}
+# Of dog, whose 38 sub-actions are not those of other tasks; arXiv 2601.04441 leaves open what the probe sees, and of
+# which tier its data is.
+_PAPER_ROWS = pd.DataFrame(
+    [
+        ["trained, dog (paper)", "–", "90.0", "–", "1.83", "4.52"],
+        ["random, dog (paper)", "–", "76.6", "–", "–", "0.10"],
+    ],
+    columns=["ASM", "sees", *SHARES.values()],
+)
 _STYLES = {
     ("trained", "others"): ("#D55E00", "o"),
     ("trained", "observation"): ("#E69F00", "^"),
@@ -40,7 +47,7 @@ def probe_tables(table: pd.DataFrame, *, with_paper: bool = False) -> Iterator[N
 
     Args:
         table: as `harness.probe` stores it: a row for each ASM, input and seed.
-        with_paper: put the paper's numbers for dog beside it.
+        with_paper: put the paper's numbers for dog below it.
     """
     for values, group in table.groupby(SETTING, sort=False):
         preset, task, bins, tier = values
@@ -52,8 +59,7 @@ def probe_tables(table: pd.DataFrame, *, with_paper: bool = False) -> Iterator[N
         ]
         rendered = pd.DataFrame(rows)
         if with_paper:
-            for column, name in enumerate(SHARES.values()):
-                rendered[f"{name}{PAPER}"] = [_PAPER_ROWS[asm][column] for asm in rendered["ASM"]]
+            rendered = pd.concat([rendered, _PAPER_ROWS], ignore_index=True)
         yield f"{setting_name(task, bins)}, {tier}, {preset} preset: {counts}", rendered
 
 

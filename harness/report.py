@@ -144,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
   python -m harness.report --experiment spin_humanoid
   python -m harness.report --experiment spin_humanoid --out report/
   python -m harness.report --experiment spin_humanoid --tracking-uri http://localhost:5000
+  python -m harness.report --experiment spin_humanoid --log   # the merged pages into the latest parent run too
 
 All invocations of the experiment are merged: of a cell run twice, the results that went furthest through the
 budget count, and of equals the latest.""",
@@ -156,6 +157,9 @@ budget count, and of equals the latest.""",
         type=Path,
         default=Path("report"),
         help="folder for pages and figures (default: report)",
+    )
+    made.add_argument(
+        "--log", action="store_true", help="log the pages to the experiment's latest parent run, as merged_report/, too"
     )
     return made
 
@@ -170,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load_invocations,
         load_probes,
         load_results,
+        log_merged_report,
     )
 
     try:
@@ -182,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             table, meta, invocations = to_frame([], preset=""), ReportMeta(experiment=options.experiment), []
         paths = write_report(table, meta, options.out, [*invocations, *probing], probes)
+        logged = log_merged_report(options.tracking_uri, options.experiment, paths) if options.log else None
     except (ResultsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -189,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(table):
         console.print(console_report(table, meta))
     console.print(f"{len(paths)} files in {options.out}: report.html, report.md and more", highlight=False)
+    if logged:
+        console.print(f"logged to run {logged}", highlight=False, markup=False)
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from harness.connection import TrackingError, ask, default_uri, redacted, sqlite_path
 from harness.mlflow_store import MlflowClient
@@ -19,6 +20,7 @@ from harness.records import Invocation, Reference, ReportMeta, merge, read_csv
 from harness.runs import META_FILE, PROBE_ROLE, RETURNS_FILE, ROLE_TAG
 
 CONFIG_FILES = ("config/given.gin", "config/resolved.gin")  # as `harness.tracking.Tracker.start_parent` stores them
+MERGED_REPORT = "merged_report"  # what a run logs of itself is in report/
 _NOT_SETTINGS = ("mlflow.", "spinrl.")  # MLflow's own tags, and ours that link runs
 
 
@@ -82,6 +84,29 @@ def load_invocations(tracking_uri: str | None, experiment: str, directory: Path 
     """
     client, runs = _runs_with_returns(tracking_uri, experiment, directory)
     return [_invocation(client, run) for run in runs]
+
+
+def log_merged_report(
+    tracking_uri: str | None, experiment: str, paths: Sequence[Path], directory: Path = Path()
+) -> str:
+    """Log the files of a report to the latest parent run that it has numbers of, under ``merged_report``.
+
+    Args and errors are those of `load_results`.
+
+    Returns:
+        The run's name.
+    """
+    try:
+        client, runs = _runs_with_returns(tracking_uri, experiment, directory)
+    except NoReturnsError:  # a probe's
+        client, runs = _runs(tracking_uri, experiment, directory, PROBE_ROLE)
+    run = runs[-1]
+    try:
+        for path in paths:
+            client.log_artifact(run.info.run_id, str(path), MERGED_REPORT)
+    except (MlflowException, OSError) as error:
+        raise ResultsError(f"the report could not be logged to run {run.info.run_name}: {error}") from error
+    return str(run.info.run_name)
 
 
 def _invocation(client: MlflowClient, run: Run) -> Invocation:

@@ -26,12 +26,13 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
+import pandas as pd
 from filelock import FileLock
 from rich.console import Console
 
@@ -47,6 +48,7 @@ from harness.progress import Progress, duration
 from harness.provenance import git_commit, versions
 from harness.records import Invocation, Reference, ReportMeta, to_frame
 from harness.report import console_report, write_report
+from harness.runs import TrackedRun
 from harness.signals import both_signals_stop
 from harness.study import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
 from harness.tracking import Tracker, TrackingError
@@ -96,13 +98,15 @@ def command_line(options: argparse.Namespace, only: Sequence[str] | None = None)
         options: as given.
         only: labels of the cells to run, in place of those that were given; none for all.
     """
-    files, bindings = (
-        [part for value in values for part in (option, value)]
-        for option, values in (("--gin", options.gin), ("--set", options.bindings))
-    )
     smoke = ["--smoke"] if options.smoke else []
     chosen = [part for label in (options.only if only is None else only) for part in ("--cell", label)]
-    return shlex.join(["python", "-m", "harness.run", *files, *bindings, *smoke, *chosen])
+    return shlex.join(["python", "-m", "harness.run", *configuration_words(options), *smoke, *chosen])
+
+
+def configuration_words(options: argparse.Namespace) -> list[str]:
+    """The gin files and bindings as they were given, as words of a command line."""
+    given = [("--gin", file) for file in options.gin] + [("--set", binding) for binding in options.bindings]
+    return [word for pair in given for word in pair]
 
 
 def launcher_bindings(options: argparse.Namespace) -> list[str]:
@@ -293,13 +297,7 @@ def run(
         raise
     table = to_frame(observer.results, preset=experiment.preset)
     parent.results(table, meta)
-    texts = {"given": resolved.given, "resolved": resolved.resolved}
-    itself = Invocation(
-        name=name, started=began, status=status, tags={name: str(value) for name, value in tags.items()}, **texts
-    )
-    with tempfile.TemporaryDirectory() as made:
-        for path in write_report(table, meta, Path(made), [itself]):
-            parent.hand_over(path, "report")
+    log_report(parent, table, meta, invocation(name, began, status, tags, resolved))
     parent.metrics({"time/total_seconds": time.monotonic() - started}, parent.session)
     parent.finish(status)
     console.print(console_report(table, meta))
@@ -311,6 +309,25 @@ def run(
         console.print(unsent, style="yellow", markup=False)
     console.print(f"took {duration(time.monotonic() - started)}; to compare runs: [bold]{tracker.ui_line()}[/bold]")
     return code
+
+
+def invocation(
+    name: str, started: str, status: str, settings: Mapping[str, Any], resolved: Resolved[Experiment]
+) -> Invocation:
+    """What a page says of the run that logs it."""
+    tags = {name: str(value) for name, value in settings.items()}
+    return Invocation(
+        name=name, started=started, status=status, tags=tags, given=resolved.given, resolved=resolved.resolved
+    )
+
+
+def log_report(
+    run: TrackedRun, table: pd.DataFrame, meta: ReportMeta, itself: Invocation, probes: pd.DataFrame | None = None
+) -> None:
+    """The report of one run's own results, as its artifacts; arguments are those of `harness.report.write_report`."""
+    with tempfile.TemporaryDirectory() as made:
+        for path in write_report(table, meta, Path(made), [itself], probes):
+            run.hand_over(path, "report")
 
 
 def interrupted_study(

@@ -67,7 +67,7 @@ _ESTIMATES = (
 _PROBE = (
     "How much of an action one linear classifier per slot reads from the frozen slot embeddings, of the pre-trained "
     "ASM and of a random one. " + " ".join(PROBE_NOTES) + " Exact match above independence: slots are right together. "
-    "Columns marked (paper) are of dog-trot, expert, at the paper's scale."
+    "Rows marked (paper) are arXiv 2601.04441's, of dog-trot at its scale; it does not say what its probe sees."
 )
 
 

@@ -52,11 +52,15 @@ def test_every_setting_is_probed_and_logged(shared_cache, capsys):
     page, text = Path("report/report.html").read_text(), Path("report/report.md").read_text()
     assert "cheetah-run, 3 bins, expert, laptop preset: 2 seeds" in page and "data:image/svg+xml" in page
     assert len([line for line in text.splitlines() if line.startswith(("| trained |", "| random |"))]) == 4
+    assert text.count("| trained, dog (paper) |") == 1  # not again for each input
     assert "LinearProbe.transitions = 200" in page and len(pd.read_csv("report/probe.csv")) == 8
     for run in runs:
         assert run.info.status == "FINISHED" and run.data.tags["spinrl.role"] == "probe"
         assert {"dataset_fingerprint", "asm_fingerprint", "git_commit", "preset", "tier"} <= set(run.data.tags)
         assert run.data.params["probe.transitions"] == "200"
+        assert run.data.tags["command"].startswith("python -m harness.probe --gin ")
+        own = client.download_artifacts(run.info.run_id, "report/report.md", str(shared_cache))
+        assert "cheetah-run, 3 bins, expert, laptop preset: 1 seed," in Path(own).read_text()
         path = client.download_artifacts(run.info.run_id, "probe.csv", str(shared_cache))
         table = pd.read_csv(path)
         assert list(zip(table["asm"], table["input"], strict=True)) == [

@@ -313,6 +313,19 @@ def test_a_page_handed_over_is_logged_with_the_rest(store: Path) -> None:
     assert {"report.html", "report.md", "returns.csv"} <= logged
 
 
+def test_merged_pages_are_logged_to_the_latest_parent_where_asked(
+    store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(store)
+    where = ["--experiment", "spin-humanoid", "--tracking-uri", "sqlite:///mlflow.db", "--out", str(tmp_path)]
+    assert main([*where, "--log"]) == 0
+    assert "logged to run spin again" in capsys.readouterr().out
+    client, experiment_id = connect(f"sqlite:///{store / 'mlflow.db'}", "spin-humanoid", store, 10)
+    (run,) = client.search_runs([experiment_id], "attributes.run_name = 'spin again'")
+    logged = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "merged_report")}
+    assert logged == {path.name for path in tmp_path.iterdir()} and "report.html" in logged
+
+
 def test_a_wrong_experiment_is_one_line_with_the_nearest(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
