@@ -21,6 +21,7 @@ from harness.preflight import (
     take_missing,
 )
 from harness.steps import pretraining_step, random_batch, untrained_policy
+from spinrl.asm import Pretraining
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Rollout
 from spinrl.machine import ResolvedMachine
@@ -83,10 +84,12 @@ class _Rates:
         return self._once(key, lambda: (_environment_seconds(self._experiment, cell, plan),))[0]
 
     def pretraining(self, cell: Cell, plan: DatasetPlan) -> float:
-        """Of one step of ASM pre-training."""
-        key = ("asm", cell.key.task, cell.key.bins, fingerprint(to_plain(cell.pretraining)))
-        sizes = plan.observation_size, plan.action_spec
-        return self._once(key, lambda: (_timed(pretraining_step(cell.pretraining, *sizes, self._machine)),))[0]
+        """Of one step of ASM pre-training; 0 where there is none."""
+        config, sizes = cell.pretraining, (plan.observation_size, plan.action_spec)
+        if not isinstance(config, Pretraining):
+            return 0.0
+        key = ("asm", cell.key.task, cell.key.bins, fingerprint(to_plain(config)))
+        return self._once(key, lambda: (_timed(pretraining_step(config, *sizes, self._machine)),))[0]
 
     def training(self, cell: Cell, plan: DatasetPlan) -> tuple[float, ...]:
         """Of one update, of acting in every episode of an evaluation, of one row of features, of acting in one row."""

@@ -13,11 +13,12 @@ from attrs.validators import ge, gt, in_, le, lt, min_len, optional
 from harness.launchers import Launcher, Local
 from harness.records import CellKey
 from spinrl.algorithms import AlgorithmConfig
-from spinrl.asm import LinearProbe, Pretraining
+from spinrl.asm import ASMSource, LinearProbe, Pretraining
 from spinrl.data import DatasetPlan, HoldingOut, Recipe
 from spinrl.evaluation import Estimator
 from spinrl.machine import Machine
 from spinrl.policies import PolicyConfig
+from spinrl.reference import ReferenceASM  # noqa: F401  # so that bindings find it
 from spinrl.registry import Component, register
 from spinrl.tasks import EPISODE_STEPS, TASKS, Simulator, get_task
 
@@ -113,7 +114,7 @@ class Cell:
     policy: PolicyConfig
     algorithm: AlgorithmConfig
     tier: Recipe
-    pretraining: Pretraining  # of the ASM, where the policy wants one
+    pretraining: ASMSource  # of the ASM, where the policy wants one
 
 
 @register
@@ -137,7 +138,7 @@ class Experiment(ExperimentConfig):
         data_seed: seed of the datasets, which all cells of a tier share.
         held_out: share of each dataset's episodes that nothing is trained on, for estimates.
         simulators: of tasks that are not the benchmark's, by task; without one there are estimates alone.
-        pretraining: of the ASM, for policies that want one.
+        pretraining: of the ASM, for policies that want one; or where else it comes from.
         pretrainings: of the ASM of the policies named here, in place of `pretraining`.
         probe: of the ASM that `pretraining` gives, for `harness.probe`; no training depends on it.
         training: budget and batches.
@@ -161,8 +162,8 @@ class Experiment(ExperimentConfig):
     data_seed: int = 0
     held_out: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
     simulators: Mapping[str, Simulator] = attrs.field(factory=dict)
-    pretraining: Pretraining = attrs.field(factory=Pretraining)
-    pretrainings: Mapping[str, Pretraining] = attrs.field(factory=dict)
+    pretraining: ASMSource = attrs.field(factory=Pretraining)
+    pretrainings: Mapping[str, ASMSource] = attrs.field(factory=dict)
     probe: LinearProbe = attrs.field(factory=LinearProbe)
     training: Training = attrs.field(factory=Training)
     evaluation: Evaluating = attrs.field(factory=Evaluating)
@@ -272,17 +273,13 @@ class Experiment(ExperimentConfig):
     def smoke(self) -> Experiment:
         """The same grid at sizes that run in seconds a cell: every stage for real, nothing worth reading."""
 
-        def small(pretraining: Pretraining) -> Pretraining:
-            encoder = attrs.evolve(pretraining.encoder, d_model=16, num_heads=2, num_blocks=1, head_width=16)
-            return attrs.evolve(pretraining, encoder=encoder, batch_size=64, steps=5, epochs=None)
-
         return attrs.evolve(
             self,
             name=f"{self.name}-smoke",
             preset="smoke",
             recipes={name: recipe.smaller(400) for name, recipe in self.recipes.items()},
-            pretraining=small(self.pretraining),
-            pretrainings={name: small(pretraining) for name, pretraining in self.pretrainings.items()},
+            pretraining=self.pretraining.smaller(),
+            pretrainings={name: pretraining.smaller() for name, pretraining in self.pretrainings.items()},
             training=attrs.evolve(self.training, gradient_steps=20, batch_size=32, report_every=5),
             evaluation=attrs.evolve(
                 self.evaluation,

@@ -9,6 +9,7 @@ from harness.cell import CellError, build_environment, require_task
 from harness.experiment import Cell, Experiment
 from spinrl.asm import ASMError, FrozenASM, asm_folder
 from spinrl.behaviors import BehaviorError
+from spinrl.checkpoint import CheckpointError
 from spinrl.data import DatasetPlan, Rollout, Store, StoreError, collected, features_bytes, features_path, home
 from spinrl.tasks import TASKS, SimulatorError
 
@@ -18,11 +19,18 @@ class PreflightError(Exception):
 
 
 def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Check that every dataset can be made, that the disk takes it, and that simulators are of its tasks.
+    """Check that every dataset and ASM can be made, that the disk takes it, and that simulators are of its tasks.
 
     Raises:
         PreflightError: in one line.
     """
+    for cell in cells:
+        if cell.policy.needs_asm:
+            plan, standardized = plan_of(experiment, cell), experiment.standardize_observations
+            try:
+                cell.pretraining.check(plan.observation_size, plan.action_spec, standardized=standardized)
+            except (CheckpointError, ValueError) as error:
+                raise PreflightError(str(error)) from error
     needed = disk_needed(experiment, cells)
     root = home()
     root.mkdir(parents=True, exist_ok=True)

@@ -1,26 +1,33 @@
 """Weights of the method's public reference code, under our parameter names.
 
-`load_policy` and `load_asm` read a checkpoint file of the reference into a network of ours; its files hold the weights
-under a key of their own, beside optimizers and settings. The functions below them
-each take a state dict with the reference's names and return ours, ready for a strict `load_state_dict`; what is missing
-raises a KeyError, what is left over a ValueError. The reference keeps one small module for each sub-action where we
-keep one stacked tensor, padded to the largest number of choices.
+`load_policy` and `load_asm` read a checkpoint file of the reference into a network of ours, and `ReferenceASM` gives
+such an ASM to policies by a binding. Its files hold the weights under a key of their own, beside optimizers and
+settings. The functions below them each take a state dict with the reference's names and return ours, ready for a
+strict `load_state_dict`; what is missing raises a KeyError, what is left over a ValueError. The reference keeps one
+small module for each sub-action where we keep one stacked tensor, padded to the largest number of choices.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import attrs
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from spinrl import checkpoint
-from spinrl.asm import ASM
+from spinrl.asm import ASM, ASMEncoder, ASMSource, FrozenASM
+from spinrl.config import fingerprint, to_plain
+from spinrl.data import Store
+from spinrl.machine import ResolvedMachine
 from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy, SAINTPolicy, SPINPolicy
+from spinrl.registry import register
+from spinrl.specs import ActionSpec
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -109,6 +116,49 @@ def _load(path: Path, module: nn.Module, mapping: Callable[[Weights], dict[str, 
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
         raise checkpoint.CheckpointError(f"{path} does not fit a {type(module).__name__}: {reason}") from error
+
+
+@register
+@attrs.frozen(kw_only=True)
+class ReferenceASM(ASMSource):
+    """An ASM that the reference code pre-trained, in place of pre-training one here; no code in its file is run.
+
+    The reference gives networks observations as they are, so Experiment.standardize_observations has to be False.
+
+    Attributes:
+        checkpoint: the file that the reference's pre-training wrote.
+        encoder: sizes of the ASM, which have to be those in the file.
+    """
+
+    checkpoint: str
+    encoder: ASMEncoder = attrs.field(factory=ASMEncoder)
+
+    def total_steps(self, transitions: int) -> int:
+        return 0
+
+    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
+        content = hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()
+        return fingerprint({"reference": content, "encoder": to_plain(self.encoder)})
+
+    def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
+        if standardized:
+            raise ValueError(
+                "ReferenceASM wants Experiment.standardize_observations=False: the reference code gave it raw ones"
+            )
+        self._load(observation_size, action_spec)
+
+    def make(self, store: Store, *, seed: int, machine: ResolvedMachine, **unused: Any) -> FrozenASM:
+        model = self._load(store.observation_size, store.action_spec)
+        identity = self.fingerprint(store.fingerprint, seed)
+        return FrozenASM.of(model, identity, 0.0, {"reference_checkpoint": Path(self.checkpoint).name})
+
+    def smaller(self) -> Self:
+        return self  # its sizes are the file's
+
+    def _load(self, observation_size: int, action_spec: ActionSpec) -> ASM:
+        model = self.encoder.build(observation_size, action_spec, seed=0)
+        load_asm(Path(self.checkpoint), model)
+        return model
 
 
 def factored(weights: Weights) -> dict[str, torch.Tensor]:

@@ -1,13 +1,17 @@
 """Checkpoints of the public reference code load safely, give its numbers, and are refused where they do not fit."""
 
+import attrs
 import golden
 import numpy as np
 import pytest
 import torch
 
 from spinrl import reference
+from spinrl.asm import pretrained_asm
 from spinrl.checkpoint import CheckpointError
-from spinrl.policies import Factored
+from spinrl.data import Episode, SourceRecord, Store, StoreWriter
+from spinrl.machine import ResolvedMachine
+from spinrl.policies import SPIN, Factored
 
 
 def saved(case, prefix, path, place=None):
@@ -42,6 +46,65 @@ def test_an_asm_checkpoint_gives_the_references_logits(case_name, place, tmp_pat
     with torch.no_grad():
         ours = model(case.batch()["observation"], _tokens(case))
     torch.testing.assert_close(case.ragged(ours), case.arrays["asm/logits"], rtol=0, atol=1e-5)
+
+
+def store_of(case, path):
+    """A dataset of the golden case's sizes: one short episode of its batch."""
+    batch = case.batch()
+    rows = len(batch)
+    last = np.arange(rows) == rows - 1
+    sizes = {"action_spec": case.spec, "observation_size": case.observation_size}
+    with StoreWriter(
+        path, task="own", bins=None, tier="own", sources=(SourceRecord(behavior="own"),), **sizes
+    ) as writer:
+        writer.append(
+            Episode(
+                observations=np.concatenate([batch["observation"].numpy(), np.zeros((1, case.observation_size))]),
+                actions=batch["action"].numpy(),
+                rewards=np.zeros(rows),
+                terminated=np.zeros(rows, bool),
+                truncated=last,
+                source=0,
+            )
+        )
+    return Store.open(path)
+
+
+@pytest.mark.parametrize("case_name", golden.CASES)
+def test_policies_are_trained_on_the_references_asm(case_name, tmp_path):
+    case = golden.load(case_name)
+    store = store_of(case, tmp_path / "store")
+    config = reference.ReferenceASM(
+        checkpoint=str(saved(case, "asm/weights/", tmp_path / "asm.pt", "model_state_dict")), encoder=case.encoder
+    )
+    config.check(store.observation_size, store.action_spec, standardized=False)
+    asm = pretrained_asm(config, store, seed=0, machine=ResolvedMachine(threads=1))
+    (tmp_path / "asm.pt").rename(tmp_path / "moved.pt")  # what counts is what was in it
+    moved = attrs.evolve(config, checkpoint=str(tmp_path / "moved.pt"))
+    again = pretrained_asm(moved, store, seed=1, machine=ResolvedMachine(threads=1))
+    assert asm.fingerprint == again.fingerprint and asm.card["reference_checkpoint"] == "asm.pt"
+    spin = SPIN(slot_queries="mask_tokens", heads="asm").build(
+        store.observation_size, store.action_spec, asm=again, seed=0
+    )
+    observation = case.batch()["observation"]
+    masked = torch.tensor(case.spec.nvec).expand(len(observation), -1)
+    with torch.no_grad():
+        torch.testing.assert_close(spin.eval().logits(observation), asm.model(observation, masked))
+        ours = again.model(observation, _tokens(case))
+    torch.testing.assert_close(case.ragged(ours), case.arrays["asm/logits"], rtol=0, atol=1e-5)
+
+
+def test_a_references_asm_that_cannot_be_used_is_refused_before_anything_runs(tmp_path):
+    case, other = (golden.load(name) for name in golden.CASES)
+    path = saved(case, "asm/weights/", tmp_path / "asm.pt")
+    config = reference.ReferenceASM(checkpoint=str(path), encoder=case.encoder)
+    with pytest.raises(ValueError, match="standardize_observations=False"):
+        config.check(case.observation_size, case.spec, standardized=True)
+    with pytest.raises(CheckpointError, match=r"asm.pt does not fit an? ASM"):
+        config.check(other.observation_size, other.spec, standardized=False)
+    missing = attrs.evolve(config, checkpoint="nowhere.pt")
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt does not exist"):
+        missing.check(case.observation_size, case.spec, standardized=False)
 
 
 def _tokens(case):

@@ -26,6 +26,7 @@ from harness.paths import config_root
 from harness.steps import finish, pretraining_step, random_batch, untrained_policy
 from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
+from spinrl.asm import Pretraining
 from spinrl.config import load
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import Machine, ResolvedMachine
@@ -169,7 +170,9 @@ class Benchmark:
 
     def pretraining(self) -> Callable[[], object]:
         """One step of ASM pre-training."""
-        return pretraining_step(self.experiment.pretraining, self.task.observation_size, self.spec, self.machine)
+        config = self.experiment.pretraining
+        assert isinstance(config, Pretraining)
+        return pretraining_step(config, self.task.observation_size, self.spec, self.machine)
 
     def act(self, config: PolicyConfig) -> Callable[[], object]:
         """Sampling one action for one observation, as a robot would."""

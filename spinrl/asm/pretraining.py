@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import attrs
 import torch
@@ -23,14 +24,76 @@ from spinrl.data.cache import OnDamage, OnWait, get_sound
 from spinrl.machine import ResolvedMachine
 from spinrl.registry import Component, register
 from spinrl.seeding import child_seed, torch_generator
+from spinrl.specs import ActionSpec
 
 # Called with the steps done and, by name, the loss and the share of masked entries predicted right.
 PretrainingProgress = Callable[[int, dict[str, float]], None]
 
 
+class ASMSource(Component, ABC):
+    """Base of kind "pretraining": where the ASM of a dataset comes from.
+
+    Attributes:
+        encoder: sizes of the ASM.
+    """
+
+    kind: ClassVar[str] = "pretraining"
+
+    encoder: ASMEncoder
+
+    @abstractmethod
+    def total_steps(self, transitions: int) -> int:
+        """Gradient steps on a dataset of so many transitions."""
+
+    def passes(self, transitions: int) -> float:
+        """Epochs that `total_steps` come to on a dataset of so many transitions; NaN where nobody knows."""
+        return math.nan
+
+    @abstractmethod
+    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
+        """Of everything that the weights depend on.
+
+        Args:
+            dataset: the store's fingerprint.
+            seed: of the pre-training.
+            standardized: whether observations are in the dataset's standard units.
+        """
+
+    @abstractmethod
+    def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
+        """Find out what can be known to be wrong before anything runs.
+
+        Raises:
+            ValueError, CheckpointError: in one line.
+        """
+
+    @abstractmethod
+    def make(
+        self,
+        store: Store,
+        *,
+        seed: int,
+        machine: ResolvedMachine,
+        standardizer: Standardizer | None,
+        folder: Path,
+        progress: PretrainingProgress | None,
+        on_resume: Callable[[Curve], None] | None,
+        on_damage: OnDamage | None,
+    ) -> FrozenASM:
+        """The ASM, which the cache did not have. Arguments and errors are those of `pretrained_asm`.
+
+        Args:
+            folder: that it will be saved as; what is needed to go on after a kill may lie beside it.
+        """
+
+    @abstractmethod
+    def smaller(self) -> Self:
+        """The same of a size that takes a second."""
+
+
 @register
 @attrs.frozen(kw_only=True)
-class Pretraining(Component):
+class Pretraining(ASMSource):
     """Masked pre-training of the action structure model; no reward is used (PAPER, stage 1).
 
     Exactly one of epochs and steps is set.
@@ -49,8 +112,6 @@ class Pretraining(Component):
         checkpoint_minutes: minutes between two checkpoints, from which an interrupted pre-training goes on.
     """
 
-    kind: ClassVar[str] = "pretraining"
-
     encoder: ASMEncoder = attrs.field(factory=ASMEncoder)
     masking: Masking = attrs.field(factory=Masking)
     batch_size: int = attrs.field(default=1024, validator=ge(1))
@@ -68,7 +129,6 @@ class Pretraining(Component):
             raise ValueError(f"exactly one of epochs and steps wants to be set, got {self.epochs} and {self.steps}")
 
     def total_steps(self, transitions: int) -> int:
-        """Gradient steps on a dataset of so many transitions."""
         steps = self.steps
         if steps is None:
             assert self.epochs is not None
@@ -76,21 +136,34 @@ class Pretraining(Component):
         return max(1, round(self.portion * steps))
 
     def passes(self, transitions: int) -> float:
-        """Epochs that `total_steps` come to on a dataset of so many transitions."""
         return self.total_steps(transitions) * self.batch_size / transitions
 
     def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
-        """Of everything that the pre-trained weights depend on.
-
-        Args:
-            dataset: the store's fingerprint.
-            seed: of the pre-training.
-            standardized: whether observations are in the dataset's standard units.
-        """
         unreported = attrs.evolve(self, report_every=1, checkpoint_minutes=1.0)
         return fingerprint(
             {"pretraining": to_plain(unreported), "dataset": dataset, "seed": seed, "standardized": standardized}
         )
+
+    def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
+        pass  # any dataset will do
+
+    def make(
+        self,
+        store: Store,
+        *,
+        seed: int,
+        machine: ResolvedMachine,
+        standardizer: Standardizer | None,
+        folder: Path,
+        progress: PretrainingProgress | None,
+        on_resume: Callable[[Curve], None] | None,
+        on_damage: OnDamage | None,
+    ) -> FrozenASM:
+        return _Pretrainer(self, store, seed, machine, folder, standardizer).run(progress, on_resume, on_damage)
+
+    def smaller(self) -> Self:
+        encoder = attrs.evolve(self.encoder, d_model=16, num_heads=2, num_blocks=1, head_width=16)
+        return attrs.evolve(self, encoder=encoder, batch_size=64, steps=5, epochs=None)
 
 
 def asm_folder(fingerprint: str) -> Path:
@@ -99,7 +172,7 @@ def asm_folder(fingerprint: str) -> Path:
 
 
 def pretrained_asm(
-    config: Pretraining,
+    config: ASMSource,
     store: Store,
     *,
     seed: int,
@@ -110,7 +183,7 @@ def pretrained_asm(
     on_wait: OnWait | None = None,
     on_damage: OnDamage | None = None,
 ) -> FrozenASM:
-    """The ASM of a configuration, dataset and seed: from the cache, else pre-trained and put there.
+    """The ASM of a configuration, dataset and seed: from the cache, else made and put there.
 
     Args:
         config: how.
@@ -132,8 +205,17 @@ def pretrained_asm(
     identity = config.fingerprint(store.fingerprint, seed, standardized=standardizer is not None)
 
     def build(folder: Path) -> None:
-        pretrainer = _Pretrainer(config, store, seed, machine, folder, identity, standardizer)
-        pretrainer.run(progress, on_resume, on_damage).save(folder)
+        made = config.make(
+            store,
+            seed=seed,
+            machine=machine,
+            standardizer=standardizer,
+            folder=folder,
+            progress=progress,
+            on_resume=on_resume,
+            on_damage=on_damage,
+        )
+        made.save(folder)
         _checkpoint_path(folder).unlink(missing_ok=True)
 
     def opened(folder: Path) -> FrozenASM:
@@ -154,14 +236,13 @@ class _Pretrainer:
         seed: int,
         machine: ResolvedMachine,
         folder: Path,
-        identity: str,
         standardizer: Standardizer | None,
     ) -> None:
         self.config = config
         self.store = store
         self.seed = seed
         self.machine = machine
-        self.identity = identity
+        self.identity = config.fingerprint(store.fingerprint, seed, standardized=standardizer is not None)
         self.path = _checkpoint_path(folder)
         self.total = config.total_steps(len(store))
         self.model: ASM = config.encoder.build(store.observation_size, store.action_spec, seed=seed).to(machine.device)

@@ -192,6 +192,9 @@ def fails(arguments, capsys):
     return error
 
 
+REFERENCE_ASM = ["--set", "Experiment.pretraining=@ReferenceASM()", "--set", "ReferenceASM.checkpoint='asm.pt'"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -206,6 +209,8 @@ def fails(arguments, capsys):
         (["--set", "Experiment.policies=[@IQL()]"], "which is a"),
         (["--set", "Machine.device='cuda'"], "CUDA"),
         (["--set", "ASMEncoder.state_conditioning=False"], "set SPIN.cached=False"),
+        (REFERENCE_ASM, "standardize_observations=False"),
+        ([*REFERENCE_ASM, "--set", "Experiment.standardize_observations=False"], "asm.pt does not exist"),
     ],
 )
 def test_a_wrong_configuration_is_named_before_anything_runs(arguments, message, capsys):
