@@ -2,7 +2,7 @@
 
 Examples:
   python -m tools.train_behavior --task cheetah-run --hours 1
-  python -m tools.train_behavior --task humanoid-stand --hours 8 --set 'DecQN.num_actors=12'
+  python -m tools.train_behavior --task humanoid-stand --hours 8 --set 'DecQN.num_actors=4'   # not of all cores
   python -m tools.train_behavior --task dog-trot --bins 10 --folder /data/dog10
   python -m tools.train_behavior --task dog-trot --bins 10 --start-from 3   # from the shipped expert of 3 bins
   python -m tools.train_behavior --task humanoid-stand --ship-only   # choose and ship from what is trained so far
@@ -97,6 +97,8 @@ def draw_learning_curve(folder: Path) -> Path | None:
 
 def run_training(config: DecQN, folder: Path, start: Behavior | None, options: argparse.Namespace) -> None:
     """Train until the hours or the updates are spent, printing a line of progress every ten seconds."""
+    config = config.on_this_machine()
+    print(f"learner on {config.device}, actors: {config.num_actors}")
     started = time.monotonic()
     for progress in train(config, folder, start=start, fresh_replay=options.fresh_replay):
         left = options.hours * 3600 - (time.monotonic() - started)

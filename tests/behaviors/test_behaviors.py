@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinrl import checkpoint
-from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped
+from spinrl import checkpoint, machine
+from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped, training
 from spinrl.behaviors.shipping import Candidate, _choose, choose, ship
 from spinrl.behaviors.training import DecQN, Learner, Progressive, Upright, train
 from spinrl.specs import ActionSpec
@@ -21,11 +21,14 @@ from spinrl.tasks import TASKS, get_task
 TINY = DecQN(
     task="finger-spin",
     hidden=(16,),
+    num_actors=1,
     envs_per_actor=2,
+    device="cpu",
     warmup_steps=1000,
     replay_capacity=2000,
     training_episode_steps=100,
 )
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 BATCH = (  # as `SharedReplay.sample` gives it, of two transitions
     np.zeros((2, 9), np.float32),
     np.zeros((2, 2), np.int64),
@@ -77,6 +80,43 @@ def test_a_training_goes_on_from_a_behaviour_of_other_bins(tmp_path):
     other = Learner(config)
     other.load(learner.state())
     assert other.can_act and other.started_from == f"cheetah-run-3bins-expert ({start.fingerprint})"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_learner_goes_on_from_any_device_on_any_other(device, tmp_path):
+    start = load_behavior("cheetah-run", 3, "expert")
+    config = attrs.evolve(TINY, task="cheetah-run", hidden=tuple(start.card["hidden"]), critics=2)
+    there, here = Learner(attrs.evolve(config, device=device)), Learner(config)
+    for learner in (there, here):
+        learner.start_from(start)
+    size = get_task("cheetah-run").observation_size
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=(64, size)).astype(np.float32)
+    action, reward = rng.integers(0, 3, (64, 6)), rng.random(64, np.float32)
+    batch = (observation, action, reward, np.full(64, 0.9, np.float32), observation)
+    assert float(there.update(batch)) == pytest.approx(float(here.update(batch)), rel=1e-3)
+    assert {value.device.type for value in there.networks.state_dict().values()} == {device}
+
+    for first, second in ((there, config), (here, attrs.evolve(config, device=device))):
+        checkpoint.save(first.state(), tmp_path / "learner.pt")
+        other = Learner(second)
+        other.load(checkpoint.load(tmp_path / "learner.pt"))
+        assert other.updates == 1
+        for kept, read in zip(first.networks.parameters(), other.networks.parameters(), strict=True):
+            assert read.device.type == second.device and torch.equal(kept.cpu(), read.cpu())
+        assert float(first.update(batch)) == pytest.approx(float(other.update(batch)), rel=1e-3)
+
+
+def test_what_is_left_to_the_machine_is_what_it_has(monkeypatch):
+    config = attrs.evolve(TINY, num_actors=0, device="auto")
+    for cores, has_gpu, wanted in ((1, False, (1, "cpu")), (2, True, (1, "cuda")), (16, False, (15, "cpu"))):
+        monkeypatch.setattr(training.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(machine.torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        taken = config.on_this_machine()
+        assert (taken.num_actors, taken.device) == wanted
+    assert attrs.evolve(config, num_actors=4).on_this_machine().num_actors == 4
+    with pytest.raises(ValueError, match="no CUDA device"):
+        attrs.evolve(config, device="cuda").on_this_machine()
 
 
 def test_a_resumed_training_has_the_learning_rate_that_is_configured_now():
@@ -197,15 +237,17 @@ def test_what_is_not_shipped_is_named_with_the_command_that_trains_it():
 
 
 @pytest.mark.slow
-def test_training_resumes_from_its_folder_and_ships(tmp_path, monkeypatch):
-    def until(updates):
-        for progress in train(TINY, tmp_path, report_every=0.2, save_every=0.2, snapshot_every=0.2):
+@pytest.mark.parametrize("device", DEVICES)
+def test_training_resumes_from_its_folder_on_another_machine_and_ships(device, tmp_path, monkeypatch):
+    def until(updates, **machine):
+        config = attrs.evolve(TINY, **machine)
+        for progress in train(config, tmp_path, report_every=0.2, save_every=0.2, snapshot_every=0.2):
             if progress["updates"] >= updates and progress.get("greedy") is not None:
                 return progress
 
-    first = until(20)
+    first = until(20, device=device)
     assert checkpoint.load(tmp_path / "learner.pt")["updates"] >= 20
-    second = until(first["updates"] + 20)
+    second = until(first["updates"] + 20, num_actors=2)
     assert second["env_steps"] > first["env_steps"]
     assert second["updates"] >= first["updates"] + 20
 

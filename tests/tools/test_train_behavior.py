@@ -10,7 +10,8 @@ from spinrl import checkpoint
 from tools import train_behavior
 from tools.train_behavior import main
 
-TINY = ["--set", "DecQN.hidden=(16,)", "--set", "DecQN.envs_per_actor=2", "--set", "DecQN.warmup_steps=1000"]
+TINY = ["hidden=(16,)", "num_actors=1", "envs_per_actor=2", "warmup_steps=1000", "device='cpu'"]
+TINY = [word for binding in TINY for word in ("--set", f"DecQN.{binding}")]
 
 
 @pytest.mark.slow
