@@ -6,6 +6,7 @@ side runs at its own speed and a killed run resumes from its folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import attrs
 import numpy as np
 import torch
 from attrs.validators import deep_iterable, ge, gt, in_, le, lt, optional
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.nn import functional
 
@@ -426,43 +428,64 @@ def train(
 
     Yields:
         updates, env_steps, loss, greedy (mean return of the last ten greedy episodes), seconds, updates_per_second.
+
+    Raises:
+        RuntimeError: when another training works in the folder, or an actor dies.
+        ValueError: when the folder is of other networks or another replay, or the device is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    learner = Learner(config)
-    config = learner.config
-    mailbox = _Mailbox(folder, learner.network)  # refuses the folder of other networks
-    if (folder / "learner.pt").exists():
-        learner.load(checkpoint.load(folder / "learner.pt"))
-    elif start is not None:
-        learner.start_from(start)
-        _keep_starts(config, start, folder)
-    share_out(folder, config.layout())
-    replay = SharedReplay(folder, config.layout())
-    if fresh_replay:
-        replay.clear()
-    if learner.can_act:
-        mailbox.publish(learner.network)
-    context = multiprocessing.get_context("spawn")
-    steps_before = int(replay.env_steps.sum())
-    actors = [
-        context.Process(target=_act, args=(config, folder, actor, os.getpid(), steps_before), daemon=True)
-        for actor in range(config.num_actors)
-    ]
-    for process in actors:
-        process.start()
-    try:
-        for progress in _learn(learner, replay, mailbox, folder, report_every, save_every, snapshot_every):
-            for number, process in enumerate(actors):
-                if not process.is_alive():
-                    raise RuntimeError(f"actor {number} died, exit code {process.exitcode}; its own error stands above")
-            yield progress
-    finally:
-        checkpoint.save(learner.state(), folder / "learner.pt")
-        if learner.updates:  # the last state is a candidate too
-            _keep_snapshot(learner, replay, folder)
+    with _held(folder):
+        learner = Learner(config)
+        config = learner.config
+        mailbox = _Mailbox(folder, learner.network)  # refuses the folder of other networks
+        if (folder / "learner.pt").exists():
+            learner.load(checkpoint.load(folder / "learner.pt"))
+        elif start is not None:
+            learner.start_from(start)
+            _keep_starts(config, start, folder)
+        share_out(folder, config.layout())
+        replay = SharedReplay(folder, config.layout())
+        if fresh_replay:
+            replay.clear()
+        if learner.can_act:
+            mailbox.publish(learner.network)
+        context = multiprocessing.get_context("spawn")
+        steps_before = int(replay.env_steps.sum())
+        actors = [
+            context.Process(target=_act, args=(config, folder, actor, os.getpid(), steps_before), daemon=True)
+            for actor in range(config.num_actors)
+        ]
         for process in actors:
-            process.terminate()
-            process.join()
+            process.start()
+        try:
+            for progress in _learn(learner, replay, mailbox, folder, report_every, save_every, snapshot_every):
+                for number, process in enumerate(actors):
+                    if not process.is_alive():
+                        raise RuntimeError(
+                            f"actor {number} died, exit code {process.exitcode}; its own error stands above"
+                        )
+                yield progress
+        finally:
+            for process in actors:
+                process.terminate()
+                process.join()  # before the folder is another training's
+            checkpoint.save(learner.state(), folder / "learner.pt")
+            if learner.updates:  # the last state is a candidate too
+                _keep_snapshot(learner, replay, folder)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """No other training works in the folder meanwhile; the system frees the lock when the process dies."""
+    lock = FileLock(folder / "training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"another training is at work in {folder}; stop it, or name another --folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _learn(

@@ -2,8 +2,11 @@
 
 import functools
 import json
+import multiprocessing
 import shutil
+import time
 
+import numpy as np
 import pytest
 
 from spinrl import checkpoint
@@ -14,10 +17,15 @@ TINY = ["hidden=(16,)", "num_actors=1", "envs_per_actor=2", "warmup_steps=1000",
 TINY = [word for binding in TINY for word in ("--set", f"DecQN.{binding}")]
 
 
-@pytest.mark.slow
-def test_a_training_ships_and_tells_how_it_was_made(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def hurried(monkeypatch):
+    """Reports every second and judges little, of few episodes."""
     monkeypatch.setattr(train_behavior, "choose", functools.partial(train_behavior.choose, episodes=2, shortlist=1))
     monkeypatch.setattr(train_behavior, "train", functools.partial(train_behavior.train, report_every=1.0))
+
+
+@pytest.mark.slow
+def test_a_training_ships_and_tells_how_it_was_made(tmp_path, capsys, hurried):
     folder, ship = tmp_path / "training", tmp_path / "weights"
     command = ["--task", "finger-spin", *TINY, "--folder", str(folder), "--ship", str(ship)]
     assert main([*command, "--set", "DecQN.replay_capacity=2000", "--updates", "300"]) == 0
@@ -38,6 +46,42 @@ def test_a_training_ships_and_tells_how_it_was_made(tmp_path, capsys, monkeypatc
 
     assert main([*command, "--set", "DecQN.replay_capacity=3000"]) == 1
     assert "name another --folder" in capsys.readouterr().err
+
+
+def train_in_haste(command):
+    """Train as `command` says, in a process of its own that saves five times a second."""
+    train_behavior.train = functools.partial(train_behavior.train, report_every=0.2, save_every=0.2)
+    main(command)
+
+
+@pytest.mark.slow
+def test_a_training_has_its_folder_to_itself_and_goes_on_after_a_kill(tmp_path, capsys, hurried):
+    folder = tmp_path / "training"
+    command = ["--task", "finger-spin", *TINY, "--folder", str(folder), "--ship", str(tmp_path / "weights")]
+    command += ["--set", "DecQN.replay_capacity=2000"]
+    process = multiprocessing.get_context("spawn").Process(target=train_in_haste, args=(command,))
+    process.start()
+    try:
+        deadline = time.monotonic() + 120
+        while not ((folder / "learner.pt").exists() and list(folder.glob("greedy-*.jsonl"))):
+            assert process.is_alive() and time.monotonic() < deadline
+            time.sleep(0.05)
+        assert main(command) == 1
+        said = f"another training is at work in {folder}; stop it, or name another --folder\n"
+        assert capsys.readouterr().err == said
+    finally:
+        process.kill()
+        process.join()
+    killed, far = checkpoint.load(folder / "learner.pt"), 1_000_000  # updates that no training of seconds gets to
+    steps = int(np.fromfile(folder / "env_steps.bin", np.int64).sum())
+    assert killed["updates"] > 0 and steps >= 1000
+
+    checkpoint.save({**killed, "updates": far}, folder / "learner.pt")
+    assert main([*command, "--updates", str(far + 1)]) == 0
+    (report,) = (line.split() for line in capsys.readouterr().out.splitlines() if "min left" in line)
+    assert int(report[0].replace(",", "")) > far
+    assert int(report[2].replace(",", "")) >= steps
+    assert checkpoint.load(folder / "learner.pt")["seconds"] > killed["seconds"]
 
 
 @pytest.mark.parametrize(
