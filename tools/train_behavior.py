@@ -33,6 +33,7 @@ from harness.signals import both_signals_stop
 from spinrl.behaviors import Behavior, BehaviorError, load_behavior
 from spinrl.behaviors.shipping import choose, ship
 from spinrl.behaviors.training import DecQN, train
+from spinrl.checkpoint import CheckpointError
 from spinrl.config import ConfigError, load, to_plain
 from spinrl.data import home
 from spinrl.tasks import get_task
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "once: every start with it forgets again)",
     )
     made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
+    made.add_argument("--overwrite", action="store_true", help="ship even where an expert of higher mean return is")
     made.add_argument("--notes", help="text for the cards, such as what other trainings of the task came to")
     made.add_argument("--ship-only", action="store_true", help="train nothing; choose and ship from the folder")
     return made
@@ -149,18 +151,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here")
             return 130
-        except (RuntimeError, ValueError) as error:
+        except (CheckpointError, RuntimeError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
-    print(f"learning curve: {draw_learning_curve(folder)}")
+        except OSError as error:
+            print(f"{error}; name another --folder", file=sys.stderr)
+            return 2
     try:
+        print(f"learning curve: {draw_learning_curve(folder)}")
         for level, candidate in choose(config, folder).items():
             plain = to_plain(config)
             card = ship(
-                config, candidate, level, target, plain_config=plain, made_by=command(options), notes=options.notes
+                config,
+                candidate,
+                level,
+                target,
+                plain_config=plain,
+                made_by=command(options),
+                notes=options.notes,
+                overwrite=options.overwrite,
             )
             print(f"{level}: {candidate.mean:.1f} over {len(candidate.returns)} episodes -> {card}")
-    except FileNotFoundError as error:
+    except (BehaviorError, CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

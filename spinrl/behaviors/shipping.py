@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from spinrl import checkpoint
-from spinrl.behaviors.behavior import weights_name
+from spinrl.behaviors.behavior import BehaviorError, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork
 from spinrl.behaviors.training import DecQN
 from spinrl.nn.fixed_batch import in_fixed_batches
@@ -135,8 +135,9 @@ def ship(
     plain_config: dict[str, Any],
     made_by: str,
     notes: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
-    """Write a candidate's weights (fp16 safetensors) and card into `target`.
+    """Write a candidate's weights (fp16 safetensors) and card into `target`; expert first, which may be refused.
 
     Args:
         config: of its training.
@@ -146,10 +147,22 @@ def ship(
         plain_config: the configuration as plain data.
         made_by: the command that trained it.
         notes: what a reader of the card should know beside its figures.
+        overwrite: replace an expert of higher mean return too.
 
     Returns:
         The card's path.
+
+    Raises:
+        BehaviorError: when a better expert is there, or `target` cannot be written to; nothing is lost.
     """
+    name = weights_name(config.task, config.bins, level)
+    weights_file, card_file = target / f"{name}.safetensors", target / f"{name}.json"
+    before = json.loads(card_file.read_text()) if card_file.is_file() else None
+    if level == "expert" and not overwrite and before and before["return_mean"] > candidate.mean:
+        raise BehaviorError(
+            f"{card_file} tells of an expert of {before['return_mean']:.1f}, this one returns {candidate.mean:.1f}: "
+            "nothing is shipped; add --overwrite to replace it"
+        )
     content = save_safetensors(
         {key: value.contiguous() for key, value in _half(checkpoint.load(candidate.path)["network"]).items()}
     )
@@ -173,13 +186,12 @@ def ship(
         "configuration": plain_config,
         "learning_curve": learning_curve(candidate.path.parent),
     } | ({"notes": notes} if notes else {})
-    target.mkdir(parents=True, exist_ok=True)
-    name = weights_name(config.task, config.bins, level)
-    for path, data in (
-        (target / f"{name}.safetensors", content),
-        (target / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode()),
-    ):
-        beside = path.with_name(f".{path.name}")
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    return target / f"{name}.json"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for path, data in ((weights_file, content), (card_file, (json.dumps(card, indent=1) + "\n").encode())):
+            beside = path.with_name(f".{path.name}")
+            beside.write_bytes(data)
+            os.replace(beside, path)
+    except OSError as error:
+        raise BehaviorError(f"{name} is not shipped, {error}; --ship-only ships it later, --ship elsewhere") from error
+    return card_file

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from spinrl import checkpoint
+from spinrl.behaviors.shipping import Candidate
+from spinrl.behaviors.training import DecQN
 from tools import train_behavior
 from tools.train_behavior import main
 
@@ -46,6 +48,44 @@ def test_a_training_ships_and_tells_how_it_was_made(tmp_path, capsys, hurried):
 
     assert main([*command, "--set", "DecQN.replay_capacity=3000"]) == 1
     assert "name another --folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Has the command find this expert, of that return, in a folder."""
+    config = DecQN(task="finger-spin", hidden=(16,))
+    path = tmp_path / "training" / "snapshot-00000010.pt"
+    network = config.network().state_dict()
+    checkpoint.save({"network": network, "updates": 10, "env_steps": 40, "seconds": 9.0, "greedy": 1.0}, path)
+
+    def returning(value):
+        expert = Candidate(path=path, updates=10, env_steps=40, seconds=9.0, returns=(value,))
+        monkeypatch.setattr(train_behavior, "choose", lambda *_: {"expert": expert})
+        return ["--task", "finger-spin", *TINY, "--folder", str(path.parent), "--ship-only", "--ship"]
+
+    return returning
+
+
+def test_a_better_expert_stays_unless_it_is_to_be_overwritten(trained, tmp_path, capsys):
+    def shipped_return():
+        return json.loads((tmp_path / "weights" / "finger-spin-3bins-expert.json").read_text())["return_mean"]
+
+    weights = str(tmp_path / "weights")
+    for better in (5.0, 7.5):
+        assert main([*trained(better), weights]) == 0 and shipped_return() == better
+    before = {path: path.read_bytes() for path in (tmp_path / "weights").iterdir()}
+    assert main([*trained(7.4), weights]) == 2
+    error = capsys.readouterr().err
+    assert "an expert of 7.5, this one returns 7.4" in error and "--overwrite" in error and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "weights").iterdir()} == before
+    assert main([*trained(7.4), weights, "--overwrite"]) == 0 and shipped_return() == 7.4
+
+
+def test_where_nothing_can_be_written_is_said_in_one_line(trained, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*trained(5.0), str(tmp_path / "file")]) == 2
+    error = capsys.readouterr().err
+    assert "finger-spin-3bins-expert is not shipped" in error and "file" in error and error.count("\n") == 1
 
 
 def train_in_haste(command):
@@ -94,10 +134,11 @@ def test_a_training_has_its_folder_to_itself_and_goes_on_after_a_kill(tmp_path, 
         (["--task", "finger-spin", "--start-from", "7"], "no expert behaviour is shipped for finger-spin with 7 bins"),
         (["--task", "cheetah-run", "--start-from", "3", "--set", "DecQN.hidden=(8,)"], "DecQN.hidden=(256, 256)"),
         (["--task", "finger-spin", "--ship-only"], "holds no snapshot"),
+        (["--task", "finger-spin", "--folder", __file__], "name another --folder"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(options, said, tmp_path, capsys):
-    assert main([*options, "--folder", str(tmp_path / "none"), "--ship", str(tmp_path / "weights")]) == 2
+    assert main(["--folder", str(tmp_path / "none"), *options, "--ship", str(tmp_path / "weights")]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not (tmp_path / "weights").exists()
