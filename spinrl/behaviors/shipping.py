@@ -6,8 +6,9 @@ import bisect
 import functools
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from spinrl.behaviors.behavior import BehaviorError, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork
 from spinrl.behaviors.training import DecQN
 from spinrl.nn.fixed_batch import in_fixed_batches
+from spinrl.plain import to_plain
 from spinrl.seeding import child_seed
 from spinrl.tasks import EPISODE_STEPS, Environment, ParallelEnvironment, get_task
 
@@ -35,6 +37,8 @@ class Candidate:
     seconds: float
     returns: tuple[float, ...]
     started_from: str | None = None
+    phases: Sequence[dict[str, Any]] = ()
+    configuration: dict[str, Any] | None = None
 
     @property
     def mean(self) -> float:
@@ -65,7 +69,7 @@ def _judge(config: DecQN, environment: Environment, path: Path) -> Candidate:
         env_steps=state["env_steps"],
         seconds=state["seconds"],
         returns=tuple(greedy_returns(network, environment)),
-        started_from=state.get("started_from"),
+        **{key: state[key] for key in ("started_from", "phases", "configuration") if key in state},
     )
 
 
@@ -132,8 +136,8 @@ def ship(
     level: str,
     target: Path,
     *,
-    plain_config: dict[str, Any],
-    made_by: str,
+    command: str,
+    trials: Sequence[dict[str, Any]] = (),
     notes: str | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -144,8 +148,8 @@ def ship(
         candidate: a snapshot in its training's folder.
         level: "expert" or "medium".
         target: folder of the files.
-        plain_config: the configuration as plain data.
-        made_by: the command that trained it.
+        command: what trained it, for a snapshot that does not tell, as those of earlier versions.
+        trials: what else was tried, each with at least `what` and `return`; those that the card tells of already stay.
         notes: what a reader of the card should know beside its figures.
         overwrite: replace an expert of higher mean return too.
 
@@ -157,12 +161,13 @@ def ship(
     """
     name = weights_name(config.task, config.bins, level)
     weights_file, card_file = target / f"{name}.safetensors", target / f"{name}.json"
-    before = json.loads(card_file.read_text()) if card_file.is_file() else None
-    if level == "expert" and not overwrite and before and before["return_mean"] > candidate.mean:
+    before: dict[str, Any] = json.loads(card_file.read_text()) if card_file.is_file() else {}
+    if level == "expert" and not overwrite and before.get("return_mean", -math.inf) > candidate.mean:
         raise BehaviorError(
             f"{card_file} tells of an expert of {before['return_mean']:.1f}, this one returns {candidate.mean:.1f}: "
             "nothing is shipped; add --overwrite to replace it"
         )
+    known = before.get("trials", [])
     content = save_safetensors(
         {key: value.contiguous() for key, value in _half(checkpoint.load(candidate.path)["network"]).items()}
     )
@@ -182,9 +187,10 @@ def ship(
         "updates": candidate.updates,
         "env_steps": candidate.env_steps,
         "training_hours": round(candidate.seconds / 3600, 2),
-        "made_by": made_by,
-        "configuration": plain_config,
+        "phases": list(candidate.phases) or [{"from_updates": 0, "command": command}],
+        "configuration": candidate.configuration or to_plain(config),
         "learning_curve": learning_curve(candidate.path.parent),
+        "trials": [*known, *(trial for trial in trials if trial not in known)],
     } | ({"notes": notes} if notes else {})
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from spinrl.behaviors.behavior import Behavior, load_behavior, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork, joint_value
 from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay, open_array, share_out
 from spinrl.machine import choose_device
+from spinrl.plain import to_plain
 from spinrl.registry import Component, register
 from spinrl.seeding import child_seed, numpy_generator
 from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
@@ -313,6 +314,7 @@ class Learner:
         self.updates = 0
         self.seconds = 0.0
         self.started_from: str | None = None  # name and fingerprint of a behaviour
+        self.phases: list[dict[str, Any]] = []  # which command, from which update on
         self.can_act = False  # before that, actors act at random, which tells what is normal for an observation
         self._loss = torch.compile(self.loss) if config.compile else self.loss
 
@@ -347,6 +349,12 @@ class Learner:
         self.targets.load_state_dict(self.networks.state_dict())
         self.started_from = _source_of(behavior)
         self.can_act = True
+
+    def begin_phase(self, command: str) -> None:
+        """From here on it learns as `command` says; a phase without an update leaves no trace."""
+        self.phases = [phase for phase in self.phases if phase["from_updates"] < self.updates]
+        if not self.phases or self.phases[-1]["command"] != command:
+            self.phases.append({"from_updates": self.updates, "command": command})
 
     def loss(
         self,
@@ -384,21 +392,23 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         return {
-            "config": json.dumps(attrs.asdict(self.config), sort_keys=True),
             "networks": self.networks.state_dict(),
             "targets": self.targets.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
             "seconds": self.seconds,
-            "started_from": self.started_from,
-        }
+        } | self.origin()
+
+    def origin(self) -> dict[str, Any]:
+        """How it came to be what it is, as plain data."""
+        return {"started_from": self.started_from, "phases": self.phases, "configuration": to_plain(self.config)}
 
     def load(self, state: dict[str, Any]) -> None:
         self.networks.load_state_dict(state["networks"])
         self.targets.load_state_dict(state["targets"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates, self.seconds = state["updates"], state["seconds"]
-        self.started_from = state.get("started_from")
+        self.started_from, self.phases = state.get("started_from"), state.get("phases", [])
         self.can_act = True
 
 
@@ -406,6 +416,7 @@ def train(
     config: DecQN,
     folder: Path,
     *,
+    command: str,
     start: Behavior | None = None,
     fresh_replay: bool = False,
     report_every: float = 10.0,
@@ -421,6 +432,7 @@ def train(
     Args:
         config: how.
         folder: where training lives.
+        command: what trains like this, for the record.
         start: where a new training begins, of the same task and hidden layers; None for random weights. One that
             resumes has begun already.
         fresh_replay: forget the transitions collected before, as when their reward is shaped in another way now.
@@ -438,11 +450,14 @@ def train(
         learner = Learner(config)
         config = learner.config
         mailbox = _Mailbox(folder, learner.network)  # refuses the folder of other networks
-        if (folder / "learner.pt").exists():
+        resumes = (folder / "learner.pt").exists()
+        if resumes:
             learner.load(checkpoint.load(folder / "learner.pt"))
         elif start is not None:
             learner.start_from(start)
-            _keep_starts(config, start, folder)
+        learner.begin_phase(command)
+        if start is not None and not resumes:
+            _keep_starts(learner, start, folder)
         share_out(folder, config.layout())
         replay = SharedReplay(folder, config.layout())
         if fresh_replay:
@@ -544,24 +559,23 @@ def _keep_snapshot(learner: Learner, replay: SharedReplay, folder: Path) -> None
         "env_steps": int(replay.env_steps.sum()),
         "seconds": learner.seconds,
         "greedy": greedy_return(folder),
-        "started_from": learner.started_from,
-    }
+    } | learner.origin()
     checkpoint.save(kept, folder / f"snapshot-{learner.updates:08d}.pt")
 
 
-def _keep_starts(config: DecQN, start: Behavior, folder: Path) -> None:
+def _keep_starts(learner: Learner, start: Behavior, folder: Path) -> None:
     """Keep what is shipped as snapshots too, weakest first: a short training may better neither expert nor medium."""
     for number, level in enumerate(("medium", "expert")):
         behavior = load_behavior(start.task, start.bins, level)
         assert behavior.network is not None
         kept = {
-            "network": behavior.network.state_for(get_task(config.task).action_spec(config.bins)),
+            "network": behavior.network.state_for(get_task(start.task).action_spec(learner.config.bins)),
             "updates": 0,
             "env_steps": 0,
             "seconds": 0.0,
             "greedy": behavior.card["return_mean"],  # with its own number of choices
-            "started_from": _source_of(behavior),
         }
+        kept |= learner.origin() | {"started_from": _source_of(behavior)}
         checkpoint.save(kept, folder / f"snapshot-{0:08d}-{number}.pt")  # sorted before those of the training
 
 

@@ -119,6 +119,19 @@ def test_what_is_left_to_the_machine_is_what_it_has(monkeypatch):
         attrs.evolve(config, device="cuda").on_this_machine()
 
 
+def test_a_phase_lasts_until_the_command_is_another_and_some_of_it_was_learnt():
+    learner = Learner(TINY)
+    for command, updates in (("abandoned", 0), ("first", 0), ("first", 1), ("abandoned", 1), ("first", 1), ("last", 0)):
+        learner.begin_phase(command)
+        for _ in range(updates):
+            learner.update(BATCH)
+        resumed = Learner(TINY)
+        resumed.load(learner.state())
+        learner = resumed
+    wanted = [(0, "first"), (1, "abandoned"), (2, "first"), (3, "last")]
+    assert [(phase["from_updates"], phase["command"]) for phase in learner.phases] == wanted
+
+
 def test_a_resumed_training_has_the_learning_rate_that_is_configured_now():
     first = Learner(TINY)
     second = Learner(attrs.evolve(TINY, learning_rate=1e-5))
@@ -145,7 +158,7 @@ def test_the_learning_rate_falls_over_all_updates_those_before_a_resumption_too(
 def test_what_a_training_starts_from_can_be_chosen_again(tmp_path):
     start = load_behavior("cheetah-run", 3, "expert")
     config = attrs.evolve(TINY, task="cheetah-run", bins=4, hidden=tuple(start.card["hidden"]))
-    for _progress in train(config, tmp_path, start=start, report_every=0.1):
+    for _progress in train(config, tmp_path, command="by hand", start=start, report_every=0.1):
         break  # before the first update
     chosen = choose(config, tmp_path, episodes=2, shortlist=1)
     for level, candidate in chosen.items():
@@ -223,6 +236,8 @@ def test_shipped_weights_belong_to_their_cards_and_stay_small(name):
     assert len(weights.read_bytes()) < 1_000_000
     assert len(loaded.card["returns"]) >= 10
     assert loaded.card["return_mean"] == pytest.approx(np.mean(loaded.card["returns"]), abs=0.01)
+    assert loaded.card["learning_curve"] and loaded.card["phases"][0]["from_updates"] == 0
+    assert all(trial["what"] and trial["return"] >= 0 for trial in loaded.card["trials"])
 
 
 def test_every_task_ships_expert_and_medium():
@@ -239,25 +254,29 @@ def test_what_is_not_shipped_is_named_with_the_command_that_trains_it():
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_training_resumes_from_its_folder_on_another_machine_and_ships(device, tmp_path, monkeypatch):
-    def until(updates, env_steps, **machine):
-        config = attrs.evolve(TINY, **machine)
-        for progress in train(config, tmp_path, report_every=0.2, save_every=0.2, snapshot_every=0.2):
+    def until(updates, env_steps, command, **machine):
+        often = {"report_every": 0.2, "save_every": 0.2, "snapshot_every": 0.2}
+        for progress in train(attrs.evolve(TINY, **machine), tmp_path, command=command, **often):
             enough = progress["updates"] >= updates and progress["env_steps"] > env_steps
             if enough and progress.get("greedy") is not None:
                 return progress
 
-    first = until(20, 0, device=device)
+    first = until(20, 0, "first", device=device)
     assert checkpoint.load(tmp_path / "learner.pt")["updates"] >= 20
-    second = until(first["updates"] + 20, first["env_steps"], num_actors=2)
+    second = until(first["updates"] + 20, first["env_steps"], "second", num_actors=2)
     assert second["seconds"] > first["seconds"]
 
     weights = tmp_path / "weights"
     for level, candidate in choose(TINY, tmp_path, episodes=2, shortlist=1).items():
-        ship(TINY, candidate, level, weights, plain_config={"component": "DecQN"}, made_by="by hand", notes="a test")
+        ship(TINY, candidate, level, weights, command="", notes="a test")
     monkeypatch.setattr(behavior, "_weights_folder", lambda: weights)
     loaded = load_behavior("finger-spin", 3, "expert")
-    assert loaded.card["configuration"] == {"component": "DecQN"}
-    assert (loaded.card["made_by"], loaded.card["notes"]) == ("by hand", "a test")
+    phases = checkpoint.load(tmp_path / "learner.pt")["phases"]
+    assert [phase["command"] for phase in phases] == ["first", "second"]
+    assert phases[1]["from_updates"] >= first["updates"]
+    reached = [phase for phase in phases if phase["from_updates"] < loaded.card["updates"]]
+    assert loaded.card["phases"] == reached
+    assert loaded.card["configuration"]["fields"]["num_actors"] == len(reached)  # one, then two
     curve = loaded.card["learning_curve"]
     assert [point["updates"] for point in curve] == sorted(point["updates"] for point in curve)
     assert 1 <= len(curve) <= 24 and all(point["return"] >= 0 and point["env_steps"] > 0 for point in curve)

@@ -3,17 +3,21 @@
 import functools
 import json
 import multiprocessing
+import shlex
 import shutil
 import time
 
 import numpy as np
 import pytest
 
+from harness.paths import use_packaged_configs
 from spinrl import checkpoint
+from spinrl.behaviors import load_behavior, shipped
 from spinrl.behaviors.shipping import Candidate
 from spinrl.behaviors.training import DecQN
+from spinrl.config import to_plain
 from tools import train_behavior
-from tools.train_behavior import main
+from tools.train_behavior import configuration, main, parser
 
 TINY = ["hidden=(16,)", "num_actors=1", "envs_per_actor=2", "warmup_steps=1000", "device='cpu'"]
 TINY = [word for binding in TINY for word in ("--set", f"DecQN.{binding}")]
@@ -43,7 +47,11 @@ def test_a_training_ships_and_tells_how_it_was_made(tmp_path, capsys, hurried):
     assert main([*command, "--ship-only", "--notes", "seconds alone"]) == 0
     assert checkpoint.load(folder / "learner.pt")["updates"] == updates  # nothing was trained for it
     card = json.loads((ship / "finger-spin-3bins-expert.json").read_text())
-    assert card["made_by"].startswith("python -m tools.train_behavior --task finger-spin --bins 3 --set 'DecQN.hidden")
+    (phase,) = card["phases"]
+    assert phase["from_updates"] == 0
+    assert phase["command"].startswith("python -m tools.train_behavior --task finger-spin --bins 3 --set 'DecQN.hidden")
+    assert "DecQN.replay_capacity=2000" in phase["command"]  # as trained, not as shipped
+    assert card["configuration"]["fields"]["replay_capacity"] == 2000
     assert card["notes"] == "seconds alone" and card["learning_curve"][-1]["updates"] == updates
 
     assert main([*command, "--set", "DecQN.replay_capacity=3000"]) == 1
@@ -81,11 +89,39 @@ def test_a_better_expert_stays_unless_it_is_to_be_overwritten(trained, tmp_path,
     assert main([*trained(7.4), weights, "--overwrite"]) == 0 and shipped_return() == 7.4
 
 
+def test_trials_are_kept_in_the_card_by_whatever_training_replaces_it(trained, tmp_path):
+    card = tmp_path / "weights" / "finger-spin-3bins-expert.json"
+    small, large = ("--trial", "batch 32, 10k updates = 3.5"), ("--trial", "DecQN.batch_size=256=4")
+    for value, given in ((5.0, small), (6.0, ()), (7.0, (*small, *large))):
+        assert main([*trained(value), str(card.parent), *given]) == 0
+    wanted = [{"what": "batch 32, 10k updates", "return": 3.5}, {"what": "DecQN.batch_size=256", "return": 4.0}]
+    assert json.loads(card.read_text())["trials"] == wanted
+
+
+def test_a_trial_wants_a_return(capsys):
+    with pytest.raises(SystemExit):
+        main(["--task", "finger-spin", "--trial", "batch 32"])
+    assert "'batch 32' is not of the form WHAT=RETURN" in capsys.readouterr().err
+
+
 def test_where_nothing_can_be_written_is_said_in_one_line(trained, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main([*trained(5.0), str(tmp_path / "file")]) == 2
     error = capsys.readouterr().err
     assert "finger-spin-3bins-expert is not shipped" in error and "file" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_command_in_a_card_asks_for_its_configuration(name):
+    task, bins, level = name.rsplit("-", 2)
+    card = load_behavior(task, int(bins.removesuffix("bins")), level).card
+    commands = [shlex.split(phase["command"]) for phase in card["phases"]]
+    assert all(command[:3] == ["python", "-m", "tools.train_behavior"] for command in commands)
+    use_packaged_configs()
+    configurations = [configuration(parser().parse_args(command[3:])) for command in commands]  # all are valid
+    asked, told = to_plain(configurations[-1])["fields"], card["configuration"]["fields"]
+    on_any_machine = told.keys() - {"num_actors", "device", "compile"}
+    assert {key: asked[key] for key in on_any_machine} == {key: told[key] for key in on_any_machine}
 
 
 def train_in_haste(command):
