@@ -45,12 +45,7 @@ class Machine(Component):
         Raises:
             ValueError: when CUDA, bf16 on a GPU without it, or compilation without a compiler is asked for.
         """
-        has_cuda = torch.cuda.is_available()
-        if self.device == "cuda" and not has_cuda:
-            raise ValueError("Machine.device wants cuda, but torch finds no CUDA device")
-        device: Literal["cpu", "cuda"] = (
-            "cuda" if self.device == "cuda" or (self.device == "auto" and has_cuda) else "cpu"
-        )
+        device = choose_device(self.device)
         precision = self.precision
         if precision == "auto":
             precision = "bf16" if fast_bf16(device) else "fp32"
@@ -96,6 +91,18 @@ class ResolvedMachine:
         """Set up this process: its thread count, and that freed memory stays with it."""
         torch.set_num_threads(self.threads)
         _keep_freed_memory()
+
+
+def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """What is asked for; a GPU if there is one for `auto`.
+
+    Raises:
+        ValueError: when CUDA is asked for and torch finds none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if asked == "cuda" and not has_cuda:
+        raise ValueError("device wants cuda, but torch finds no CUDA device; set it to auto or cpu")
+    return "cuda" if has_cuda and asked != "cpu" else "cpu"
 
 
 def fast_bf16(device: str) -> bool:

@@ -133,8 +133,8 @@ def test_paths_and_pictures_exist():
         assert (ROOT / name).is_file(), name
 
 
-def test_the_table_of_behaviours_is_what_their_cards_say():
-    """Whoever trains a behaviour again takes its row from this test's message."""
+def test_the_tables_of_behaviours_are_what_their_cards_say():
+    """Whoever trains a behaviour again takes its rows from this test's message."""
     cards = [load_behavior(*_named(name)).card for name in shipped()]
     cards.sort(key=lambda card: (list(TASKS).index(card["task"]), card["bins"], card["level"]))
     wanted = [
@@ -143,9 +143,23 @@ def test_the_table_of_behaviours_is_what_their_cards_say():
         f"{card['training_hours']:.2f} |"
         for card in cards
     ]
-    _, _, table = README.partition("| task | bins | level |")
-    rows = table.partition("\n\n")[0].splitlines()[2:]
-    assert rows == wanted, "\n".join(wanted)
+    assert _rows("| task | bins | level |") == wanted, "\n".join(wanted)
+    wanted = [
+        f"| {card['task']} | {card['bins']} | {_from(phase)} | `{phase['command'].partition('train_behavior ')[2]}` |"
+        for card in cards
+        if card["level"] == "expert"
+        for phase in card["phases"]
+    ]
+    assert _rows("| task | bins | from update |") == wanted, "\n".join(wanted)
+
+
+def _rows(header):
+    _, _, table = README.partition(header)
+    return table.partition("\n\n")[0].splitlines()[2:]
+
+
+def _from(phase):
+    return "not noted" if phase["from_updates"] is None else f"{phase['from_updates']:,}"
 
 
 def _named(name):

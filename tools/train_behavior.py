@@ -2,7 +2,7 @@
 
 Examples:
   python -m tools.train_behavior --task cheetah-run --hours 1
-  python -m tools.train_behavior --task humanoid-stand --hours 8 --set 'DecQN.num_actors=12'
+  python -m tools.train_behavior --task humanoid-stand --hours 8 --set 'DecQN.num_actors=4'   # not of all cores
   python -m tools.train_behavior --task dog-trot --bins 10 --folder /data/dog10
   python -m tools.train_behavior --task dog-trot --bins 10 --start-from 3   # from the shipped expert of 3 bins
   python -m tools.train_behavior --task humanoid-stand --ship-only   # choose and ship from what is trained so far
@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -33,7 +34,8 @@ from harness.signals import both_signals_stop
 from spinrl.behaviors import Behavior, BehaviorError, load_behavior
 from spinrl.behaviors.shipping import choose, ship
 from spinrl.behaviors.training import DecQN, train
-from spinrl.config import ConfigError, load, to_plain
+from spinrl.checkpoint import CheckpointError
+from spinrl.config import ConfigError, load
 from spinrl.data import home
 from spinrl.tasks import get_task
 
@@ -67,9 +69,27 @@ def parser() -> argparse.ArgumentParser:
         "once: every start with it forgets again)",
     )
     made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
-    made.add_argument("--notes", help="text for the cards, such as what other trainings of the task came to")
+    made.add_argument("--overwrite", action="store_true", help="ship even where an expert of higher mean return is")
+    made.add_argument(
+        "--trial",
+        action="append",
+        default=[],
+        type=_trial,
+        metavar="WHAT=RETURN",
+        dest="trials",
+        help="what another training of the task came to, for the cards: 'batch 256, 25k updates = 894'",
+    )
+    made.add_argument("--notes", help="text for the cards")
     made.add_argument("--ship-only", action="store_true", help="train nothing; choose and ship from the folder")
     return made
+
+
+def _trial(text: str) -> dict[str, Any]:
+    what, _, value = text.rpartition("=")
+    try:
+        return {"what": what.strip(), "return": float(value)}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form WHAT=RETURN") from None
 
 
 def draw_learning_curve(folder: Path) -> Path | None:
@@ -97,8 +117,10 @@ def draw_learning_curve(folder: Path) -> Path | None:
 
 def run_training(config: DecQN, folder: Path, start: Behavior | None, options: argparse.Namespace) -> None:
     """Train until the hours or the updates are spent, printing a line of progress every ten seconds."""
+    config = config.on_this_machine()
+    print(f"learner on {config.device}, actors: {config.num_actors}")
     started = time.monotonic()
-    for progress in train(config, folder, start=start, fresh_replay=options.fresh_replay):
+    for progress in train(config, folder, command=command(options), start=start, fresh_replay=options.fresh_replay):
         left = options.hours * 3600 - (time.monotonic() - started)
         greedy = progress.get("greedy")
         print(
@@ -112,12 +134,23 @@ def run_training(config: DecQN, folder: Path, start: Behavior | None, options: a
 
 
 def command(options: argparse.Namespace) -> str:
-    """The command that trains the same, as a card names it; where and for how long is anyone's own."""
+    """The command that trains the same, as a card tells it; where and for how long is anyone's own."""
     words = ["--task", options.task, "--bins", options.bins]
     words += ["--start-from", options.start_from] if options.start_from else []
+    words += ["--fresh-replay"] if options.fresh_replay else []
     words += [word for file in options.gin for word in ("--gin", file)]
     words += [word for binding in options.bindings for word in ("--set", binding)]
     return f"python -m tools.train_behavior {shlex.join(map(str, words))}"
+
+
+def configuration(options: argparse.Namespace) -> DecQN:
+    """What the options ask for, over the gin file of the task.
+
+    Raises:
+        ConfigError: when a file or a binding is wrong.
+    """
+    files = [f"gin/behaviors/{options.task}.gin", *options.gin]
+    return load(DecQN, files, [f"DecQN.bins={options.bins}", *options.bindings]).value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,8 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_packaged_configs()
     try:
         get_task(options.task).action_spec(options.bins)
-        files = [f"gin/behaviors/{options.task}.gin", *options.gin]
-        config = load(DecQN, files, [f"DecQN.bins={options.bins}", *options.bindings]).value
+        config = configuration(options)
         start = load_behavior(options.task, options.start_from, "expert") if options.start_from else None
         if start is not None and config.hidden != (hidden := tuple(start.card["hidden"])):
             raise ValueError(
@@ -147,18 +179,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here")
             return 130
-        except (RuntimeError, ValueError) as error:
+        except (CheckpointError, RuntimeError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
-    print(f"learning curve: {draw_learning_curve(folder)}")
+        except OSError as error:
+            print(f"{error}; name another --folder", file=sys.stderr)
+            return 2
     try:
+        print(f"learning curve: {draw_learning_curve(folder)}")
         for level, candidate in choose(config, folder).items():
-            plain = to_plain(config)
             card = ship(
-                config, candidate, level, target, plain_config=plain, made_by=command(options), notes=options.notes
+                config,
+                candidate,
+                level,
+                target,
+                command=command(options),
+                trials=options.trials,
+                notes=options.notes,
+                overwrite=options.overwrite,
             )
             print(f"{level}: {candidate.mean:.1f} over {len(candidate.returns)} episodes -> {card}")
-    except FileNotFoundError as error:
+    except (BehaviorError, CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -5,6 +5,7 @@ Files rather than process memory: whatever kills the run, the replay is still th
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,14 @@ import numpy as np
 
 @attrs.frozen(kw_only=True)
 class ReplayLayout:
-    """Sizes of a shared replay. Each actor writes only its own `capacity` rows, so that no lock is needed."""
+    """Sizes of a shared replay.
+
+    Each actor writes every `num_actors`-th row and no other: no lock is needed, and the rows fill from the first on
+    however many actors there are, so that their number can change (`share_out`).
+    """
 
     num_actors: int
-    capacity: int  # transitions per actor
+    capacity: int  # transitions in all
     observation_size: int
     num_sub_actions: int
 
@@ -47,24 +52,29 @@ class SharedReplay:
 
     def __init__(self, folder: Path, layout: ReplayLayout) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.layout = layout
-        rows = (layout.num_actors, layout.capacity)
-        self.observation = _open(folder / "observation.bin", np.float32, (*rows, layout.observation_size))
-        self.bootstrap_observation = _open(folder / "bootstrap.bin", np.float32, (*rows, layout.observation_size))
-        self.action = _open(folder / "action.bin", np.uint8, (*rows, layout.num_sub_actions))
-        self.reward = _open(folder / "reward.bin", np.float32, rows)  # discounted n-step sum
-        self.discount = _open(folder / "discount.bin", np.float32, rows)  # gamma to the number of steps summed
-        self.written = _open(folder / "written.bin", np.int64, (layout.num_actors,))  # transitions, ever
-        self.env_steps = _open(folder / "env_steps.bin", np.int64, (layout.num_actors,))
+        actors = layout.num_actors
+        self._rows = layout.capacity // actors  # of each actor
+
+        def rows(name: str, dtype: type, *row: int) -> np.ndarray:  # (rows, actors, *row)
+            whole = open_array(folder / f"{name}.bin", dtype, (layout.capacity, *row))
+            return whole[: self._rows * actors].reshape(self._rows, actors, *row)
+
+        self.observation = rows("observation", np.float32, layout.observation_size)
+        self.bootstrap_observation = rows("bootstrap", np.float32, layout.observation_size)
+        self.action = rows("action", np.uint8, layout.num_sub_actions)
+        self.reward = rows("reward", np.float32)  # discounted n-step sum
+        self.discount = rows("discount", np.float32)  # gamma to the number of steps summed
+        self.written = open_array(folder / "written.bin", np.int64, (actors,))  # transitions, also overwritten ones
+        self.env_steps = open_array(folder / "env_steps.bin", np.int64, (actors,))
 
     def append(self, actor: int, transition: NStepTransition) -> None:
         """Write one n-step transition; the row becomes visible once complete."""
-        row = int(self.written[actor]) % self.layout.capacity
-        self.observation[actor, row] = transition.observation
-        self.action[actor, row] = transition.action
-        self.reward[actor, row] = transition.reward
-        self.discount[actor, row] = transition.discount
-        self.bootstrap_observation[actor, row] = transition.bootstrap
+        row = int(self.written[actor]) % self._rows
+        self.observation[row, actor] = transition.observation
+        self.action[row, actor] = transition.action
+        self.reward[row, actor] = transition.reward
+        self.discount[row, actor] = transition.discount
+        self.bootstrap_observation[row, actor] = transition.bootstrap
         self.written[actor] += 1
 
     def clear(self) -> None:
@@ -73,11 +83,11 @@ class SharedReplay:
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """Uniform draw: observation (B, S), action (B, N), reward (B,), discount (B,), bootstrap (B, S)."""
-        sizes = np.minimum(np.asarray(self.written), self.layout.capacity)
+        sizes = np.minimum(np.asarray(self.written), self._rows)
         flat = rng.integers(0, sizes.sum(), batch)
         edges = np.cumsum(sizes)
         actor = np.searchsorted(edges, flat, side="right")
-        index = (actor, flat - (edges - sizes)[actor])
+        index = (flat - (edges - sizes)[actor], actor)
         return (
             self.observation[index],
             self.action[index].astype(np.int64),
@@ -85,6 +95,22 @@ class SharedReplay:
             self.discount[index],
             self.bootstrap_observation[index],
         )
+
+
+def share_out(folder: Path, layout: ReplayLayout) -> None:
+    """Have another number of actors go on with the replay in a folder, if there is one.
+
+    All whole rounds of rows stay, and the actors go on behind them; steps made stay counted. For nobody but a learner
+    whose actors have not begun.
+    """
+    actors = layout.num_actors
+    before = _counts(folder / "written.bin")
+    if before.size not in (0, actors):
+        kept = before.size * int(min(before.min(), layout.capacity // before.size))
+        _replace(folder / "written.bin", np.full(actors, kept // actors))
+    steps = _counts(folder / "env_steps.bin")
+    if steps.size not in (0, actors):
+        _replace(folder / "env_steps.bin", np.array([steps.sum(), *[0] * (actors - 1)]))
 
 
 class NStepWindow:
@@ -107,12 +133,27 @@ class NStepWindow:
             self._steps.popleft()
 
 
-def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """An array that processes share, in a file that is created, all zeros, where missing.
+
+    Raises:
+        ValueError: when the file has another size.
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if not path.exists():
-        with path.open("wb") as file:
+    with path.open("ab") as file:
+        if not file.tell():  # new, or of a process that was killed here
             file.truncate(size)  # sparse until written
-    if path.stat().st_size != size:
-        held = path.stat().st_size
+    held = path.stat().st_size
+    if held != size:
         raise ValueError(f"{path} holds {held} bytes, this configuration wants {size}; name another --folder")
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+
+
+def _counts(path: Path) -> np.ndarray:
+    return np.fromfile(path, np.int64) if path.exists() else np.zeros(0, np.int64)
+
+
+def _replace(path: Path, counts: np.ndarray) -> None:
+    beside = path.with_name(f".{path.name}")
+    counts.astype(np.int64).tofile(beside)
+    os.replace(beside, path)

@@ -6,8 +6,9 @@ import bisect
 import functools
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from spinrl import checkpoint
-from spinrl.behaviors.behavior import weights_name
+from spinrl.behaviors.behavior import BehaviorError, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork
 from spinrl.behaviors.training import DecQN
 from spinrl.nn.fixed_batch import in_fixed_batches
+from spinrl.plain import to_plain
 from spinrl.seeding import child_seed
 from spinrl.tasks import EPISODE_STEPS, Environment, ParallelEnvironment, get_task
 
@@ -35,6 +37,8 @@ class Candidate:
     seconds: float
     returns: tuple[float, ...]
     started_from: str | None = None
+    phases: Sequence[dict[str, Any]] = ()
+    configuration: dict[str, Any] | None = None
 
     @property
     def mean(self) -> float:
@@ -65,7 +69,7 @@ def _judge(config: DecQN, environment: Environment, path: Path) -> Candidate:
         env_steps=state["env_steps"],
         seconds=state["seconds"],
         returns=tuple(greedy_returns(network, environment)),
-        started_from=state.get("started_from"),
+        **{key: state[key] for key in ("started_from", "phases", "configuration") if key in state},
     )
 
 
@@ -132,24 +136,38 @@ def ship(
     level: str,
     target: Path,
     *,
-    plain_config: dict[str, Any],
-    made_by: str,
+    command: str,
+    trials: Sequence[dict[str, Any]] = (),
     notes: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
-    """Write a candidate's weights (fp16 safetensors) and card into `target`.
+    """Write a candidate's weights (fp16 safetensors) and card into `target`; expert first, which may be refused.
 
     Args:
         config: of its training.
         candidate: a snapshot in its training's folder.
         level: "expert" or "medium".
         target: folder of the files.
-        plain_config: the configuration as plain data.
-        made_by: the command that trained it.
+        command: what trained it, for a snapshot that does not tell, as those of earlier versions.
+        trials: what else was tried, each with at least `what` and `return`; those that the card tells of already stay.
         notes: what a reader of the card should know beside its figures.
+        overwrite: replace an expert of higher mean return too.
 
     Returns:
         The card's path.
+
+    Raises:
+        BehaviorError: when a better expert is there, or `target` cannot be written to; nothing is lost.
     """
+    name = weights_name(config.task, config.bins, level)
+    weights_file, card_file = target / f"{name}.safetensors", target / f"{name}.json"
+    before: dict[str, Any] = json.loads(card_file.read_text()) if card_file.is_file() else {}
+    if level == "expert" and not overwrite and before.get("return_mean", -math.inf) > candidate.mean:
+        raise BehaviorError(
+            f"{card_file} tells of an expert of {before['return_mean']:.1f}, this one returns {candidate.mean:.1f}: "
+            "nothing is shipped; add --overwrite to replace it"
+        )
+    known = before.get("trials", [])
     content = save_safetensors(
         {key: value.contiguous() for key, value in _half(checkpoint.load(candidate.path)["network"]).items()}
     )
@@ -169,17 +187,17 @@ def ship(
         "updates": candidate.updates,
         "env_steps": candidate.env_steps,
         "training_hours": round(candidate.seconds / 3600, 2),
-        "made_by": made_by,
-        "configuration": plain_config,
+        "phases": list(candidate.phases) or [{"from_updates": 0, "command": command}],
+        "configuration": candidate.configuration or to_plain(config),
         "learning_curve": learning_curve(candidate.path.parent),
+        "trials": [*known, *(trial for trial in trials if trial not in known)],
     } | ({"notes": notes} if notes else {})
-    target.mkdir(parents=True, exist_ok=True)
-    name = weights_name(config.task, config.bins, level)
-    for path, data in (
-        (target / f"{name}.safetensors", content),
-        (target / f"{name}.json", (json.dumps(card, indent=1) + "\n").encode()),
-    ):
-        beside = path.with_name(f".{path.name}")
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    return target / f"{name}.json"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for path, data in ((weights_file, content), (card_file, (json.dumps(card, indent=1) + "\n").encode())):
+            beside = path.with_name(f".{path.name}")
+            beside.write_bytes(data)
+            os.replace(beside, path)
+    except OSError as error:
+        raise BehaviorError(f"{name} is not shipped, {error}; --ship-only ships it later, --ship elsewhere") from error
+    return card_file

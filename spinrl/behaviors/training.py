@@ -6,6 +6,7 @@ side runs at its own speed and a killed run resumes from its folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -13,19 +14,22 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 import numpy as np
 import torch
-from attrs.validators import deep_iterable, ge, gt, le, lt, optional
+from attrs.validators import deep_iterable, ge, gt, in_, le, lt, optional
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.nn import functional
 
 from spinrl import checkpoint
 from spinrl.behaviors.behavior import Behavior, load_behavior, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork, joint_value
-from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay
+from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay, open_array, share_out
+from spinrl.machine import choose_device
+from spinrl.plain import to_plain
 from spinrl.registry import Component, register
 from spinrl.seeding import child_seed, numpy_generator
 from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
@@ -117,7 +121,7 @@ class DecQN(BehaviorTraining):
         max_gradient_norm: gradients are clipped to this norm.
         reward_scale: rewards are multiplied by this in the targets.
         shaping: bonus added to the training reward, or none.
-        num_actors: actor processes.
+        num_actors: actor processes; 0 for one on each core but the learner's. Another number may go on with a training.
         envs_per_actor: environments stepped in lock-step by each.
         epsilon: share of random sub-actions of the most exploring environment; the others fall geometrically.
         min_epsilon: share of random sub-actions of the least exploring environment.
@@ -125,8 +129,9 @@ class DecQN(BehaviorTraining):
         default_pose_share: share of training episodes that start in the model's reference pose.
         training_episode_steps: length of exploring episodes, in control steps.
         warmup_steps: environment steps with random actions before the first update; they fix the normalisation.
-        replay_capacity: transitions kept per actor.
+        replay_capacity: transitions kept.
         steps_per_update: environment steps per update below which the learner waits for the actors.
+        device: where the learner's networks live: auto (a GPU if there is one), cpu or cuda. Actors are on the CPU.
         compile: compile the loss with torch.compile, which wants a C++ compiler; about 1.3 times as fast on a CPU.
     """
 
@@ -145,7 +150,7 @@ class DecQN(BehaviorTraining):
     max_gradient_norm: float = attrs.field(default=40.0, validator=gt(0))
     reward_scale: float = attrs.field(default=0.1, validator=gt(0))
     shaping: ShapingConfig | None = None
-    num_actors: int = attrs.field(default=1, validator=ge(1))
+    num_actors: int = attrs.field(default=0, validator=ge(0))
     envs_per_actor: int = attrs.field(default=8, validator=ge(2))
     epsilon: float = attrs.field(default=0.4, validator=[gt(0), le(1)])
     min_epsilon: float = attrs.field(default=0.005, validator=[gt(0), le(1)])
@@ -155,7 +160,17 @@ class DecQN(BehaviorTraining):
     warmup_steps: int = attrs.field(default=20_000, validator=ge(1000))
     replay_capacity: int = attrs.field(default=1_000_000, validator=ge(1000))
     steps_per_update: float = attrs.field(default=2.0, validator=ge(0))
+    device: Literal["auto", "cpu", "cuda"] = attrs.field(default="auto", validator=in_(("auto", "cpu", "cuda")))
     compile: bool = False
+
+    def on_this_machine(self) -> DecQN:
+        """With the device and the number of actors decided where they were left to the machine.
+
+        Raises:
+            ValueError: when CUDA is asked for and torch finds none.
+        """
+        actors = self.num_actors or max(1, len(os.sched_getaffinity(0)) - 1)
+        return attrs.evolve(self, device=choose_device(self.device), num_actors=actors)
 
     def layout(self) -> ReplayLayout:
         """Sizes of the shared replay."""
@@ -185,14 +200,11 @@ class _Mailbox:
 
     def __init__(self, folder: Path, network: DecoupledQNetwork) -> None:
         size = sum(value.numel() for value in network.state_dict().values())
-        path = folder / "weights.bin"
-        if not path.exists():
-            np.zeros(size + 1, dtype=np.float32).tofile(path)
-        self._array = np.memmap(path, dtype=np.float32, mode="r+", shape=(size + 1,))
+        self._array = open_array(folder / "weights.bin", np.float32, (size + 1,))
         self._seen = 0.0
 
     def publish(self, network: DecoupledQNetwork) -> None:
-        flat = torch.cat([value.detach().reshape(-1).cpu() for value in network.state_dict().values()])
+        flat = torch.cat([value.detach().reshape(-1) for value in network.state_dict().values()]).cpu()
         self._array[1:] = flat.numpy()
         self._array[0] += 1
 
@@ -234,7 +246,7 @@ class _Exploration:
         return np.where(self._active, self._choice, greedy)
 
 
-def _act(config: DecQN, folder: Path, actor: int, parent: int) -> None:
+def _act(config: DecQN, folder: Path, actor: int, parent: int, steps_before: int) -> None:
     """Body of an actor process: step environments until the parent is gone."""
     torch.set_num_threads(1)
     task = get_task(config.task)
@@ -243,7 +255,7 @@ def _act(config: DecQN, folder: Path, actor: int, parent: int) -> None:
     mailbox = _Mailbox(folder, network)
     environment = BatchedEnvironment(task, config.bins, config.envs_per_actor)
     # A resumed actor starts new episodes, so its streams move on with the steps already taken.
-    rng = numpy_generator(config.seed, "actor", actor, int(replay.env_steps[actor]))
+    rng = numpy_generator(config.seed, "actor", actor, steps_before)
     explore = _Exploration(config, config.envs_per_actor, rng)
     greedy_env = config.envs_per_actor - 1
     windows = [NStepWindow(config.n_step, config.gamma) for _ in range(config.envs_per_actor)]
@@ -293,15 +305,16 @@ class Learner:
     """Networks, targets and optimiser, with the update of double decoupled Q-learning."""
 
     def __init__(self, config: DecQN) -> None:
+        self.config = config = config.on_this_machine()
         torch.manual_seed(child_seed(config.seed, "behavior", "weights"))
-        self.config = config
-        self.networks = nn.ModuleList([config.network() for _ in range(config.critics)])
-        self.targets = nn.ModuleList([config.network() for _ in range(config.critics)])
+        self.networks = nn.ModuleList([config.network() for _ in range(config.critics)]).to(config.device)
+        self.targets = nn.ModuleList([config.network() for _ in range(config.critics)]).to(config.device)
         self.targets.load_state_dict(self.networks.state_dict())
         self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, fused=True)
         self.updates = 0
         self.seconds = 0.0
         self.started_from: str | None = None  # name and fingerprint of a behaviour
+        self.phases: list[dict[str, Any]] = []  # which command, from which update on
         self.can_act = False  # before that, actors act at random, which tells what is normal for an observation
         self._loss = torch.compile(self.loss) if config.compile else self.loss
 
@@ -328,13 +341,20 @@ class Learner:
         assert behavior.network is not None
         state = behavior.network.state_for(get_task(self.config.task).action_spec(self.config.bins))
         for number, network in enumerate(self.networks):
-            random = {key: value.clone() for key, value in network.state_dict().items() if key.startswith("body.")}
+            before = network.state_dict().items()
+            random = {key: value.to("cpu", copy=True) for key, value in before if key.startswith("body.")}
             network.load_state_dict(state)
             if number > 0:
                 network.load_state_dict({**state, **{key: state[key].lerp(random[key], 0.2) for key in random}})
         self.targets.load_state_dict(self.networks.state_dict())
         self.started_from = _source_of(behavior)
         self.can_act = True
+
+    def begin_phase(self, command: str) -> None:
+        """From here on it learns as `command` says; a phase without an update leaves no trace."""
+        self.phases = [phase for phase in self.phases if phase["from_updates"] < self.updates]
+        if not self.phases or self.phases[-1]["command"] != command:
+            self.phases.append({"from_updates": self.updates, "command": command})
 
     def loss(
         self,
@@ -358,7 +378,7 @@ class Learner:
         """One gradient step on a replay sample; gives the detached loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.updates)
-        loss = self._loss(*(torch.from_numpy(part) for part in batch))
+        loss = self._loss(*(torch.from_numpy(part).to(self.config.device) for part in batch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.max_gradient_norm)
@@ -372,21 +392,23 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         return {
-            "config": json.dumps(attrs.asdict(self.config), sort_keys=True),
             "networks": self.networks.state_dict(),
             "targets": self.targets.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
             "seconds": self.seconds,
-            "started_from": self.started_from,
-        }
+        } | self.origin()
+
+    def origin(self) -> dict[str, Any]:
+        """How it came to be what it is, as plain data."""
+        return {"started_from": self.started_from, "phases": self.phases, "configuration": to_plain(self.config)}
 
     def load(self, state: dict[str, Any]) -> None:
         self.networks.load_state_dict(state["networks"])
         self.targets.load_state_dict(state["targets"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates, self.seconds = state["updates"], state["seconds"]
-        self.started_from = state.get("started_from")
+        self.started_from, self.phases = state.get("started_from"), state.get("phases", [])
         self.can_act = True
 
 
@@ -394,6 +416,7 @@ def train(
     config: DecQN,
     folder: Path,
     *,
+    command: str,
     start: Behavior | None = None,
     fresh_replay: bool = False,
     report_every: float = 10.0,
@@ -409,6 +432,7 @@ def train(
     Args:
         config: how.
         folder: where training lives.
+        command: what trains like this, for the record.
         start: where a new training begins, of the same task and hidden layers; None for random weights. One that
             resumes has begun already.
         fresh_replay: forget the transitions collected before, as when their reward is shaped in another way now.
@@ -416,39 +440,67 @@ def train(
 
     Yields:
         updates, env_steps, loss, greedy (mean return of the last ten greedy episodes), seconds, updates_per_second.
+
+    Raises:
+        RuntimeError: when another training works in the folder, or an actor dies.
+        ValueError: when the folder is of other networks or another replay, or the device is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    learner = Learner(config)
-    if (folder / "learner.pt").exists():
-        learner.load(checkpoint.load(folder / "learner.pt"))
-    elif start is not None:
-        learner.start_from(start)
-        _keep_starts(config, start, folder)
-    replay = SharedReplay(folder, config.layout())
-    if fresh_replay:
-        replay.clear()
-    mailbox = _Mailbox(folder, learner.network)
-    if learner.can_act:
-        mailbox.publish(learner.network)
-    context = multiprocessing.get_context("spawn")
-    actors = [
-        context.Process(target=_act, args=(config, folder, actor, os.getpid()), daemon=True)
-        for actor in range(config.num_actors)
-    ]
-    for process in actors:
-        process.start()
-    try:
-        for progress in _learn(learner, replay, mailbox, folder, report_every, save_every, snapshot_every):
-            for number, process in enumerate(actors):
-                if not process.is_alive():
-                    raise RuntimeError(f"actor {number} died, exit code {process.exitcode}; its own error stands above")
-            yield progress
-    finally:
-        checkpoint.save(learner.state(), folder / "learner.pt")
-        if learner.updates:  # the last state is a candidate too
-            _keep_snapshot(learner, replay, folder)
+    with _held(folder):
+        learner = Learner(config)
+        config = learner.config
+        mailbox = _Mailbox(folder, learner.network)  # refuses the folder of other networks
+        resumes = (folder / "learner.pt").exists()
+        if resumes:
+            learner.load(checkpoint.load(folder / "learner.pt"))
+        elif start is not None:
+            learner.start_from(start)
+        learner.begin_phase(command)
+        if start is not None and not resumes:
+            _keep_starts(learner, start, folder)
+        share_out(folder, config.layout())
+        replay = SharedReplay(folder, config.layout())
+        if fresh_replay:
+            replay.clear()
+        if learner.can_act:
+            mailbox.publish(learner.network)
+        context = multiprocessing.get_context("spawn")
+        steps_before = int(replay.env_steps.sum())
+        actors = [
+            context.Process(target=_act, args=(config, folder, actor, os.getpid(), steps_before), daemon=True)
+            for actor in range(config.num_actors)
+        ]
         for process in actors:
-            process.terminate()
+            process.start()
+        try:
+            for progress in _learn(learner, replay, mailbox, folder, report_every, save_every, snapshot_every):
+                for number, process in enumerate(actors):
+                    if not process.is_alive():
+                        raise RuntimeError(
+                            f"actor {number} died, exit code {process.exitcode}; its own error stands above"
+                        )
+                yield progress
+        finally:
+            for process in actors:
+                process.terminate()
+                process.join()  # before the folder is another training's
+            checkpoint.save(learner.state(), folder / "learner.pt")
+            if learner.updates:  # the last state is a candidate too
+                _keep_snapshot(learner, replay, folder)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """No other training works in the folder meanwhile; the system frees the lock when the process dies."""
+    lock = FileLock(folder / "training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"another training is at work in {folder}; stop it, or name another --folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _learn(
@@ -507,24 +559,23 @@ def _keep_snapshot(learner: Learner, replay: SharedReplay, folder: Path) -> None
         "env_steps": int(replay.env_steps.sum()),
         "seconds": learner.seconds,
         "greedy": greedy_return(folder),
-        "started_from": learner.started_from,
-    }
+    } | learner.origin()
     checkpoint.save(kept, folder / f"snapshot-{learner.updates:08d}.pt")
 
 
-def _keep_starts(config: DecQN, start: Behavior, folder: Path) -> None:
+def _keep_starts(learner: Learner, start: Behavior, folder: Path) -> None:
     """Keep what is shipped as snapshots too, weakest first: a short training may better neither expert nor medium."""
     for number, level in enumerate(("medium", "expert")):
         behavior = load_behavior(start.task, start.bins, level)
         assert behavior.network is not None
         kept = {
-            "network": behavior.network.state_for(get_task(config.task).action_spec(config.bins)),
+            "network": behavior.network.state_for(get_task(start.task).action_spec(learner.config.bins)),
             "updates": 0,
             "env_steps": 0,
             "seconds": 0.0,
             "greedy": behavior.card["return_mean"],  # with its own number of choices
-            "started_from": _source_of(behavior),
         }
+        kept |= learner.origin() | {"started_from": _source_of(behavior)}
         checkpoint.save(kept, folder / f"snapshot-{0:08d}-{number}.pt")  # sorted before those of the training
 
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinrl import checkpoint
-from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped
+from spinrl import checkpoint, machine
+from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped, training
 from spinrl.behaviors.shipping import Candidate, _choose, choose, ship
 from spinrl.behaviors.training import DecQN, Learner, Progressive, Upright, train
 from spinrl.specs import ActionSpec
@@ -21,11 +21,14 @@ from spinrl.tasks import TASKS, get_task
 TINY = DecQN(
     task="finger-spin",
     hidden=(16,),
+    num_actors=1,
     envs_per_actor=2,
+    device="cpu",
     warmup_steps=1000,
     replay_capacity=2000,
     training_episode_steps=100,
 )
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 BATCH = (  # as `SharedReplay.sample` gives it, of two transitions
     np.zeros((2, 9), np.float32),
     np.zeros((2, 2), np.int64),
@@ -79,6 +82,56 @@ def test_a_training_goes_on_from_a_behaviour_of_other_bins(tmp_path):
     assert other.can_act and other.started_from == f"cheetah-run-3bins-expert ({start.fingerprint})"
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_learner_goes_on_from_any_device_on_any_other(device, tmp_path):
+    start = load_behavior("cheetah-run", 3, "expert")
+    config = attrs.evolve(TINY, task="cheetah-run", hidden=tuple(start.card["hidden"]), critics=2)
+    there, here = Learner(attrs.evolve(config, device=device)), Learner(config)
+    for learner in (there, here):
+        learner.start_from(start)
+    size = get_task("cheetah-run").observation_size
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=(64, size)).astype(np.float32)
+    action, reward = rng.integers(0, 3, (64, 6)), rng.random(64, np.float32)
+    batch = (observation, action, reward, np.full(64, 0.9, np.float32), observation)
+    assert float(there.update(batch)) == pytest.approx(float(here.update(batch)), rel=1e-3)
+    assert {value.device.type for value in there.networks.state_dict().values()} == {device}
+
+    for first, second in ((there, config), (here, attrs.evolve(config, device=device))):
+        checkpoint.save(first.state(), tmp_path / "learner.pt")
+        other = Learner(second)
+        other.load(checkpoint.load(tmp_path / "learner.pt"))
+        assert other.updates == 1
+        for kept, read in zip(first.networks.parameters(), other.networks.parameters(), strict=True):
+            assert read.device.type == second.device and torch.equal(kept.cpu(), read.cpu())
+        assert float(first.update(batch)) == pytest.approx(float(other.update(batch)), rel=1e-3)
+
+
+def test_what_is_left_to_the_machine_is_what_it_has(monkeypatch):
+    config = attrs.evolve(TINY, num_actors=0, device="auto")
+    for cores, has_gpu, wanted in ((1, False, (1, "cpu")), (2, True, (1, "cuda")), (16, False, (15, "cpu"))):
+        monkeypatch.setattr(training.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(machine.torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        taken = config.on_this_machine()
+        assert (taken.num_actors, taken.device) == wanted
+    assert attrs.evolve(config, num_actors=4).on_this_machine().num_actors == 4
+    with pytest.raises(ValueError, match="no CUDA device"):
+        attrs.evolve(config, device="cuda").on_this_machine()
+
+
+def test_a_phase_lasts_until_the_command_is_another_and_some_of_it_was_learnt():
+    learner = Learner(TINY)
+    for command, updates in (("abandoned", 0), ("first", 0), ("first", 1), ("abandoned", 1), ("first", 1), ("last", 0)):
+        learner.begin_phase(command)
+        for _ in range(updates):
+            learner.update(BATCH)
+        resumed = Learner(TINY)
+        resumed.load(learner.state())
+        learner = resumed
+    wanted = [(0, "first"), (1, "abandoned"), (2, "first"), (3, "last")]
+    assert [(phase["from_updates"], phase["command"]) for phase in learner.phases] == wanted
+
+
 def test_a_resumed_training_has_the_learning_rate_that_is_configured_now():
     first = Learner(TINY)
     second = Learner(attrs.evolve(TINY, learning_rate=1e-5))
@@ -105,7 +158,7 @@ def test_the_learning_rate_falls_over_all_updates_those_before_a_resumption_too(
 def test_what_a_training_starts_from_can_be_chosen_again(tmp_path):
     start = load_behavior("cheetah-run", 3, "expert")
     config = attrs.evolve(TINY, task="cheetah-run", bins=4, hidden=tuple(start.card["hidden"]))
-    for _progress in train(config, tmp_path, start=start, report_every=0.1):
+    for _progress in train(config, tmp_path, command="by hand", start=start, report_every=0.1):
         break  # before the first update
     chosen = choose(config, tmp_path, episodes=2, shortlist=1)
     for level, candidate in chosen.items():
@@ -183,6 +236,8 @@ def test_shipped_weights_belong_to_their_cards_and_stay_small(name):
     assert len(weights.read_bytes()) < 1_000_000
     assert len(loaded.card["returns"]) >= 10
     assert loaded.card["return_mean"] == pytest.approx(np.mean(loaded.card["returns"]), abs=0.01)
+    assert loaded.card["learning_curve"] and loaded.card["phases"][0]["from_updates"] == 0
+    assert all(trial["what"] and trial["return"] >= 0 for trial in loaded.card["trials"])
 
 
 def test_every_task_ships_expert_and_medium():
@@ -197,25 +252,31 @@ def test_what_is_not_shipped_is_named_with_the_command_that_trains_it():
 
 
 @pytest.mark.slow
-def test_training_resumes_from_its_folder_and_ships(tmp_path, monkeypatch):
-    def until(updates):
-        for progress in train(TINY, tmp_path, report_every=0.2, save_every=0.2, snapshot_every=0.2):
-            if progress["updates"] >= updates and progress.get("greedy") is not None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_training_resumes_from_its_folder_on_another_machine_and_ships(device, tmp_path, monkeypatch):
+    def until(updates, env_steps, command, **machine):
+        often = {"report_every": 0.2, "save_every": 0.2, "snapshot_every": 0.2}
+        for progress in train(attrs.evolve(TINY, **machine), tmp_path, command=command, **often):
+            enough = progress["updates"] >= updates and progress["env_steps"] > env_steps
+            if enough and progress.get("greedy") is not None:
                 return progress
 
-    first = until(20)
+    first = until(20, 0, "first", device=device)
     assert checkpoint.load(tmp_path / "learner.pt")["updates"] >= 20
-    second = until(first["updates"] + 20)
-    assert second["env_steps"] > first["env_steps"]
-    assert second["updates"] >= first["updates"] + 20
+    second = until(first["updates"] + 20, first["env_steps"], "second", num_actors=2)
+    assert second["seconds"] > first["seconds"]
 
     weights = tmp_path / "weights"
     for level, candidate in choose(TINY, tmp_path, episodes=2, shortlist=1).items():
-        ship(TINY, candidate, level, weights, plain_config={"component": "DecQN"}, made_by="by hand", notes="a test")
+        ship(TINY, candidate, level, weights, command="", notes="a test")
     monkeypatch.setattr(behavior, "_weights_folder", lambda: weights)
     loaded = load_behavior("finger-spin", 3, "expert")
-    assert loaded.card["configuration"] == {"component": "DecQN"}
-    assert (loaded.card["made_by"], loaded.card["notes"]) == ("by hand", "a test")
+    phases = checkpoint.load(tmp_path / "learner.pt")["phases"]
+    assert [phase["command"] for phase in phases] == ["first", "second"]
+    assert phases[1]["from_updates"] >= first["updates"]
+    reached = [phase for phase in phases if phase["from_updates"] < loaded.card["updates"]]
+    assert loaded.card["phases"] == reached
+    assert loaded.card["configuration"]["fields"]["num_actors"] == len(reached)  # one, then two
     curve = loaded.card["learning_curve"]
     assert [point["updates"] for point in curve] == sorted(point["updates"] for point in curve)
     assert 1 <= len(curve) <= 24 and all(point["return"] >= 0 and point["env_steps"] > 0 for point in curve)

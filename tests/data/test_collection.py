@@ -11,7 +11,7 @@ from store_samples import random_episode
 
 import spinrl.data.build as build_module
 import spinrl.data.collection as collection_module
-from spinrl.behaviors import Behavior, BehaviorError, DecoupledQNetwork
+from spinrl.behaviors import Behavior, BehaviorError, DecoupledQNetwork, load_behavior
 from spinrl.data import (
     CollectionError,
     Episode,
@@ -107,10 +107,18 @@ def test_the_number_of_transitions_is_exact_and_reported() -> None:
 
 
 @pytest.mark.slow
-def test_processes_change_nothing() -> None:
-    here = list(collect_episodes(RANDOM, 4200))
-    assert_equal(collect_episodes(RANDOM, 4200, processes=2), here)
-    rest = collect_episodes(RANDOM, 4200, first=2, processes=2)
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        RANDOM,
+        attrs.evolve(GREEDY, behavior_fingerprint=load_behavior(TASK, BINS, "expert").fingerprint),  # as it ships
+    ],
+    ids=["random", "expert"],
+)
+def test_processes_change_nothing(rollout: Rollout) -> None:
+    here = list(collect_episodes(rollout, 4200))
+    assert_equal(collect_episodes(rollout, 4200, processes=2), here)
+    rest = collect_episodes(rollout, 4200, first=2, processes=2)
     assert_equal(rest, here[2:])
 
 
