@@ -27,6 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from harness.journal import Operation
 
 RUN_KEY_TAG = "spinrl.run_key"
+ENDED_TAGS = {"stopped", "failed"}  # say why a run ended before it was done, until it is gone on with
 _ALIVE_TAG = "spinrl.last_asked"  # of the experiment
 _MAX_METRICS, _MAX_PARAMS, _MAX_TAGS = 1000, 100, 100  # of one log_batch
 _MAX_PARAM, _MAX_TAG = 6000, 5000  # characters
@@ -141,6 +142,8 @@ class MlflowStore:
         )
 
     def _reopen(self, run_id: str) -> None:
+        for tag in ENDED_TAGS & set(self.client.get_run(run_id).data.tags):
+            self.client.delete_tag(run_id, tag)
         self.client.update_run(run_id, status="RUNNING")
 
     def _finish(self, run_id: str, *, status: str, end_time: int) -> None:

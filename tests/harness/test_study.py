@@ -166,7 +166,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(shared_cache,
     monkeypatch.setattr(cell._Training, "evaluate", stop_after_the_second)
     assert command.main(arguments(*one)) == 130
     monkeypatch.setattr(cell._Training, "evaluate", evaluate)
+    ((stopped,), _) = runs_of("study")
+    assert stopped.data.tags["stopped"] == "by the user"
     assert command.main(arguments(*one)) == 0
+    ((finished,), _) = runs_of("study")
+    assert "stopped" not in finished.data.tags
     output = " ".join(capsys.readouterr().out.split())
     assert "checkpoint.pt is damaged or not a checkpoint" in output and "goes on from gradient step" in output
     _, (run,) = runs_of("study")
