@@ -1,7 +1,7 @@
 """Import data that was logged elsewhere, as a store that experiments train on.
 
 Examples:
-  python -m tools.import_dataset logs.npz --choices 3,3,5
+  python -m tools.import_dataset logs.npz --choices 3,3,5 --ends terminal
   python -m tools.import_dataset logs.hdf5 --choices 3 --ends timeout --name robot
   python -m tools.import_dataset clicks.parquet --column observations=age,hour --column actions=banner,offer \\
       --column rewards=clicked --episode-column session --ends terminal --choices 12,4

@@ -28,6 +28,7 @@ def log(path="robot arm.npz", rows=30, **changes):
         "actions": np.stack([np.arange(rows) % choices for choices in (3, 3, 5)], axis=1),
         "rewards": np.ones(rows),
         "terminals": np.arange(rows) % 10 == 9,
+        "timeouts": np.zeros(rows),
     }
     np.savez(path, **{name: values for name, values in {**arrays, **changes}.items() if values is not None})
     return str(path)
@@ -52,8 +53,7 @@ def test_a_file_becomes_a_store_that_can_be_trained_on_by_name(capsys):
         "ended by the task 3",
         "3 sub-actions; choices: 3, 3, 5",
         "return 10 ± 0, 10 to 10",
-        "episodes end by: terminals",
-        "no time limits are marked",
+        "episodes end by: terminals, timeouts",
         str(store.path),
         """python -m harness.run --gin gin/own_data.gin --set "Experiment.tasks=['robot-arm']\"""",
     ):
@@ -120,7 +120,8 @@ def test_replace_leaves_alone_what_is_no_store(tmp_path, capsys):
         ({}, ["--choices", "3,3,5", "--column", "rewards=x"], "no column x for rewards"),
         ({}, ["--choices", "3,3,5", "--name", "../x"], "--name wants letters"),
         ({}, ["--choices", "3,3,5", "--bins", "3"], "--bins does not go with"),
-        ({"terminals": None}, ["--choices", "3,3,5"], "does not say where episodes end"),
+        ({"terminals": None, "timeouts": None}, ["--choices", "3,3,5"], "does not say where episodes end"),
+        ({"timeouts": None}, ["--choices", "3,3,5"], "give --ends terminal if that is how they all end"),
         ({"rewards": np.full(30, np.nan)}, ["--choices", "3,3,5"], "rewards want a finite number, got nan in row 0"),
         ({"actions": np.full((30, 1), 0.5)}, ["--choices", "3"], "whole numbers"),
         ({"rewards": np.array([None] * 30)}, ["--choices", "3,3,5"], "holds objects"),
