@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +190,19 @@ def test_a_published_pickle_is_imported(tmp_path, monkeypatch, capsys):
     assert Store.open(imported_folder("toy-run-expert-4bins"), "toy-run", 4).metadata.tier == "expert"
     assert import_dataset.main(["3_bins/toy-walk-medium", "--choices", "3"]) == 2
     assert "--choices does not go with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "here/[arm]"]], ids=["in the cache", "elsewhere"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_a_killed_import_left_is_cleared_by_the_next_one(out, replace):
+    given = [log(), "--choices", "3,3,5", "--name", "arm", *out]
+    folder = Path(out[1]) if out else imported_folder("arm")
+    assert not replace or import_dataset.main(given) == 0
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in (f".{folder.name}.{os.getpid()}.partial", f".{folder.name}.{2**22 + 1}.partial", ".leg.7.partial"):
+        (folder.parent / left / "transitions").mkdir(parents=True)
+    assert import_dataset.main([*given, *["--replace"] * replace]) == 0
+    assert sorted(os.listdir(folder.parent)) == [".leg.7.partial", folder.name]
 
 
 def test_being_stopped_leaves_nothing_behind(monkeypatch, capsys):
