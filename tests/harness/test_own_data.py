@@ -97,6 +97,7 @@ def test_without_a_simulator_there_are_estimates(capsys):
     assert card["control_values"] == [[0, 1, 2], [0, 1]]  # the choices themselves: nothing else is known of them
     assert card["metric"] in ("fitted_q", "log_likelihood") and not card["exported_returns"]
     assert card["compared_on"] == "observations of its dataset"
+    assert card["data_licence"] == "as the imported data has it (logged)"
 
 
 def test_with_a_simulator_returns_stand_beside_the_estimates():
