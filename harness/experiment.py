@@ -145,7 +145,7 @@ class Experiment(ExperimentConfig):
         evaluation: when and how to evaluate.
         machine: device, precision, compilation, threads.
         launcher: where the cells run.
-        collection_processes: processes that roll out behaviours; 0 for as many as there are cores.
+        collection_processes: processes that roll out behaviours; 0 for as many as the cell has threads.
     """
 
     name: str = "spinrl"

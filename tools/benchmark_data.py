@@ -52,6 +52,7 @@ from spinrl.data import (
     rollouts,
     tier_store,
 )
+from spinrl.machine import available_cores
 from spinrl.tasks import EPISODE_STEPS, TASKS, BatchedEnvironment, get_task
 from tools import collect_dataset
 
@@ -167,12 +168,14 @@ class PeakMemory:
 
 
 def _memory() -> int:
-    """Bytes of this process and all its children; PSS counts a page that several share once."""
+    """Bytes of this process and all its children. A page that several share counts once, where the system tells (PSS,
+    on Linux); elsewhere not at all."""
     total = 0
     me = psutil.Process()
     for process in [me, *me.children(recursive=True)]:
         try:
-            total += process.memory_full_info().pss
+            used = process.memory_full_info()
+            total += getattr(used, "pss", used.uss)
         except psutil.Error:  # it has ended since
             continue
     return total
@@ -184,7 +187,7 @@ def measure(options: argparse.Namespace, console: Console) -> Iterator[Row]:
     Raises:
         CollectionError, StoreError: in one line each.
     """
-    processes = options.processes or len(os.sched_getaffinity(0))
+    processes = options.processes or available_cores()
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for task in options.task:
             for bins in options.bins:

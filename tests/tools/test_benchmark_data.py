@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -86,3 +87,9 @@ def test_a_stopped_measurement_says_so_and_shows_what_it_has(tmp_path, capsys, m
     monkeypatch.setattr(benchmark_data, "measure", stopped)
     assert main(["--folder", str(tmp_path)]) == 130
     assert "stopped" in capsys.readouterr().out
+
+
+def test_memory_is_measured_where_the_system_tells_no_shared_pages(monkeypatch):
+    monkeypatch.setattr("psutil.Process.memory_full_info", lambda _process: SimpleNamespace(uss=5))
+    monkeypatch.setattr("psutil.Process.children", lambda _process, recursive: [])
+    assert benchmark_data._memory() == 5
