@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spinrl.data import collect_episodes, rollouts
+from tests.data.importers.test_published import transitions, write
 from tools import benchmark_data, collect_dataset
 from tools.benchmark_data import Row, main
 
@@ -48,6 +49,22 @@ def test_what_was_put_together_from_episodes_has_no_speed():
     sizes = dict(collect_seconds=0.0, bare_per_second=1.0, seconds=1.0, megabytes=1.0, open_milliseconds=1.0)
     row = Row(task="t", bins=3, tier="expert", transitions=5, collected=0, peak_mebibytes=1.0, **sizes)
     assert row.per_second is None and row.share is None
+
+
+def test_published_files_are_imported_measured_and_deleted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "untouched"))
+    figures, folder, file = tmp_path / "figures.json", tmp_path / "caches", write(tmp_path, transitions(50))
+    folder.mkdir()
+    assert main(["--published", str(file), "--folder", str(folder), "--json", str(figures)]) == 0
+    (row,) = json.loads(figures.read_text())
+    assert (row["file"], row["transitions"]) == (str(file), 50)
+    assert row["file_megabytes"] == file.stat().st_size / 1e6 > row["megabytes"] > 0 < row["seconds"]
+    assert "cheetah-run-medium" in capsys.readouterr().out
+    assert list(folder.iterdir()) == [] and not (tmp_path / "untouched").exists()
+    file.write_bytes(b"no pickle")
+    assert main(["--published", str(file), "--folder", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert "is refused" in error and error.count("\n") == 1 and list(folder.iterdir()) == []
 
 
 HOLDING = """
