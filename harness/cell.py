@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 
 from harness.experiment import Cell, Experiment
@@ -25,10 +26,10 @@ from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Making, ReplayLoader, Standardizer, Store, home, locked, row_features
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
-from spinrl.machine import ResolvedMachine
+from spinrl.machine import ResolvedMachine, available_cores
 from spinrl.seeding import child_seed
 from spinrl.specs import ActionSpec
-from spinrl.tasks import BatchedEnvironment, Environment, ParallelEnvironment, get_task
+from spinrl.tasks import BatchedEnvironment, Environment, ParallelEnvironment, SimulatorError, get_task
 from spinrl.train import train
 
 CHECKPOINT_VERSION = 1
@@ -146,6 +147,13 @@ class Fault:
 
 
 @attrs.frozen
+class Notice:
+    """Something that whoever reads the cell's numbers should know, in one line."""
+
+    message: str
+
+
+@attrs.frozen
 class Evaluated:
     """An evaluation is done."""
 
@@ -169,6 +177,7 @@ Event = (
     | Restarted
     | Resumed
     | Fault
+    | Notice
     | Metrics
     | Evaluated
     | Trained
@@ -196,7 +205,7 @@ def prepare_dataset(
     plan = experiment.dataset(cell)
     unit = "transitions" if plan.parts else "bytes"
     making = Making(
-        processes=experiment.collection_processes or machine.threads,
+        processes=experiment.collection_processes or available_cores(),
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
         on_damage=lambda message: report(Fault(message)),
@@ -318,7 +327,7 @@ def build_environment(
 
     Raises:
         CellError: when the simulator's actions or observations are not the dataset's.
-        SimulatorError: when there is no such simulator.
+        SimulatorError: when there is no such simulator, or it cannot be reset and take a step.
     """
     task = cell.key.task
     if task not in experiment.simulators:
@@ -329,8 +338,10 @@ def build_environment(
         return ParallelEnvironment(get_task(task), bins, episodes, threads)
     environment = experiment.simulators[task].build(episodes)
     try:
-        _require_agreement(task, environment.action_spec, len(environment.reset(0, 0)), data)
-    except CellError:
+        spec = environment.action_spec
+        _require_agreement(task, spec, len(environment.reset(0, 0)), data)
+        environment.step(np.zeros((1, spec.num_sub_actions), dtype=np.int64), [0])  # better now than after a training
+    except (CellError, SimulatorError):
         environment.close()
         raise
     return environment
@@ -401,6 +412,7 @@ class _Training:
         self.evaluation_seconds = 0.0
         self.evaluations: list[Evaluation] = []
         self.recent: list[tuple[float, Metrics]] = []  # with the time; those that may not have been logged
+        self.told_of_cut = False
 
     def resume(self, report: Report) -> None:
         """Go on from the checkpoint of an interrupted run, if there is one."""
@@ -538,8 +550,22 @@ class _Training:
             standardizer=self.standardizer,
         )
         self._add(mark, fraction, RETURN, returns, began, report)
+        self._tell_of_cut(environment, report)
         done = sum(each.metric == RETURN for each in self.evaluations)
         report(StageProgress(config.episodes * done))
+
+    def _tell_of_cut(self, environment: Environment, report: Report) -> None:
+        """Say, once, that the last evaluation cut episodes; the benchmark's all end by the number of steps."""
+        config = self.experiment.evaluation
+        cut = sum(not environment.over([index]) for index in range(config.episodes))
+        if cut and self.cell.key.task in self.experiment.simulators and not self.told_of_cut:
+            self.told_of_cut = True
+            report(
+                Notice(
+                    f"{cut} of {config.episodes} episodes were cut after {config.episode_steps:,} steps, before the "
+                    "simulator ended them; raise Evaluating.episode_steps to evaluate whole ones"
+                )
+            )
 
     def estimate(self, mark: int, fraction: float, estimator: Estimator, report: Report) -> None:
         """Estimate from data alone, and checkpoint."""

@@ -24,7 +24,7 @@ from harness.steps import pretraining_step, random_batch, untrained_policy
 from spinrl.asm import Pretraining
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Rollout
-from spinrl.machine import ResolvedMachine
+from spinrl.machine import ResolvedMachine, available_cores
 from spinrl.specs import OBSERVATION, POLICY_INPUT
 
 BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
@@ -108,7 +108,7 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
     stages: list[StageCost] = []
     have: dict[Rollout, int] = {}
     pretrained: set[tuple] = set()
-    processes = experiment.collection_processes or machine.threads
+    processes = experiment.collection_processes or available_cores()
     evaluation = experiment.evaluation
     marks = evaluation.marks(experiment.training.gradient_steps)
     for cell in cells:
@@ -116,7 +116,6 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
         plan = experiment.dataset(cell)
         missing = take_missing(plan.parts, have)
         environment_step = rates.environment(cell, plan)
-        # Evaluation steps environments in as many processes as collection does.
         stages.append(StageCost(label, "collecting", missing * environment_step / processes))
         asm = (key.task, key.bins, key.tier, key.seed, fingerprint(to_plain(cell.pretraining)))
         if cell.policy.needs_asm and asm not in pretrained:
@@ -128,7 +127,7 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
             stages.append(StageCost(label, "embedding", encoding * plan.transitions))
         stages.append(StageCost(label, "training", update * experiment.training.gradient_steps))
         if experiment.simulated(key.task):
-            once = evaluation.episode_steps * (evaluation.episodes * environment_step / processes + acting)
+            once = evaluation.episode_steps * (evaluation.episodes * environment_step / machine.threads + acting)
             stages.append(StageCost(label, "evaluating", once * len(marks)))
         for estimator in evaluation.estimators:
             times = sum(estimator.fractions is None or share in estimator.fractions for share in marks.values())

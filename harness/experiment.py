@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import attrs
-from attrs.validators import ge, gt, in_, le, lt, min_len, optional
+from attrs.validators import ge, gt, in_, lt, min_len, optional
 
 from harness.launchers import Launcher, Local
 from harness.records import CellKey
@@ -72,7 +72,8 @@ class Evaluating(EvaluationConfig):
         every_steps: evaluate also after every so many gradient steps; none for the fractions alone.
         episodes: episodes per evaluation in the simulator.
         action: sample from the policy, or take each sub-action's most likely choice (mode).
-        episode_steps: control steps per episode, at most; the benchmark's is 1000.
+        episode_steps: control steps per episode, at most. The benchmark's is 1000; with a simulator of one's own it may
+            be more, and a cell says when it cut an episode that the simulator would have gone on with.
         estimators: what is estimated from data alone; a task without a simulator wants at least one.
     """
 
@@ -82,7 +83,7 @@ class Evaluating(EvaluationConfig):
     every_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
     episodes: int = attrs.field(default=10, validator=ge(1))
     action: Literal["sample", "mode"] = attrs.field(default="sample", validator=in_(("sample", "mode")))
-    episode_steps: int = attrs.field(default=EPISODE_STEPS, validator=[ge(1), le(EPISODE_STEPS)])
+    episode_steps: int = attrs.field(default=EPISODE_STEPS, validator=ge(1))
     estimators: tuple[Estimator, ...] = attrs.field(default=(), converter=tuple)
 
     @estimators.validator
@@ -145,7 +146,8 @@ class Experiment(ExperimentConfig):
         evaluation: when and how to evaluate.
         machine: device, precision, compilation, threads.
         launcher: where the cells run.
-        collection_processes: processes that roll out behaviours; 0 for as many as there are cores.
+        collection_processes: processes that roll out behaviours; 0 for one on each core, since the other cells of a
+            dataset wait for it meanwhile.
     """
 
     name: str = "spinrl"
@@ -197,6 +199,15 @@ class Experiment(ExperimentConfig):
         for name in value:
             if name not in self.tasks:
                 raise ValueError(f"simulators wants names of tasks ({', '.join(self.tasks)}), got {name!r}")
+
+    @evaluation.validator
+    def _check_evaluation(self, _attribute: attrs.Attribute, value: Evaluating) -> None:
+        for name in self.tasks:
+            if value.episode_steps > EPISODE_STEPS and name in TASKS and name not in self.simulators:
+                raise ValueError(
+                    f"evaluation wants Evaluating.episode_steps up to {EPISODE_STEPS} for {name}, whose episodes end "
+                    f"there, got {value.episode_steps}"
+                )
 
     @held_out.validator
     def _check_held_out(self, _attribute: attrs.Attribute, value: float) -> None:

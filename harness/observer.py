@@ -17,6 +17,7 @@ from harness.cell import (
     Fault,
     FeaturesReady,
     Metrics,
+    Notice,
     Restarted,
     Resumed,
     Trained,
@@ -132,6 +133,9 @@ class RunObserver(Observer):
             case Fault(message):
                 self._console.print(f"{label}: {message}", style="yellow", markup=False, soft_wrap=True)
                 run.tags({"fault": message})
+            case Notice(message):
+                self._console.print(f"{label}: {message}", style="yellow", markup=False, soft_wrap=True)
+                run.tags({"notice": message})
             case Resumed(step, evaluations, metrics):
                 self._console.print(f"{label}: goes on from gradient step {step:,}", markup=False, highlight=False)
                 run.tags({"resumed_from_step": step})
@@ -189,17 +193,20 @@ class RunObserver(Observer):
         if dataset.fingerprint in self._drawn:
             return
         self._drawn.add(dataset.fingerprint)
+        share = self._experiment.held_out
+        part = f", without the {100 * share:g}% of the episodes that are held out" if share else ""
         try:
-            log_dataset_figure(self._parent, dataset, _dataset_name(cell))
+            log_dataset_figure(self._parent, dataset, _dataset_name(cell), part)
         except Exception as error:  # whatever is wrong with a figure, it is no reason to end a run
             said = f"{_dataset_name(cell)}: its figure could not be drawn: {error}"
             self._console.print(said, style="yellow", markup=False, soft_wrap=True)
 
 
-def log_dataset_figure(run: TrackedRun, dataset: DatasetReady, name: str) -> None:
-    """What the dataset holds, as ``dataset/<name>.png`` and ``.svg``."""
+def log_dataset_figure(run: TrackedRun, dataset: DatasetReady, name: str, part: str) -> None:
+    """What the dataset holds, as ``dataset/<name>.png`` and ``.svg``; the title says which part of it that is."""
     store = Store.open(dataset.path)
-    run.figure(f"dataset/{name}", overview(episode_statistics(store), action_statistics(store, FIGURE_SAMPLE), name))
+    figure = overview(episode_statistics(store), action_statistics(store, FIGURE_SAMPLE), f"{name}{part}")
+    run.figure(f"dataset/{name}", figure)
 
 
 def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
@@ -211,11 +218,19 @@ def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
         rows=dataset.rows,
         schema={
             "observation": f"float32 ({dataset.observation_size},)",
-            "action": f"int ({len(dataset.nvec)},) of {max(dataset.nvec)} choices",
+            "action": f"int ({len(dataset.nvec)},) of {_choices(dataset.nvec)} choices",
             "reward": "float32",
         },
     )
 
 
+def _choices(nvec: Sequence[int]) -> str:
+    """The choices of each sub-action in words, one number where all have as many."""
+    *most, last = map(str, nvec)
+    return last if len(set(nvec)) == 1 else f"{', '.join(most)} and {last}"
+
+
 def _dataset_name(cell: Cell) -> str:
-    return f"{cell.key.task}-{cell.key.bins}bins-{cell.key.tier}"
+    """Without bins where they are the dataset's own."""
+    bins = f"{cell.key.bins}bins" if cell.key.bins else ""
+    return "-".join(part for part in (cell.key.task, bins, cell.key.tier) if part)

@@ -105,6 +105,11 @@ def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda
     return "cuda" if has_cuda and asked != "cpu" else "cpu"
 
 
+def available_cores() -> int:
+    """Cores that this process may run on; all of the machine where the system knows no other (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def fast_bf16(device: str) -> bool:
     """Whether bf16 matrix products are done by hardware, so that they are faster than fp32 and not slower."""
     if device == "cuda":

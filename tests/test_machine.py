@@ -1,5 +1,7 @@
 """What `auto` takes follows from what the machine reports."""
 
+import os
+
 import pytest
 import torch
 
@@ -52,3 +54,11 @@ def test_autocast_is_in_the_resolved_precision(precision, dtype):
     a = torch.ones(2, 2)
     with ResolvedMachine(precision=precision).autocast():
         assert (a @ a).dtype == dtype
+
+
+def test_where_a_system_keeps_no_process_to_some_cores_all_are_taken(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 3}, raising=False)
+    assert machine.available_cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert machine.available_cores() == 6

@@ -4,11 +4,13 @@ Examples:
   python -m tools.benchmark_data
   python -m tools.benchmark_data --task humanoid-stand dog-trot --tier medium --transitions 1000000
   python -m tools.benchmark_data --task dog-trot --bins 3 10 30 --json dog.json
+  python -m tools.benchmark_data --published 3_bins/humanoid-stand-medium
 
 Every tier is made in an empty cache that is deleted afterwards, in the order given, so that a tier whose episodes were
 collected for one before it is put together from them, as in any run. The bare speed is that of as many processes as
 collect, stepping dm_control alone through some of the same episodes, right before and after the collection. Tasks
-without a shipped behaviour are named and left out. Exit code: 0 when all is measured, 1 when a dataset could not be
+without a shipped behaviour are named and left out. With --published nothing is collected: published files are imported,
+and the memory is that of the reader and its child. Exit code: 0 when all is measured, 1 when a dataset could not be
 made, 2 when something given was wrong, 130 when stopped by Ctrl-C.
 """
 
@@ -20,6 +22,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -49,9 +52,12 @@ from spinrl.data import (
     StoreError,
     collect_episodes,
     collected,
+    home,
     rollouts,
     tier_store,
 )
+from spinrl.data.importers.published import find, import_published
+from spinrl.machine import available_cores
 from spinrl.tasks import EPISODE_STEPS, TASKS, BatchedEnvironment, get_task
 from tools import collect_dataset
 
@@ -96,6 +102,27 @@ class Row:
     def share(self) -> float | None:
         """Of the simulator's bare speed."""
         return self.per_second / self.bare_per_second if self.per_second and self.bare_per_second else None
+
+
+@attrs.frozen
+class ImportRow:
+    """One published file.
+
+    Attributes:
+        file: its path.
+        file_megabytes: its size.
+        transitions: that it holds.
+        seconds: to the finished store.
+        megabytes: of that store, on disk.
+        peak_mebibytes: as in `Row`, of the child too that reads the file.
+    """
+
+    file: str
+    file_megabytes: float
+    transitions: int
+    seconds: float
+    megabytes: float
+    peak_mebibytes: float
 
 
 def bare_rate(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, seconds: float) -> float | None:
@@ -167,12 +194,14 @@ class PeakMemory:
 
 
 def _memory() -> int:
-    """Bytes of this process and all its children; PSS counts a page that several share once."""
+    """Bytes of this process and all its children. A page that several share counts once, where the system tells (PSS,
+    on Linux); elsewhere not at all."""
     total = 0
     me = psutil.Process()
     for process in [me, *me.children(recursive=True)]:
         try:
-            total += process.memory_full_info().pss
+            used = process.memory_full_info()
+            total += getattr(used, "pss", used.uss)
         except psutil.Error:  # it has ended since
             continue
     return total
@@ -184,7 +213,7 @@ def measure(options: argparse.Namespace, console: Console) -> Iterator[Row]:
     Raises:
         CollectionError, StoreError: in one line each.
     """
-    processes = options.processes or len(os.sched_getaffinity(0))
+    processes = options.processes or available_cores()
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for task in options.task:
             for bins in options.bins:
@@ -225,10 +254,47 @@ def _measure_task(
         )
 
 
+def measure_import(file: Path) -> ImportRow:
+    """Import a published file into the cache.
+
+    Raises:
+        StoreError: in one line, when it is refused.
+    """
+    with PeakMemory() as memory:
+        began = time.perf_counter()
+        store = import_published(file, home() / "stores" / file.name)
+        seconds = time.perf_counter() - began
+    shutil.rmtree(store.path)
+    return ImportRow(
+        file=str(file),
+        file_megabytes=file.stat().st_size / 1e6,
+        transitions=len(store),
+        seconds=seconds,
+        megabytes=store.num_bytes / 1e6,
+        peak_mebibytes=memory.mebibytes,
+    )
+
+
 def _opening(path: Path) -> float:
     began = time.perf_counter()
     Store.open(path)
     return 1e3 * (time.perf_counter() - began)
+
+
+def import_table(rows: Sequence[ImportRow]) -> Table:
+    """The rows as people read them."""
+    made = Table("file", "MB", "transitions", "s", "transitions/s", "stored MB", "MiB", box=box.SIMPLE_HEAD)
+    for row in rows:
+        speed, sizes = f"{row.transitions / row.seconds:,.0f}", (f"{row.megabytes:.1f}", f"{row.peak_mebibytes:.0f}")
+        made.add_row(
+            "/".join(Path(row.file).parts[-2:]),
+            f"{row.file_megabytes:.1f}",
+            f"{row.transitions:,}",
+            f"{row.seconds:.1f}",
+            speed,
+            *sizes,
+        )
+    return made
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -258,6 +324,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--bins", nargs="+", type=int, default=[3], help="choices per sub-action (default 3)")
     made.add_argument("--tier", nargs="+", default=list(TIERS), choices=TIERS, help="all by default, in this order")
     made.add_argument("--transitions", type=at_least_one, default=100_000, help="of every dataset (default 100000)")
+    made.add_argument("--published", nargs="+", metavar="FILE", help="published files to import, and nothing else")
     made.add_argument("--processes", type=at_least_one, help="worker processes (default: one a core)")
     made.add_argument("--seconds", type=float, default=5.0, help="to measure the bare speed for (default 5)")
     made.add_argument("--folder", type=Path, help="where the cache is made and deleted (default: the system's)")
@@ -270,12 +337,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     use_packaged_configs()
     console = Console()
-    rows: list[Row] = []
+    rows: list[Row | ImportRow] = []
     code = 0
     try:
         with both_signals_stop(), tempfile.TemporaryDirectory(dir=options.folder) as cache:
             os.environ["SPINRL_HOME"] = cache
-            for row in measure(options, console):
+            files = [find(name) for name in options.published or ()]
+            for row in map(measure_import, files) if files else measure(options, console):
                 rows.append(row)
                 if options.json:
                     options.json.write_text(json.dumps([attrs.asdict(each) for each in rows], indent=1) + "\n")
@@ -288,7 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CollectionError, StoreError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    Console(width=max(console.width, WIDTH)).print(table(rows))  # into a file too, which has no width
+    made = import_table(rows) if options.published else table(rows)  # type: ignore[arg-type]  # all are of one kind
+    Console(width=max(console.width, WIDTH)).print(made)  # into a file too, which has no width
     return code
 
 

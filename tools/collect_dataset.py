@@ -46,6 +46,7 @@ from spinrl.data import (
     tier_store,
 )
 from spinrl.data.metadata import METADATA_FILE
+from spinrl.machine import available_cores
 from spinrl.tasks import get_task
 
 
@@ -211,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, BehaviorError, StoreError, KeyError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 2
-    processes = experiment.collection_processes or len(os.sched_getaffinity(0))
+    processes = experiment.collection_processes or available_cores()
     label = f"{options.task} {options.bins} bins {options.tier}"
     try:
         with both_signals_stop():

@@ -160,8 +160,9 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     )
     controls = torch.from_numpy(table)
     deployed = DeployedPolicy(cell.policy, cell.standardizer, controls)
-    observations, whence = dataset_observations(cell, environment)
-    card = card_of(cell, table, environment, deployed, formats)
+    dataset = dataset_of(cell)
+    observations, whence = known_observations(cell, dataset, environment)
+    card = card_of(cell, dataset, table, environment, deployed, formats)
     if environment:
         environment.close()
     beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -202,14 +203,8 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     console.print(f"written to {out}; try: cd {out} && python {runner} {EXAMPLE}", highlight=False, soft_wrap=True)
 
 
-def dataset_observations(cell: FinishedCell, environment: BatchedEnvironment | None) -> tuple[torch.Tensor, str]:
-    """Raw observations (R, S) that the policy knows, and where they are from.
-
-    Of its dataset, where the cache holds that; else of an episode of its own.
-
-    Raises:
-        ExportError: when there is neither.
-    """
+def dataset_of(cell: FinishedCell) -> Store | None:
+    """What the cell was trained on, where the cache holds it."""
     key = cell.key
     for path in sorted(path for kind in ("stores", "imported") for path in (home() / kind).glob("[!.]*")):
         try:
@@ -217,8 +212,24 @@ def dataset_observations(cell: FinishedCell, environment: BatchedEnvironment | N
         except (StoreError, OSError):
             continue
         if store.fingerprint == cell.dataset_fingerprint:
-            rows = torch.linspace(0, len(store) - 1, OBSERVATIONS).long()
-            return store.data["observations", "observation"][rows].clone(), "observations of its dataset"
+            return store
+    return None
+
+
+def known_observations(
+    cell: FinishedCell, dataset: Store | None, environment: BatchedEnvironment | None
+) -> tuple[torch.Tensor, str]:
+    """Raw observations (R, S) that the policy knows, and where they are from.
+
+    Of its dataset, where that is there; else of an episode of its own.
+
+    Raises:
+        ExportError: when there is neither.
+    """
+    key = cell.key
+    if dataset is not None:
+        rows = torch.linspace(0, len(dataset) - 1, OBSERVATIONS).long()
+        return dataset.data["observations", "observation"][rows].clone(), "observations of its dataset"
     if environment is None:
         raise ExportError(
             f"the dataset of {key.label()} ({cell.dataset_fingerprint}) is not in {home()}, and its observations are "
@@ -235,8 +246,19 @@ def dataset_observations(cell: FinishedCell, environment: BatchedEnvironment | N
     return torch.stack(seen), "observations of an episode of its own, as its dataset is not in the cache"
 
 
+def data_licence(dataset: Store | None) -> str:
+    """Whose the data is that a policy was trained on, as far as the dataset tells."""
+    if dataset is None:
+        return "as the dataset has it, which is not in the cache here"
+    sources = dataset.metadata.sources
+    if all(source.seed is not None for source in sources):  # what came from elsewhere has none
+        return "made by spinrl in the simulator of dm_control (Apache-2.0); nobody else's data"
+    return f"as the imported data has it ({', '.join(source.behavior for source in sources)})"
+
+
 def card_of(
     cell: FinishedCell,
+    dataset: Store | None,
     controls: np.ndarray,
     environment: BatchedEnvironment | None,
     deployed: DeployedPolicy,
@@ -245,7 +267,6 @@ def card_of(
     """Everything that whoever uses the folder should know; `controls` (N, K) are the control values."""
     key, size = cell.key, cell.policy.observation_size
     nvec = cell.policy.action_spec.nvec
-    ours = "made by spinrl in the simulator of dm_control (Apache-2.0); nobody else's data"
     return {
         "format_version": 1,
         **attrs.asdict(key),
@@ -270,7 +291,7 @@ def card_of(
         "returns": list(cell.final.returns),
         "evaluated_by": cell.action,
         "dataset_fingerprint": cell.dataset_fingerprint,
-        "data_licence": ours if environment and key.bins else "as the imported data has it",
+        "data_licence": data_licence(dataset),
         "asm_fingerprint": cell.asm_fingerprint,
         "source": cell.source,
         "versions": {

@@ -1,7 +1,7 @@
 """Import data that was logged elsewhere, as a store that experiments train on.
 
 Examples:
-  python -m tools.import_dataset logs.npz --choices 3,3,5
+  python -m tools.import_dataset logs.npz --choices 3,3,5 --ends terminal
   python -m tools.import_dataset logs.hdf5 --choices 3 --ends timeout --name robot
   python -m tools.import_dataset clicks.parquet --column observations=age,hour --column actions=banner,offer \\
       --column rewards=clicked --episode-column session --ends terminal --choices 12,4
@@ -28,7 +28,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,8 +40,8 @@ from rich.text import Text
 
 from harness.progress import Progress, Stage
 from harness.signals import both_signals_stop
-from spinrl.data import Store, StoreError, locked
-from spinrl.data.cache import remove_partial
+from spinrl.data import Store, StoreError
+from spinrl.data.cache import made_alone
 from spinrl.data.imported import imported_folder
 from spinrl.data.importers import published
 from spinrl.data.importers.array_import import ArrayOptions, import_arrays
@@ -266,13 +266,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_options(options, kind)
         name = name_of(options, kind)
         path = options.out or imported_folder(name)
-        # What a killed import left is ours to clear in the cache, but not in the user's own folders.
-        lock = nullcontext() if options.out else locked(path, lambda _: console.print(f"another run imports {name}"))
-        with both_signals_stop(), lock:
-            if not options.out:
-                remove_partial(path)
-            with shown(console, name, "importing", "bytes" if kind == "published" else "transitions") as update:
-                result = placed(path, options.replace, lambda made: write(options, kind, name, made, update))
+        unit = "bytes" if kind == "published" else "transitions"
+        with (
+            both_signals_stop(),
+            made_alone(path, lambda _: console.print(f"another run imports {name}")),
+            shown(console, name, "importing", unit) as update,
+        ):
+            result = placed(path, options.replace, lambda made: write(options, kind, name, made, update))
     except StoreError as error:
         print(error, file=sys.stderr)
         return 2

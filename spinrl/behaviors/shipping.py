@@ -21,6 +21,7 @@ from spinrl import checkpoint
 from spinrl.behaviors.behavior import BehaviorError, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork
 from spinrl.behaviors.training import DecQN
+from spinrl.machine import available_cores
 from spinrl.nn.fixed_batch import in_fixed_batches
 from spinrl.plain import to_plain
 from spinrl.seeding import child_seed
@@ -95,7 +96,7 @@ def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 
             running[path] = greedy
     if not running:
         raise FileNotFoundError(f"{folder} holds no snapshot with a greedy return yet; let the training go on")
-    environment = ParallelEnvironment(get_task(config.task), config.bins, episodes, len(os.sched_getaffinity(0)))
+    environment = ParallelEnvironment(get_task(config.task), config.bins, episodes, available_cores())
     try:
         return _choose(running, functools.cache(functools.partial(_judge, config, environment)), shortlist)
     finally:

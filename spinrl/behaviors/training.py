@@ -28,7 +28,7 @@ from spinrl import checkpoint
 from spinrl.behaviors.behavior import Behavior, load_behavior, weights_name
 from spinrl.behaviors.network import DecoupledQNetwork, joint_value
 from spinrl.behaviors.replay import NStepWindow, ReplayLayout, SharedReplay, open_array, share_out
-from spinrl.machine import choose_device
+from spinrl.machine import available_cores, choose_device
 from spinrl.plain import to_plain
 from spinrl.registry import Component, register
 from spinrl.seeding import child_seed, numpy_generator
@@ -169,7 +169,7 @@ class DecQN(BehaviorTraining):
         Raises:
             ValueError: when CUDA is asked for and torch finds none.
         """
-        actors = self.num_actors or max(1, len(os.sched_getaffinity(0)) - 1)
+        actors = self.num_actors or max(1, available_cores() - 1)
         return attrs.evolve(self, device=choose_device(self.device), num_actors=actors)
 
     def layout(self) -> ReplayLayout:

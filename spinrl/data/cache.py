@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import TypeVar
 
 import platformdirs
 from filelock import FileLock, Timeout
+
+from spinrl.plain import fingerprint
 
 T = TypeVar("T")
 OnWait = Callable[[Path], None]
@@ -71,8 +74,24 @@ def get_or_build(
 
 def remove_partial(path: Path) -> None:
     """Delete what killed runs left beside an entry; call it with the entry's lock held."""
-    for left in path.parent.glob(f".{path.name}.*.partial"):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def made_alone(path: Path, on_wait: Callable[[Path], None] | None = None) -> Iterator[None]:
+    """Hold the lock of a folder that may lie anywhere, and clear away what killed runs have left beside it.
+
+    The lock lies in the cache, since it stays: where a user has asked for a dataset there is to be nothing else.
+
+    Args:
+        path: the folder.
+        on_wait: called with the lock's path, once, when another run holds it.
+    """
+    path = path.parent.resolve() / path.name
+    with locked(home() / "making" / f"{path.name}-{fingerprint(str(path))}", on_wait):
+        remove_partial(path)
+        yield
 
 
 def get_sound(

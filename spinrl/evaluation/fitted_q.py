@@ -18,14 +18,14 @@ from torch.nn import functional
 from spinrl.algorithms import Algorithm
 from spinrl.algorithms.base import minimize, polyak_update, transition
 from spinrl.data import ReplayLoader
-from spinrl.evaluation.estimators import EstimationData, Estimator, Progress, check_fractions
+from spinrl.evaluation.estimators import ROWS, EstimationData, Estimator, Progress, check_fractions, judged_episodes
 from spinrl.evaluation.rollout import ActionChoice
 from spinrl.nn.initialization import seeded_initialization
 from spinrl.nn.mlp import MLP
 from spinrl.policies import Policy, gumbel_noise
 from spinrl.registry import register
 from spinrl.seeding import child_seed, torch_generator
-from spinrl.specs import OBSERVATION, ActionSpec
+from spinrl.specs import ActionSpec
 
 _REPORT_EVERY = 50  # gradient steps
 
@@ -37,7 +37,8 @@ class FittedQ(Estimator):
 
     Q is one network of the observation and all chosen sub-actions, not a sum over sub-actions, and it is none of the
     algorithm's own critics, so that policies and algorithms are judged alike. It is learned on the training data, and
-    asked for the first states of the held-out episodes where there are any, else of those trained on.
+    asked for the first states of the held-out episodes where there are any, else of those trained on; of 2,000 drawn at
+    random where there are more.
 
     Attributes:
         gamma: discount.
@@ -109,10 +110,12 @@ class FittedQ(Estimator):
     @torch.inference_mode()
     def _first_values(self, qvalue: JointQ, act: _Acting, data: EstimationData) -> list[float]:
         store = data.held_out or data.training
-        rows = store.data["transitions", "row"][store.data["episodes", "start"]]
-        first = data.observe(store.data["observations", OBSERVATION][rows])  # (E, S)
-        values = [qvalue(first, act(first)) for _ in range(self.start_actions)]
-        return torch.stack(values).mean(0).double().cpu().tolist()
+        start, _ = judged_episodes(store)
+        values = []
+        for first in data.observe(store, start).split(ROWS):  # (B, S)
+            drawn = [qvalue(first, act(first)) for _ in range(self.start_actions)]
+            values.append(torch.stack(drawn).mean(0))
+        return torch.cat(values).double().cpu().tolist()
 
 
 class _Acting:

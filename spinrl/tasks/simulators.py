@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import attrs
@@ -18,7 +19,7 @@ from spinrl.tasks.environment import Environment
 
 
 class SimulatorError(Exception):
-    """A simulator that cannot be used; one line."""
+    """A simulator that cannot be used, or that fails; one line."""
 
 
 class Simulator(Component, ABC):
@@ -55,12 +56,10 @@ class Gymnasium(Simulator):
             import gymnasium
         except ImportError:
             raise SimulatorError('Gymnasium is not installed; pip install "spinrl[data]"') from None
-        try:
+        with _in_one_line(f"Gymnasium cannot make {self.id!r}"):
             if self.module:
                 importlib.import_module(self.module)
             environments = [gymnasium.make(self.id, **self.options) for _ in range(num_envs)]
-        except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise SimulatorError(f"Gymnasium cannot make {self.id!r}: {error}") from error
         return GymnasiumEnvironment(self.id, environments)
 
 
@@ -72,10 +71,12 @@ class GymnasiumEnvironment:
         environments: of one kind, at least one.
 
     Raises:
-        SimulatorError: when actions are not MultiDiscrete or Discrete from 0, or observations no Box.
+        SimulatorError: when actions are not MultiDiscrete or Discrete from 0, or observations no Box; and by `reset`
+            and `step` for whatever the environment raises.
     """
 
     def __init__(self, name: str, environments: Sequence[Any]) -> None:
+        self._name = name
         self.num_envs = len(environments)
         self._envs = environments
         self._ended = [False] * self.num_envs
@@ -94,9 +95,10 @@ class GymnasiumEnvironment:
 
     def reset(self, index: int, seed: int, *, default_pose: bool = False) -> np.ndarray:
         """As `Environment.reset`; there is no pose."""
-        observation, _ = self._envs[index].reset(seed=seed % 2**31)
+        with _in_one_line(f"{self._name} cannot be reset"):
+            observation, _ = self._envs[index].reset(seed=seed % 2**31)
+            self._last[index] = np.ravel(observation)
         self._ended[index] = False
-        self._last[index] = np.ravel(observation)
         return self._last[index].copy()
 
     def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -107,9 +109,10 @@ class GymnasiumEnvironment:
             if self._ended[index]:
                 continue
             action = int(actions[row, 0]) if self._single else actions[row].reshape(self._shape)
-            observation, rewards[row], terminated, truncated, _ = self._envs[index].step(action)
+            with _in_one_line(f"{self._name} cannot take the step {actions[row].tolist()}"):
+                observation, rewards[row], terminated, truncated, _ = self._envs[index].step(action)
+                self._last[index] = np.ravel(observation)
             self._ended[index] = terminated or truncated
-            self._last[index] = np.ravel(observation)
         return self._last[list(indices)].copy(), rewards
 
     def over(self, indices: Sequence[int]) -> bool:
@@ -120,3 +123,17 @@ class GymnasiumEnvironment:
         """Free the environments."""
         for environment in self._envs:
             environment.close()
+
+
+@contextmanager
+def _in_one_line(failed: str) -> Iterator[None]:
+    """Say what failed in one line, whatever the user's code raises: none of its errors are known here.
+
+    Raises:
+        SimulatorError: for every exception within, which is its cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise SimulatorError(f"{failed}: {type(error).__name__}{said and ': '}{said}") from error

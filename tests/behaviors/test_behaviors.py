@@ -110,7 +110,7 @@ def test_a_learner_goes_on_from_any_device_on_any_other(device, tmp_path):
 def test_what_is_left_to_the_machine_is_what_it_has(monkeypatch):
     config = attrs.evolve(TINY, num_actors=0, device="auto")
     for cores, has_gpu, wanted in ((1, False, (1, "cpu")), (2, True, (1, "cuda")), (16, False, (15, "cpu"))):
-        monkeypatch.setattr(training.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(training, "available_cores", lambda cores=cores: cores)
         monkeypatch.setattr(machine.torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
         taken = config.on_this_machine()
         assert (taken.num_actors, taken.device) == wanted

@@ -10,7 +10,7 @@ import torch
 
 from spinrl.algorithms import IQL
 from spinrl.data import Episode, SourceRecord, Standardizer, Store, StoreWriter
-from spinrl.evaluation import EstimationData, Estimator, FittedQ, HeldOutLikelihood
+from spinrl.evaluation import EstimationData, Estimator, FittedQ, HeldOutLikelihood, estimators, fitted_q
 from spinrl.evaluation.fitted_q import JointQ
 from spinrl.machine import Machine
 from spinrl.policies import Autoregressive, Factored
@@ -141,3 +141,24 @@ def test_fractions_are_checked() -> None:
     with pytest.raises(ValueError, match="fractions wants numbers over 0 up to 1"):
         FittedQ(fractions=(0.0,))
     assert HeldOutLikelihood().fractions is None and FittedQ().fractions == (1.0,)
+
+
+@pytest.mark.parametrize("estimator", [HeldOutLikelihood(), QUICK.smaller()], ids=["likelihood", "fitted_q"])
+def test_of_very_many_episodes_the_same_few_are_judged_in_pieces(tmp_path: Path, monkeypatch, estimator) -> None:
+    """A log of a million short episodes leaves neither a million numbers, nor is it given to the policy at once."""
+    held_out = store(tmp_path / "h", 60, 3, lambda actions: actions[:, 0], terminated=True)
+    data, trained = data_of(held_out, held_out), algorithm()
+    everything = estimate(estimator, data, trained, "mode")
+    for module in (estimators, fitted_q):
+        monkeypatch.setattr(module, "ROWS", 33)
+    given = []
+    for name in ("mode", "log_prob"):
+        real = getattr(trained.policy, name)
+        monkeypatch.setattr(trained.policy, name, lambda *each, real=real: given.append(len(each[0])) or real(*each))
+    assert estimate(estimator, data, trained, "mode") == pytest.approx(everything, abs=1e-5)
+    assert max(given) == 33
+    monkeypatch.setattr(estimators, "MOST_EPISODES", 20)
+    few = estimate(estimator, data, trained, "mode")
+    assert len(few) == 20 and few == estimate(estimator, data, trained, "mode")
+    at = [next(i for i, value in enumerate(everything) if value == pytest.approx(each, abs=1e-5)) for each in few]
+    assert at == sorted(at) and len(set(at)) == 20 and at != list(range(20))

@@ -134,6 +134,7 @@ def test_every_fraction_is_evaluated_once_and_the_last_is_the_budget(steps, ever
         ("Evaluating.fractions=[0.5]", "end with 1.0"),
         ("Evaluating.fractions=[0.5, 0.1, 1.0]", "rising numbers"),
         ("Training.gradient_steps=0", "at least 1"),
+        ("Evaluating.episode_steps=1001", "episode_steps up to 1000 for humanoid-stand"),
         ("Experiment.algorithms=[@SPIN()]", "wants"),
     ],
 )

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from unittest.mock import Mock
 
+import attrs
 import numpy as np
 import pytest
 from rich.console import Console
@@ -48,8 +49,8 @@ def cells() -> list[Cell]:
     return load(Experiment, ["gin/spin_humanoid.gin", "gin/policies/all.gin"]).value.cells()
 
 
-def observer(parent: Mock, said: io.StringIO) -> RunObserver:
-    experiment = load(Experiment, ["gin/spin_humanoid.gin"]).value
+def observer(parent: Mock, said: io.StringIO, **changes: float) -> RunObserver:
+    experiment = attrs.evolve(load(Experiment, ["gin/spin_humanoid.gin"]).value, **changes)
     return RunObserver(experiment, parent, Mock(), Console(file=said), Mock(), lambda only: f"run {only}")
 
 
@@ -62,6 +63,32 @@ def test_a_figure_is_logged_once_for_all_cells_of_a_dataset(store: Store, cells:
     name = f"humanoid-stand-3bins-{cells[0].key.tier}"
     ((stem, figure),) = [call.args for call in parent.figure.call_args_list]
     assert stem == f"dataset/{name}" and len(figure.axes) > 3
+    assert figure.get_suptitle() == name
+
+
+def test_a_figure_says_that_it_is_of_the_training_part(store: Store, cells: list[Cell]) -> None:
+    parent = Mock()
+    watching = observer(parent, io.StringIO(), held_out=0.125)
+    watching.cell_started(cells[0], Machine().resolve(), "here")
+    watching.event(cells[0], DatasetReady(store.path, store.fingerprint, len(store), 2, (3, 5)))
+    assert (
+        parent.figure.call_args.args[1].get_suptitle().endswith("without the 12.5% of the episodes that are held out")
+    )
+
+
+def test_a_dataset_is_described_by_the_choices_that_it_has(cells: list[Cell], tmp_path: Path) -> None:
+    parent = Mock()
+    watching = observer(parent, io.StringIO())
+    own = attrs.evolve(cells[0], key=attrs.evolve(cells[0].key, task="clinic", bins=0, tier="logged"))
+    for cell, nvec in ((own, (3, 2, 5)), (cells[0], (3, 3))):
+        watching.cell_started(cell, Machine().resolve(), "here")
+        watching.event(cell, DatasetReady(tmp_path / "gone", "f", 1, 2, nvec))
+    described = parent.start_cell.return_value.dataset.call_args_list
+    assert [call.args[0] for call in described] == ["clinic-logged", f"humanoid-stand-3bins-{cells[0].key.tier}"]
+    assert [call.kwargs["schema"]["action"] for call in described] == [
+        "int (3,) of 3, 2 and 5 choices",
+        "int (2,) of 3 choices",
+    ]
 
 
 def test_a_figure_that_fails_is_a_line_and_no_more(cells: list[Cell], tmp_path: Path) -> None:

@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from harness import run as command
+from harness.cell import Notice, run_cell
+from harness.experiment import Experiment
 from harness.results import load_results
-from spinrl.data import Episode, SourceRecord, StoreWriter, imported_folder
+from spinrl.config import load
+from spinrl.data import Episode, SourceRecord, Standardizer, Store, StoreStorage, StoreWriter, imported_folder
+from spinrl.evaluation import HeldOutLikelihood
+from spinrl.machine import Machine
 from spinrl.specs import ActionSpec
 from tools import export_policy
 
@@ -92,6 +97,7 @@ def test_without_a_simulator_there_are_estimates(capsys):
     assert card["control_values"] == [[0, 1, 2], [0, 1]]  # the choices themselves: nothing else is known of them
     assert card["metric"] in ("fitted_q", "log_likelihood") and not card["exported_returns"]
     assert card["compared_on"] == "observations of its dataset"
+    assert card["data_licence"] == "as the imported data has it (logged)"
 
 
 def test_with_a_simulator_returns_stand_beside_the_estimates():
@@ -102,8 +108,60 @@ def test_with_a_simulator_returns_stand_beside_the_estimates():
     assert {"fitted_q", "log_likelihood"} < set(table["metric"])
 
 
-def test_nothing_is_trained_on_what_is_held_out(shared_cache, capsys):
-    """A dry run says how much is trained on, and the likelihood needs something held out."""
+@pytest.mark.parametrize(("steps", "cut"), [(1000, True), (1200, False)])
+def test_episodes_of_an_own_simulator_may_be_longer_than_the_benchmarks_and_a_cut_is_said_once(steps, cut):
+    longer = (*COUNTER, "Gymnasium.options={'length': 1100, 'stops': False}", "Experiment.policies=[@Factored()]")
+    sizes = (f"Evaluating.episode_steps={steps}", "Evaluating.episodes=1", "Evaluating.fractions=[0.5, 1.0]")
+    bindings = (
+        "Experiment.tasks=['counter']",
+        "Evaluating.estimators=[]",
+        "Training.gradient_steps=2",
+        *longer,
+        *sizes,
+    )
+    command.use_packaged_configs()
+    experiment = load(Experiment, ["gin/own_data.gin"], bindings).value
+    (cell,), events = experiment.cells(), []
+    evaluations = run_cell(experiment, cell, Machine(threads=1).resolve(), events.append)
+    assert len(evaluations) == 2 and evaluations[0].mean > 0
+    notices = [event.message for event in events if isinstance(event, Notice)]
+    assert len(notices) == cut
+    assert not cut or re.match("1 of 1 episodes were cut after 1,000 steps.*Evaluating.episode_steps", notices[0])
+
+
+def test_nothing_is_trained_on_what_is_held_out(monkeypatch):
+    """Not by the ASM, nor by the policy, nor by the Q of the estimate, and no observation of it is standardised by."""
+    opened, standardized, judged = [], [], []
+    initialize, estimate, of = StoreStorage.__init__, HeldOutLikelihood.estimate, Standardizer.of
+
+    def remember_store(self, store, *args, **options):
+        opened.append(store)
+        initialize(self, store, *args, **options)
+
+    def remember_data(self, algorithm, data, **options):
+        judged.append(data.held_out)
+        return estimate(self, algorithm, data, **options)
+
+    monkeypatch.setattr(StoreStorage, "__init__", remember_store)
+    monkeypatch.setattr(HeldOutLikelihood, "estimate", remember_data)
+    monkeypatch.setattr(Standardizer, "of", lambda store: standardized.append(store) or of(store))
+    bindings = ("Experiment.tasks=['counter']", "Experiment.held_out=0.25", "Experiment.policies=[@SPIN()]")
+    command.use_packaged_configs()
+    experiment = load(Experiment, ["gin/own_data.gin"], bindings).value.smoke()
+    (cell,) = experiment.cells()
+    run_cell(experiment, cell, Machine(threads=1).resolve(), lambda _: None)
+    assert len(opened) >= 3 and standardized and judged
+
+    def episodes(store):  # by their observations, of which no two are alike
+        return {episode.observations.tobytes() for episode in store.episodes()}
+
+    everything, held_out = episodes(Store.open(imported_folder("counter"))), episodes(judged[0])
+    assert len(held_out) == 5 and held_out < everything
+    for store in (*opened, *standardized):
+        assert episodes(store) == everything - held_out
+
+
+def test_the_likelihood_wants_something_held_out(capsys):
     assert run("Experiment.held_out=0.0") == 2
     assert "held_out wants a share over 0 for HeldOutLikelihood" in capsys.readouterr().err
 
@@ -115,6 +173,11 @@ FAULTS = {
         ("Experiment.simulators={'counter': @Gymnasium()}", "Gymnasium.id='CartPole-v1'"),
         "counter",
         r"the simulator of counter takes actions of \[2\] choices and gives 4 .*the dataset has \[3, 2\] and 4",
+    ),
+    "a simulator that fails": (
+        (*COUNTER, "Gymnasium.options={'fails': 'step'}"),
+        "counter",
+        "Counter-v0 cannot take the step .*LookupError: the patient is not there",
     ),
     "no such simulator": (
         ("Experiment.simulators={'counter': @Gymnasium()}", "Gymnasium.id='Nothing-v0'"),

@@ -13,8 +13,12 @@ import mlflow
 import pytest
 
 from harness import run as command
+from harness.experiment import Experiment
 from harness.results import load_results
+from spinrl.config import load
 from spinrl.data import Store
+from spinrl.data.importers.published import DATA_DIR
+from tests.data.importers.test_published import transitions, write
 
 ROOT = Path(command.__file__).resolve().parent.parent
 ARGUMENTS = ["--gin", "gin/spin_humanoid.gin", "--smoke"]
@@ -261,6 +265,23 @@ def test_what_is_damaged_in_the_cache_is_named_and_made_anew(undrawn, shared_cac
     client = mlflow.MlflowClient()
     runs = client.search_runs([client.get_experiment_by_name("spin_humanoid-smoke").experiment_id])
     assert any("it is made anew" in run.data.tags.get("fault", "") for run in runs)
+
+
+def test_the_published_files_take_the_place_of_the_tiers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(DATA_DIR, str(tmp_path / "published"))
+    files = ["gin/spin_humanoid.gin", "gin/tasks/cheetah_run.gin", "gin/data/published.gin"]
+    arguments = ["--dry-run", "--smoke", *(part for file in files for part in ("--gin", file))]
+    assert command.main(arguments) == 2
+    assert "there is no file" in (error := capsys.readouterr().err) and "3_bins/cheetah-run-medium" in error
+    names = [f"3_bins/cheetah-run-{tier}" for tier in ("medium", "medium-expert", "random-medium-expert", "expert")]
+    for seed, name in enumerate(names):
+        write(tmp_path, transitions(60, seed=seed), name=name)
+    assert command.main(arguments) == 0
+    assert "cell 4: cheetah-run/3 expert spin-iql" in capsys.readouterr().out
+    experiment = load(Experiment, files).value
+    stores = [experiment.dataset(cell).store() for cell in experiment.cells()]
+    assert [store.metadata.sources[0].behavior for store in stores] == [f"published {name}" for name in names]
+    assert {len(store) for store in stores} == {60} and len({store.fingerprint for store in stores}) == 4
 
 
 def test_a_dry_run_prints_everything_and_trains_nothing(shared_cache, capsys):

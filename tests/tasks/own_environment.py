@@ -5,22 +5,32 @@ import numpy as np
 
 
 class Counter(gymnasium.Env):
-    """Rewards the first sub-action's choice, and ends after `length` steps or where the second is 1."""
+    """Rewards the first sub-action's choice, and ends after `length` steps, or if it `stops`, where the second is 1.
 
-    def __init__(self, length: int = 5, start: int = 0):
-        self.length = length
+    It fails where it is told to: when it is made, at a reset or in a step.
+    """
+
+    def __init__(self, length: int = 5, start: int = 0, fails: str = "", stops: bool = True):
+        self.length, self.fails, self.stops = length, fails, stops
+        self._fail_in("make")
         self.action_space = gymnasium.spaces.MultiDiscrete([3, 2], start=[start, start])
         self.observation_space = gymnasium.spaces.Box(-1, 1, (2, 2), np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        self._fail_in("reset")
         self.steps = 0
         return self._observe(), {}
 
     def step(self, action):
         assert self.action_space.contains(np.asarray(action))
+        self._fail_in("step")
         self.steps += 1
-        return self._observe(), float(action[0]), bool(action[1] == 1), self.steps >= self.length, {}
+        return self._observe(), float(action[0]), bool(self.stops and action[1] == 1), self.steps >= self.length, {}
+
+    def _fail_in(self, call):
+        if self.fails == call:
+            raise LookupError("the patient\nis not there")
 
     def _observe(self):
         return self.np_random.uniform(-1, 1, (2, 2)).astype(np.float32)

@@ -1,5 +1,6 @@
 """Environments of Gymnasium as simulators: their episodes, their ends, and what cannot be one."""
 
+import attrs
 import numpy as np
 import pytest
 
@@ -10,6 +11,10 @@ from spinrl.tasks import Gymnasium, SimulatorError
 
 gymnasium = pytest.importorskip("gymnasium")
 COUNTER = Gymnasium(id="Counter-v0", module="tests.tasks.own_environment")
+
+
+def counter(**options):
+    return attrs.evolve(COUNTER, options=options)
 
 
 def test_an_episode_that_has_ended_gives_no_more_reward():
@@ -31,7 +36,7 @@ def test_an_episode_that_has_ended_gives_no_more_reward():
 
 
 def test_options_and_seeds_reach_the_environment():
-    environment = Gymnasium(id="Counter-v0", module="tests.tasks.own_environment", options={"length": 1}).build(1)
+    environment = counter(length=1).build(1)
     one, other, again = (environment.reset(0, seed=seed) for seed in (1, 2, 1))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
     environment.step(np.array([[0, 0]]))
@@ -58,9 +63,10 @@ def test_discrete_actions_are_one_sub_action():
     [
         (Gymnasium(id="Nothing-v0"), "cannot make 'Nothing-v0'"),
         (Gymnasium(id="Counter-v0", module="no_such_module"), "No module named 'no_such_module'"),
-        (Gymnasium(id="Counter-v0", module="tests.tasks.own_environment", options={"size": 1}), "cannot make"),
+        (counter(size=1), "cannot make"),
+        (counter(fails="make"), "cannot make 'Counter-v0': LookupError: the patient is not there"),
         (Gymnasium(id="Pendulum-v1"), "wants actions that are MultiDiscrete or Discrete from 0"),
-        (Gymnasium(id="Counter-v0", module="tests.tasks.own_environment", options={"start": 1}), "Discrete from 0"),
+        (counter(start=1), "Discrete from 0"),
         (Gymnasium(id="FrozenLake-v1"), "wants observations in a Box"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -69,3 +75,12 @@ def test_what_cannot_be_a_simulator_is_refused_in_one_line(config, reason):
     with pytest.raises(SimulatorError, match=reason) as refusal:
         config.build(1)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("call", ["reset", "step"])
+def test_whatever_an_environment_raises_is_one_line_that_names_it(call):
+    environment = counter(fails=call).build(1)
+    with pytest.raises(SimulatorError, match=f"Counter-v0 cannot .*{call}.*: LookupError: the patient is") as failure:
+        environment.reset(0, seed=0)
+        environment.step(np.array([[2, 0]]))
+    assert "\n" not in str(failure.value) and isinstance(failure.value.__cause__, LookupError)

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from spinrl.data import collect_episodes, rollouts
+from tests.data.importers.test_published import transitions, write
 from tools import benchmark_data, collect_dataset
 from tools.benchmark_data import Row, main
 
@@ -49,6 +51,22 @@ def test_what_was_put_together_from_episodes_has_no_speed():
     assert row.per_second is None and row.share is None
 
 
+def test_published_files_are_imported_measured_and_deleted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "untouched"))
+    figures, folder, file = tmp_path / "figures.json", tmp_path / "caches", write(tmp_path, transitions(50))
+    folder.mkdir()
+    assert main(["--published", str(file), "--folder", str(folder), "--json", str(figures)]) == 0
+    (row,) = json.loads(figures.read_text())
+    assert (row["file"], row["transitions"]) == (str(file), 50)
+    assert row["file_megabytes"] == file.stat().st_size / 1e6 > row["megabytes"] > 0 < row["seconds"]
+    assert "cheetah-run-medium" in capsys.readouterr().out
+    assert list(folder.iterdir()) == [] and not (tmp_path / "untouched").exists()
+    file.write_bytes(b"no pickle")
+    assert main(["--published", str(file), "--folder", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert "is refused" in error and error.count("\n") == 1 and list(folder.iterdir()) == []
+
+
 HOLDING = """
 import time
 from tools.benchmark_data import PeakMemory
@@ -86,3 +104,9 @@ def test_a_stopped_measurement_says_so_and_shows_what_it_has(tmp_path, capsys, m
     monkeypatch.setattr(benchmark_data, "measure", stopped)
     assert main(["--folder", str(tmp_path)]) == 130
     assert "stopped" in capsys.readouterr().out
+
+
+def test_memory_is_measured_where_the_system_tells_no_shared_pages(monkeypatch):
+    monkeypatch.setattr("psutil.Process.memory_full_info", lambda _process: SimpleNamespace(uss=5))
+    monkeypatch.setattr("psutil.Process.children", lambda _process, recursive: [])
+    assert benchmark_data._memory() == 5

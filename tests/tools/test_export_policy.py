@@ -21,7 +21,9 @@ import torch
 from harness import run as harness_run
 from harness.finished import finished_cell
 from spinrl import checkpoint
+from spinrl.data.importers.published import import_published
 from spinrl.export import load_runner
+from tests.data.importers.test_published import transitions, write
 from tools import export_policy
 
 pytestmark = pytest.mark.slow
@@ -76,6 +78,7 @@ def test_a_run_becomes_a_folder_that_acts_alike(finished, tmp_path, capsys):
     for returns in card["exported_returns"].values():
         assert len(returns) == 10 and returns[:2] == pytest.approx(card["returns"])
     assert card["returns"] == list(cell.final.returns)
+    assert card["data_licence"].startswith("made by spinrl")
     observations = torch.tensor(json.loads((out / "example.json").read_text()))
     expected = cell.policy.mode(cell.standardizer(observations))
     assert np.array_equal(load_runner(out, "safetensors").act(observations)[0], expected)
@@ -86,6 +89,12 @@ def test_without_its_dataset_it_is_compared_on_an_episode_of_its_own(finished, m
     monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "empty"))
     assert export_policy.main([str(finished[2].parent), "--out", "exported", "--format", "safetensors"]) == 0
     assert "an episode of its own" in " ".join(capsys.readouterr().out.split())
+    assert "not in the cache here" in json.loads(Path("exported/card.json").read_text())["data_licence"]
+
+
+def test_a_card_does_not_call_published_data_ours(tmp_path):
+    store = import_published(write(tmp_path, transitions()), tmp_path / "store")
+    assert export_policy.data_licence(store) == "as the imported data has it (published 3_bins/cheetah-run-medium)"
 
 
 def _post(port, body):

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ def log(path="robot arm.npz", rows=30, **changes):
         "actions": np.stack([np.arange(rows) % choices for choices in (3, 3, 5)], axis=1),
         "rewards": np.ones(rows),
         "terminals": np.arange(rows) % 10 == 9,
+        "timeouts": np.zeros(rows),
     }
     np.savez(path, **{name: values for name, values in {**arrays, **changes}.items() if values is not None})
     return str(path)
@@ -52,8 +54,7 @@ def test_a_file_becomes_a_store_that_can_be_trained_on_by_name(capsys):
         "ended by the task 3",
         "3 sub-actions; choices: 3, 3, 5",
         "return 10 ± 0, 10 to 10",
-        "episodes end by: terminals",
-        "no time limits are marked",
+        "episodes end by: terminals, timeouts",
         str(store.path),
         """python -m harness.run --gin gin/own_data.gin --set "Experiment.tasks=['robot-arm']\"""",
     ):
@@ -120,7 +121,8 @@ def test_replace_leaves_alone_what_is_no_store(tmp_path, capsys):
         ({}, ["--choices", "3,3,5", "--column", "rewards=x"], "no column x for rewards"),
         ({}, ["--choices", "3,3,5", "--name", "../x"], "--name wants letters"),
         ({}, ["--choices", "3,3,5", "--bins", "3"], "--bins does not go with"),
-        ({"terminals": None}, ["--choices", "3,3,5"], "does not say where episodes end"),
+        ({"terminals": None, "timeouts": None}, ["--choices", "3,3,5"], "does not say where episodes end"),
+        ({"timeouts": None}, ["--choices", "3,3,5"], "give --ends terminal if that is how they all end"),
         ({"rewards": np.full(30, np.nan)}, ["--choices", "3,3,5"], "rewards want a finite number, got nan in row 0"),
         ({"actions": np.full((30, 1), 0.5)}, ["--choices", "3"], "whole numbers"),
         ({"rewards": np.array([None] * 30)}, ["--choices", "3,3,5"], "holds objects"),
@@ -188,6 +190,19 @@ def test_a_published_pickle_is_imported(tmp_path, monkeypatch, capsys):
     assert Store.open(imported_folder("toy-run-expert-4bins"), "toy-run", 4).metadata.tier == "expert"
     assert import_dataset.main(["3_bins/toy-walk-medium", "--choices", "3"]) == 2
     assert "--choices does not go with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "here/[arm]"]], ids=["in the cache", "elsewhere"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_a_killed_import_left_is_cleared_by_the_next_one(out, replace):
+    given = [log(), "--choices", "3,3,5", "--name", "arm", *out]
+    folder = Path(out[1]) if out else imported_folder("arm")
+    assert not replace or import_dataset.main(given) == 0
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in (f".{folder.name}.{os.getpid()}.partial", f".{folder.name}.{2**22 + 1}.partial", ".leg.7.partial"):
+        (folder.parent / left / "transitions").mkdir(parents=True)
+    assert import_dataset.main([*given, *["--replace"] * replace]) == 0
+    assert sorted(os.listdir(folder.parent)) == [".leg.7.partial", folder.name]
 
 
 def test_being_stopped_leaves_nothing_behind(monkeypatch, capsys):

@@ -95,15 +95,23 @@ def decide_ends(
         raise StoreError(
             f"{what} has an episode column; leave out --episode-length, or the column with --column episode="
         )
+    alone = _alone(has) if length is None and "next_observations" not in columns else None
+    if alone is not None and ends != alone:
+        told = "ends by the task" if alone == "terminal" else "time limits"
+        raise StoreError(
+            f"{what} marks {told} alone, and without next observations nothing shows whether episodes ended elsewhere "
+            f"too; give --ends {alone} if that is how they all end, --episode-column NAME, or --episode-length STEPS "
+            "after which they were cut"
+        )
     explained = "terminals" in has or {"dones", "timeouts"} <= has
-    left_open = "dones" in has or "episode" in has or length is not None
+    left_open = alone is not None or "dones" in has or "episode" in has or length is not None
     if ends is None and not explained and left_open:
         by = " and ".join([*sorted(has - {"timeouts"}), *(["--episode-length"] if length is not None else [])])
         raise StoreError(
             f"{what} does not say whether an end by {by} is one by the task or by a time limit; give --ends terminal "
             "(nothing lies beyond) or --ends timeout (it would have gone on)"
         )
-    if ends is not None and (explained or not left_open):
+    if ends is not None and alone is None and (explained or not left_open):
         raise StoreError(f"{what} says itself how episodes end ({', '.join(sorted(has))}); leave out --ends")
     # Of dones and timeouts together, a done without a timeout is an end by the task.
     dones: Kind = ends or ("timeout" if "terminals" in has else "terminal")
@@ -112,6 +120,13 @@ def decide_ends(
     notes = [f"episodes end by: {', '.join([*sorted(has), *([f'{length} steps at most'] if length else [])])}"]
     if ends is not None:
         notes.append(f"they end by {'the task' if ends == 'terminal' else 'a time limit'} (--ends {ends})")
-    elif has == {"terminals"} and length is None:
-        notes.append("no time limits are marked: if there were any, give --episode-length")
+    elif _alone(has) and length is None:
+        notes.append("there are no others: at every other row the next observation is that of the next row")
     return Ends(dones=dones, unmarked=unmarked, by_column="episode" in has, length=length), notes
+
+
+def _alone(has: set[str]) -> Kind | None:
+    """The kind of ends that are marked, where those of the other kind have no mark: they would be invisible."""
+    if has == {"terminals"}:
+        return "terminal"
+    return "timeout" if has == {"timeouts"} else None

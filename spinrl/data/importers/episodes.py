@@ -126,7 +126,8 @@ class Episodes:
             row = rows.first_row + int(np.argmax(broken))
             raise StoreError(
                 f"{self._what}: the next observation of row {row} is not the observation of row {row + 1}, though no "
-                "episode ends there; if rows are in no order, --episode-length 1 keeps each by itself"
+                "episode ends there; if one does, mark it in a column of terminals or timeouts; "
+                "if rows are in no order, --episode-length 1 keeps each by itself"
             )
 
     def notes(self) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from spinrl.data.cache import made_alone
 from spinrl.data.importers.minari_datasets import OURS, SOURCE, dataset_folder, minari_modules
 from spinrl.data.importers.result import require
 from spinrl.data.importers.tables import in_one_line
@@ -47,10 +48,10 @@ def export_minari(
     minari, storages = minari_modules()
     spaces, namespaces = require("gymnasium.spaces", "Minari"), require("minari.namespace", "Minari")
     folder, what = dataset_folder(dataset_id), f"Minari dataset {dataset_id}"
-    if folder.exists():
-        raise StoreError(f"{what} exists already; delete it (minari delete {dataset_id}) or give the next version")
     root = require("minari.storage.datasets_root_dir", "Minari").get_dataset_path()
-    beside = root / f".{folder.name}.{os.getpid()}.partial"
+    # Not in its namespace, which is made for a whole dataset alone.
+    place = root / dataset_id.replace("/", "-")
+    beside = place.with_name(f".{place.name}.{os.getpid()}.partial")
     about = store.metadata
     metadata: dict[str, Any] = {
         "dataset_id": dataset_id,
@@ -62,7 +63,10 @@ def export_minari(
     people = {"author": author and {author}, "author_email": author_email and {author_email}}
     metadata |= {name: value for name, value in (people | {"code_permalink": code_permalink}).items() if value}
     try:
-        with in_one_line(what, "written"):
+        with made_alone(place), in_one_line(what, "written"):
+            if folder.exists():
+                taken = f"delete it (minari delete {dataset_id}) or give the next version"
+                raise StoreError(f"{what} exists already; {taken}")
             beside.mkdir()
             storage = storages.MinariStorage.new(
                 beside / "data",

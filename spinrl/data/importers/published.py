@@ -28,6 +28,7 @@ from spinrl.specs import ActionSpec
 from spinrl.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS
 
 DATA_DIR = "DMC_DISCRETE_DATA_DIR"  # where users of the public loader keep the files
+_START = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 TIERS = ("random-medium-expert", "medium-expert", "expert", "medium", "random")
 
 
@@ -151,10 +152,12 @@ class _Reader:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        # Its own thread pools would not fit into its memory.
+        # In isolated mode, so that nothing of the user's runs in it: numpy is then found only where it is told to look,
+        # which may be the user's own packages. Its own thread pools would not fit into its memory.
+        numpy_folder = str(Path(np.__file__).parents[1])
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-I", pickle_reader.__file__, str(file)],
+            [sys.executable, "-I", "-c", _START, numpy_folder, pickle_reader.__file__, str(file)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -226,6 +228,26 @@ def test_where_and_how_episodes_end_is_asked_for(tmp_path):
     refused(tmp_path, bare, "at least 1, got 0", episode_length=0, ends="timeout")
     unmarked = {**bare, "terminals": np.zeros(7), "timeouts": np.zeros(7)}
     refused(tmp_path, unmarked, "marks no end of an episode", "--episode-length STEPS, 7 where it is a single one")
+
+
+@pytest.mark.parametrize(("mark", "other"), [("terminals", "timeouts"), ("timeouts", "terminals")])
+def test_one_kind_of_end_alone_is_taken_for_all_only_where_that_is_sure(tmp_path, mark, other):
+    """A time limit without a mark would make one episode of two, whose states never followed one another."""
+    ends, kinds = ("terminal", "timeout") if mark == "terminals" else ("timeout", "terminal"), [mark == "terminals"] * 2
+    arrays = without(logged([4, 3], kinds), other, "episode")
+    bare = without(arrays, "next_observations")
+    for said in (None, ends[1]):
+        refused(tmp_path, bare, "alone", f"--ends {ends[0]} if", "--episode-length STEPS", ends=said)
+    result = run(tmp_path, bare, ends=ends[0])
+    assert_episodes(result.store, arrays, [4, 3], kinds, known_next=False)
+    assert any(f"--ends {ends[0]}" in note for note in result.notes)
+    shutil.rmtree(tmp_path / "store")
+    result = run(tmp_path, arrays)  # whose next observations go on wherever no end is marked
+    assert_episodes(result.store, arrays, [4, 3], kinds, known_next=True)
+    assert any("there are no others" in note for note in result.notes)
+    shutil.rmtree(tmp_path / "store")
+    hidden = without(logged([2, 2, 3], [mark != "terminals", *kinds]), other, "episode")
+    refused(tmp_path, hidden, "next observation of row 1 is not", "if one does, mark it")
 
 
 def test_rows_that_contradict_each_other_are_refused(tmp_path):

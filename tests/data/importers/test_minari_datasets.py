@@ -121,6 +121,15 @@ def test_an_export_never_takes_a_place_that_is_taken_and_leaves_nothing_of_a_fai
         export_minari(store, ID)
 
 
+def test_what_a_killed_export_left_is_neither_in_the_way_nor_left_lying(tmp_path, root):
+    store, flat = stored(tmp_path / "store"), ID.replace("/", "-")
+    for process in (os.getpid(), 2**22 + 1):  # the first has the number of this process, as in containers
+        (root / f".{flat}.{process}.partial" / "data").mkdir(parents=True)
+    (root / ".other-v0.7.partial").mkdir()
+    export_minari(store, ID)
+    assert sorted(path.name for path in root.iterdir()) == [".other-v0.7.partial", "spinrl"]
+
+
 def test_a_recorded_dataset_of_nested_spaces(tmp_path):
     observation = spaces.Dict(
         {"b": spaces.Box(-1, 1, (2, 2)), "a": spaces.Tuple([spaces.Box(-9, 9, (1,), np.float64)])}

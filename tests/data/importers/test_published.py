@@ -8,6 +8,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -265,3 +266,13 @@ def test_files_are_found_in_the_folder_that_their_users_have_set(
     assert find("3_bins/cheetah-run-medium") == file
     with pytest.raises(StoreError, match="there is no file"):
         find("3_bins/cheetah-run-expert")
+
+
+def test_numpy_is_found_where_an_isolated_python_does_not_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of `pip install --user`: isolated mode leaves the user's own packages out."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    bare = tmp_path / "bare" / Path(sys.executable).relative_to(sys.prefix)
+    assert subprocess.run([bare, "-I", "-c", "import numpy"], capture_output=True).returncode
+    monkeypatch.setattr(sys, "executable", str(bare))
+    rows = transitions()
+    same(import_published(write(tmp_path, rows), tmp_path / "store"), rows)
