@@ -56,7 +56,7 @@ from spinrl.config import ConfigError, Resolved, flatten, format_registry, load
 from spinrl.data import home
 from spinrl.machine import ResolvedMachine
 from spinrl.registry import did_you_mean
-from spinrl.tasks import TASKS, get_task
+from spinrl.tasks import TASKS, SimulatorError, get_task
 
 LAUNCHERS = {"local": "Local", "ray": "Ray", "slurm": "Slurm"}  # components by what they are called on the command line
 
@@ -186,7 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = experiment.launcher.share(machine, jobs)
     machine.apply()
     console.print(f"[dim]timing a few steps of {len(cells)} cells on this machine …[/dim]")
-    cost = estimate_cost(experiment, cells, machine)
+    try:
+        cost = estimate_cost(experiment, cells, machine)
+    except SimulatorError as error:
+        print(error, file=sys.stderr)
+        return 2
     if options.dry_run:
         print_dry_run(console, resolved, cells, machine, cost, jobs)
         return 0

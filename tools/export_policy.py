@@ -36,6 +36,7 @@ from harness.connection import default_uri, redacted
 from harness.finished import FinishedCell, FinishedError, finished_cell
 from harness.served import log_model
 from spinrl.data import Store, StoreError, home
+from spinrl.data.cache import made_alone
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.export import (
     FORMATS,
@@ -128,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cell = finished_cell(options.source, options.tracking_uri)
         if options.register and cell.run_id is None:
             raise ExportError("--register wants the run id of a cell, got a checkpoint file")
-        export(cell, formats, options.out, console, with_latency=options.latency)
+        with made_alone(options.out):
+            export(cell, formats, options.out, console, with_latency=options.latency)
         version = log_model(options.out, cell, options.register, options.tracking_uri) if options.register else None
     except (FinishedError, ExportError, OSError) as error:
         print(error, file=sys.stderr)

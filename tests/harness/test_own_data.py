@@ -179,6 +179,11 @@ FAULTS = {
         "counter",
         "Counter-v0 cannot take the step .*LookupError: the patient is not there",
     ),
+    "a simulator that fails later": (
+        (*COUNTER, "Gymnasium.options={'fails': 'third step', 'stops': False}"),
+        "counter",
+        "Counter-v0 cannot take the step .*LookupError: the patient is not there",
+    ),
     "no such simulator": (
         ("Experiment.simulators={'counter': @Gymnasium()}", "Gymnasium.id='Nothing-v0'"),
         "counter",

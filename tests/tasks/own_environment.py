@@ -7,7 +7,7 @@ import numpy as np
 class Counter(gymnasium.Env):
     """Rewards the first sub-action's choice, and ends after `length` steps, or if it `stops`, where the second is 1.
 
-    It fails where it is told to: when it is made, at a reset or in a step.
+    It fails where it is told to: when it is made, at a reset, in a step or in the third one.
     """
 
     def __init__(self, length: int = 5, start: int = 0, fails: str = "", stops: bool = True):
@@ -26,6 +26,8 @@ class Counter(gymnasium.Env):
         assert self.action_space.contains(np.asarray(action))
         self._fail_in("step")
         self.steps += 1
+        if self.steps == 3:
+            self._fail_in("third step")
         return self._observe(), float(action[0]), bool(self.stops and action[1] == 1), self.steps >= self.length, {}
 
     def _fail_in(self, call):
