@@ -192,7 +192,7 @@ def by_asm_length(summary: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
     full = asymptotic(summary)
     found = full["policy"].astype(str).str.extract(_ASM_LENGTH).astype({"percent": float})
     rows = full.join(found)[found["base"].notna()]
-    whole = [meta.asm_epochs.get((row.task, int(row.bins), row.tier), np.nan) for row in rows.itertuples()]
+    whole = [meta.asm_epochs.get((row.preset, row.task, int(row.bins), row.tier), np.nan) for row in rows.itertuples()]
     return rows.assign(epochs=np.array(whole, dtype=float) * rows["percent"] / 100)
 
 

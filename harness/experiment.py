@@ -147,7 +147,7 @@ class Experiment(ExperimentConfig):
         machine: device, precision, compilation, threads.
         launcher: where the cells run.
         collection_processes: processes that roll out behaviours; 0 for one on each core, since the other cells of a
-            dataset wait for it meanwhile.
+            dataset wait for it meanwhile, or on each of those that a cell has on a cluster.
     """
 
     name: str = "spinrl"

@@ -57,6 +57,7 @@ from harness.tracking import Tracker, TrackingError
 from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeError, ProbeResult, probe_asm
 from spinrl.config import ConfigError, Resolved, flatten
 from spinrl.machine import ResolvedMachine
+from spinrl.policies import SPIN
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,7 +99,8 @@ def probed_cells(experiment: Experiment) -> list[Cell]:
     for cell in experiment.cells():
         key = cell.key
         by_setting.setdefault((key.task, key.bins, key.tier, key.seed), cell)
-    return [attrs.evolve(cell, pretraining=experiment.pretraining) for cell in by_setting.values()]
+    # Whatever the policies are, an ASM is wanted, and nothing else of them.
+    return [attrs.evolve(cell, pretraining=experiment.pretraining, policy=SPIN()) for cell in by_setting.values()]
 
 
 def run(

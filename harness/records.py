@@ -130,12 +130,13 @@ class ReportMeta:
     Attributes:
         experiment: its MLflow name.
         references: random and expert return by (task, bins); a task without one is reported unnormalised.
-        asm_epochs: passes over the dataset that ASM pre-training makes at its full length, by (task, bins, tier).
+        asm_epochs: passes over the dataset that ASM pre-training makes at its full length, by (preset, task,
+            bins, tier).
     """
 
     experiment: str
     references: Mapping[tuple[str, int], Reference] = attrs.field(factory=dict)
-    asm_epochs: Mapping[tuple[str, int, str], float] = attrs.field(factory=dict)
+    asm_epochs: Mapping[tuple[str, str, int, str], float] = attrs.field(factory=dict)
 
     def to_json(self) -> str:
         """Text for the artifact that lies beside the returns."""
@@ -144,8 +145,8 @@ class ReportMeta:
             for (task, bins), reference in sorted(self.references.items())
         ]
         epochs = [
-            {"task": task, "bins": bins, "tier": tier, "epochs": epochs}
-            for (task, bins, tier), epochs in sorted(self.asm_epochs.items())
+            {"preset": preset, "task": task, "bins": bins, "tier": tier, "epochs": epochs}
+            for (preset, task, bins, tier), epochs in sorted(self.asm_epochs.items())
         ]
         plain = {"experiment": self.experiment, "references": references, "asm_epochs": epochs}
         return json.dumps(plain, indent=1)
@@ -157,7 +158,10 @@ class ReportMeta:
         references = {
             (row["task"], int(row["bins"])): Reference(row["random"], row["expert"]) for row in plain["references"]
         }
-        epochs = {(row["task"], int(row["bins"]), row["tier"]): row["epochs"] for row in plain.get("asm_epochs", [])}
+        epochs = {
+            (row["preset"], row["task"], int(row["bins"]), row["tier"]): row["epochs"]
+            for row in plain.get("asm_epochs", [])  # stores of before have none
+        }
         return cls(experiment=plain["experiment"], references=references, asm_epochs=epochs)
 
 

@@ -48,16 +48,18 @@ def load_results(
     client, runs = _runs_with_returns(tracking_uri, experiment, directory)
     frames: list[pd.DataFrame] = []
     references: dict[tuple[str, int], Reference] = {}
-    epochs: dict[tuple[str, int, str], float] = {}
+    epochs: dict[tuple[str, str, int, str], set[float]] = {}
     for run in runs:
         try:
             frames.append(read_csv(read_artifact(client, run, RETURNS_FILE)))
             meta = ReportMeta.from_json(read_artifact(client, run, META_FILE))
             references.update(meta.references)
-            epochs.update(meta.asm_epochs)
+            for key, value in meta.asm_epochs.items():
+                epochs.setdefault(key, set()).add(value)
         except (ValueError, KeyError, TypeError) as error:
             raise ResultsError(f"the returns of run {run.info.run_name} cannot be read: {error}") from error
-    return merge(frames), ReportMeta(experiment=experiment, references=references, asm_epochs=epochs)
+    agreed = {key: values.pop() for key, values in epochs.items() if len(values) == 1}  # else a length means nothing
+    return merge(frames), ReportMeta(experiment=experiment, references=references, asm_epochs=agreed)
 
 
 def load_probes(
@@ -68,8 +70,7 @@ def load_probes(
 
     Args and errors are those of `load_results`, but that there need not be returns.
     """
-    client, runs = _runs(tracking_uri, experiment, directory, PROBE_ROLE)
-    whole = [run for run in runs if RESULTS_FILE in {file.path for file in client.list_artifacts(run.info.run_id)}]
+    client, whole = _runs_with_probes(tracking_uri, experiment, directory)
     if not whole:
         return None, []
     table = pd.concat([pd.read_csv(StringIO(read_artifact(client, run, RESULTS_FILE))) for run in whole])
@@ -98,8 +99,10 @@ def log_merged_report(
     """
     try:
         client, runs = _runs_with_returns(tracking_uri, experiment, directory)
-    except NoReturnsError:  # a probe's
-        client, runs = _runs(tracking_uri, experiment, directory, PROBE_ROLE)
+    except NoReturnsError:
+        client, runs = _runs_with_probes(tracking_uri, experiment, directory)
+    if not runs:
+        raise NoReturnsError(f"experiment {experiment!r} has no stored numbers yet")
     run = runs[-1]
     try:
         for path in paths:
@@ -135,6 +138,13 @@ def _runs_with_returns(
     if not whole:
         raise NoReturnsError(f"experiment {experiment!r} has no stored returns yet")
     return client, whole
+
+
+def _runs_with_probes(tracking_uri: str | None, experiment: str, directory: Path) -> tuple[MlflowClient, Sequence[Run]]:
+    client, runs = _runs(tracking_uri, experiment, directory, PROBE_ROLE)
+    return client, [
+        run for run in runs if RESULTS_FILE in {file.path for file in client.list_artifacts(run.info.run_id)}
+    ]
 
 
 def _runs(tracking_uri: str | None, experiment: str, directory: Path, role: str) -> tuple[MlflowClient, Sequence[Run]]:

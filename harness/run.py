@@ -241,13 +241,7 @@ def run(
             for bins in experiment.bins
             if task in TASKS and bins  # of the user's own data nothing is known
         },
-        asm_epochs={
-            (cell.key.task, cell.key.bins, cell.key.tier): experiment.pretraining.passes(
-                experiment.dataset(cell).transitions
-            )
-            for cell in cells
-            if cell.policy.needs_asm
-        },
+        asm_epochs=asm_epochs(experiment, cells),
     )
     cost = cost.of(cell.key.label() for cell in todo)
     plan = [(stage.cell, stage.stage, stage.seconds) for stage in cost.stages]
@@ -313,6 +307,17 @@ def run(
         console.print(unsent, style="yellow", markup=False)
     console.print(f"took {duration(time.monotonic() - started)}; to compare runs: [bold]{tracker.ui_line()}[/bold]")
     return code
+
+
+def asm_epochs(experiment: Experiment, cells: Sequence[Cell]) -> dict[tuple[str, str, int, str], float]:
+    """`ReportMeta.asm_epochs` of the ASM that is no single policy's own, where anybody knows."""
+    epochs = {}
+    for key, cell in {(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in cells}.items():
+        trained_on = round((1 - experiment.held_out) * experiment.dataset(cell).transitions)
+        passes = experiment.pretraining.passes(trained_on)
+        if passes is not None:
+            epochs[experiment.preset, *key] = passes
+    return epochs
 
 
 def invocation(

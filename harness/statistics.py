@@ -170,14 +170,15 @@ def time_to_target(
 
 
 def shown_fractions(summary: pd.DataFrame, most: int = 12) -> list[float]:
-    """The shares of the budget that tables and axes have room for, rising: all of a few, of many the protocol's.
+    """The shares of the budget that tables and axes have room for, rising: all of a few, of many those next to
+    the protocol's.
 
     The paper's evaluation every 5,000 of 1M steps makes two hundred; curves are drawn through them all.
     """
     fractions = sorted(summary["fraction"].unique())
     if len(fractions) <= most:
         return fractions
-    return [share for share in fractions if np.isclose(share, PROTOCOL_FRACTIONS).any() or share == fractions[-1]]
+    return sorted({min(fractions, key=lambda share: abs(share - wanted)) for wanted in PROTOCOL_FRACTIONS})
 
 
 def tier_by_policy(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:

@@ -152,7 +152,8 @@ def asm_length_tables(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[Named
             if tier in references:
                 rows.append([REFERENCE_POLICY, tier, "–", "–", "–", bounded(references[tier]), _percent(100.0)])
             for row in lengths[lengths["tier"] == tier].sort_values(["base", "percent"]).itertuples():
-                length, epochs, share = f"{row.percent:g}%", _number(row.epochs), _percent(100 * row.mean / reference)
+                share = _percent(100 * row.mean / reference if reference else math.nan)
+                length, epochs = f"{row.percent:g}%", _number(row.epochs)
                 rows.append([row.base, tier, length, epochs, _seconds(row.asm_seconds), bounded(row), share])
         columns = ["policy", "tier", "length", "epochs", "pre-training", "return", f"of {REFERENCE_POLICY}'s"]
         title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}: return at the full budget by length"

@@ -23,8 +23,7 @@ from torch.nn import functional
 from spinrl import checkpoint
 from spinrl.asm import ASM, ASMEncoder, ASMSource, FrozenASM
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import Store
-from spinrl.machine import ResolvedMachine
+from spinrl.data import Standardizer, Store
 from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy, SAINTPolicy, SPINPolicy
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
@@ -118,6 +117,11 @@ def _load(path: Path, module: nn.Module, mapping: Callable[[Weights], dict[str, 
         raise checkpoint.CheckpointError(f"{path} does not fit a {type(module).__name__}: {reason}") from error
 
 
+def _absolute(path: str) -> str:
+    """Cells may run in another folder than the command."""
+    return str(Path(path).absolute()) if isinstance(path, str) else path  # else the registry says what is wrong
+
+
 @register
 @attrs.frozen(kw_only=True)
 class ReferenceASM(ASMSource):
@@ -126,18 +130,21 @@ class ReferenceASM(ASMSource):
     The reference gives networks observations as they are, so Experiment.standardize_observations has to be False.
 
     Attributes:
-        checkpoint: the file that the reference's pre-training wrote.
+        checkpoint: the file that the reference's pre-training wrote, in a folder that every machine at work sees.
         encoder: sizes of the ASM, which have to be those in the file.
     """
 
-    checkpoint: str
+    checkpoint: str = attrs.field(converter=_absolute)
     encoder: ASMEncoder = attrs.field(factory=ASMEncoder)
 
     def total_steps(self, transitions: int) -> int:
         return 0
 
     def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
-        content = hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()
+        try:
+            content = hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()
+        except OSError as error:
+            raise checkpoint.CheckpointError(f"{self.checkpoint} cannot be read: {error.strerror}") from error
         return fingerprint({"reference": content, "encoder": to_plain(self.encoder)})
 
     def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
@@ -145,20 +152,17 @@ class ReferenceASM(ASMSource):
             raise ValueError(
                 "ReferenceASM wants Experiment.standardize_observations=False: the reference code gave it raw ones"
             )
-        self._load(observation_size, action_spec)
+        load_asm(Path(self.checkpoint), self.encoder.build(observation_size, action_spec, seed=0))
 
-    def make(self, store: Store, *, seed: int, machine: ResolvedMachine, **unused: Any) -> FrozenASM:
-        model = self._load(store.observation_size, store.action_spec)
+    def make(self, store: Store, *, seed: int, standardizer: Standardizer | None, **unused: Any) -> FrozenASM:
+        self.check(store.observation_size, store.action_spec, standardized=standardizer is not None)
+        model = self.encoder.build(store.observation_size, store.action_spec, seed=0)
+        load_asm(Path(self.checkpoint), model)
         identity = self.fingerprint(store.fingerprint, seed)
         return FrozenASM.of(model, identity, 0.0, {"reference_checkpoint": Path(self.checkpoint).name})
 
     def smaller(self) -> Self:
         return self  # its sizes are the file's
-
-    def _load(self, observation_size: int, action_spec: ActionSpec) -> ASM:
-        model = self.encoder.build(observation_size, action_spec, seed=0)
-        load_asm(Path(self.checkpoint), model)
-        return model
 
 
 def factored(weights: Weights) -> dict[str, torch.Tensor]:

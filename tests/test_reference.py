@@ -1,5 +1,7 @@
 """Checkpoints of the public reference code load safely, give its numbers, and are refused where they do not fit."""
 
+from pathlib import Path
+
 import attrs
 import golden
 import numpy as np
@@ -105,6 +107,9 @@ def test_a_references_asm_that_cannot_be_used_is_refused_before_anything_runs(tm
     missing = attrs.evolve(config, checkpoint="nowhere.pt")
     with pytest.raises(CheckpointError, match=r"nowhere\.pt does not exist"):
         missing.check(case.observation_size, case.spec, standardized=False)
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt cannot be read"):
+        missing.fingerprint("", 0)
+    assert Path(missing.checkpoint).is_absolute()  # cells may run elsewhere
 
 
 def _tokens(case):

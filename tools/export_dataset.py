@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code_permalink=options.code_permalink,
                 progress=update,
             )
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shown(console, name, "importing", unit) as update,
         ):
             result = placed(path, options.replace, lambda made: write(options, kind, name, made, update))
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

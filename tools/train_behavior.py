@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here")
             return 130
-        except (CheckpointError, RuntimeError, ValueError) as error:
+        except (BehaviorError, CheckpointError, RuntimeError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
         except OSError as error:

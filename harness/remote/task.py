@@ -72,6 +72,9 @@ class CellTask:
     def _run(self, folder: Path, spool: SpoolWriter) -> list[Evaluation]:
         experiment, cells = _experiment(folder / _EXPERIMENT)
         machine = attrs.evolve(experiment.machine, threads=self.threads).resolve()
+        # Others may have the machine's other cores.
+        processes = experiment.collection_processes or machine.threads
+        experiment = attrs.evolve(experiment, collection_processes=processes)
         spool.put(Began(socket.gethostname(), spool.attempt, machine))
         fresh = self.fresh and spool.attempt == 0
         reporter = _Reporter(spool, folder, self.number)

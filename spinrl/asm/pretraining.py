@@ -45,9 +45,9 @@ class ASMSource(Component, ABC):
     def total_steps(self, transitions: int) -> int:
         """Gradient steps on a dataset of so many transitions."""
 
-    def passes(self, transitions: int) -> float:
-        """Epochs that `total_steps` come to on a dataset of so many transitions; NaN where nobody knows."""
-        return math.nan
+    def passes(self, transitions: int) -> float | None:
+        """Epochs that `total_steps` come to on a dataset of so many transitions; None where nobody knows."""
+        return None
 
     @abstractmethod
     def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
@@ -135,7 +135,7 @@ class Pretraining(ASMSource):
             steps = self.epochs * math.ceil(transitions / self.batch_size)
         return max(1, round(self.portion * steps))
 
-    def passes(self, transitions: int) -> float:
+    def passes(self, transitions: int) -> float | None:
         return self.total_steps(transitions) * self.batch_size / transitions
 
     def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:

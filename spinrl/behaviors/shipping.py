@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ def ship(
     """
     name = weights_name(config.task, config.bins, level)
     weights_file, card_file = target / f"{name}.safetensors", target / f"{name}.json"
-    before: dict[str, Any] = json.loads(card_file.read_text()) if card_file.is_file() else {}
+    before = _card_of_before(card_file)
     if level == "expert" and not overwrite and before.get("return_mean", -math.inf) > candidate.mean:
         raise BehaviorError(
             f"{card_file} tells of an expert of {before['return_mean']:.1f}, this one returns {candidate.mean:.1f}: "
@@ -195,10 +196,22 @@ def ship(
     } | ({"notes": notes} if notes else {})
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for path, data in ((weights_file, content), (card_file, (json.dumps(card, indent=1) + "\n").encode())):
-            beside = path.with_name(f".{path.name}")
-            beside.write_bytes(data)
-            os.replace(beside, path)
+        files = {weights_file: content, card_file: (json.dumps(card, indent=1) + "\n").encode()}
+        with tempfile.TemporaryDirectory(dir=target, prefix=".") as beside:  # weights without their card are no use
+            for path, data in files.items():
+                (Path(beside) / path.name).write_bytes(data)
+            for path in files:
+                os.replace(Path(beside) / path.name, path)
     except OSError as error:
         raise BehaviorError(f"{name} is not shipped, {error}; --ship-only ships it later, --ship elsewhere") from error
     return card_file
+
+
+def _card_of_before(path: Path) -> dict[str, Any]:
+    """The card that a shipment replaces, empty where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise BehaviorError(f"{path} is damaged: {error}; delete it to ship another") from error

@@ -75,7 +75,9 @@ def get_or_build(
 def remove_partial(path: Path) -> None:
     """Delete what killed runs left beside an entry; call it with the entry's lock held."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        shutil.rmtree(left, ignore_errors=True)
+        # Another entry's name may begin with this one's and a dot; what follows this one's is a number or "new".
+        if "." not in left.name.removeprefix(f".{path.name}.").removesuffix(".partial"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

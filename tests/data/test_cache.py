@@ -44,11 +44,11 @@ def test_a_failed_build_is_tried_again(cache: Path) -> None:
 
 def test_what_a_killed_run_left_is_removed(cache: Path) -> None:
     left = cache / "things" / ".a.123.partial"
-    other = cache / "things" / ".ab.123.partial"
-    left.mkdir(parents=True)
-    other.mkdir()
+    others = [cache / "things" / f".{name}.123.partial" for name in ("ab", "a.v2")]  # being made by another run
+    for folder in (left, *others):
+        folder.mkdir(parents=True)
     get_or_build("things", "a", Path.mkdir)
-    assert not left.exists() and other.exists()
+    assert not left.exists() and all(other.exists() for other in others)
 
 
 def test_runs_at_once_share_one_build(cache: Path) -> None:

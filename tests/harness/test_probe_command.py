@@ -102,6 +102,16 @@ def test_a_dry_run_prints_the_probes_and_makes_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_probe_asks_for_an_asm_and_for_nothing_else_of_the_policies(tmp_path, capsys):
+    blind = with_bindings("ASMEncoder.state_conditioning=False")  # which SPIN.cached could not be trained on
+    assert command.main([*blind, "--dry-run"]) == 0
+    capsys.readouterr()
+    reference = ("Experiment.policies=[@Factored()]", "Experiment.pretraining=@ReferenceASM()")
+    missing = with_bindings(*reference, "ReferenceASM.checkpoint='no.pt'", "Experiment.standardize_observations=False")
+    assert command.main(missing) == 2
+    assert "no.pt does not exist" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

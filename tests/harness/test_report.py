@@ -15,7 +15,7 @@ from harness.connection import connect
 from harness.figures import figures, policy_styles, save
 from harness.records import ReportMeta, from_frame, merge, read_csv, to_frame
 from harness.report import console_report, main, markdown_report, write_report
-from harness.statistics import summarize
+from harness.statistics import shown_fractions, summarize
 from harness.tables import asm_length_tables
 from harness.tracking import Tracker
 
@@ -205,7 +205,8 @@ def test_the_curve_over_pretraining_shows_what_the_summary_says() -> None:
     full = summary[summary["fraction"] == 1].set_index("policy")["mean"]
     assert line.get_ydata().tolist() == [full[policy] for policy in policies[1:]]  # type: ignore[union-attr]
     assert level.get_ydata()[0] == full["factored"]  # type: ignore[index]
-    known = attrs.evolve(META, asm_epochs={("humanoid-stand", 3, "medium-expert"): 40.0})
+    other = {("paper", "humanoid-stand", 3, "medium-expert"): 100.0}
+    known = attrs.evolve(META, asm_epochs={("laptop", "humanoid-stand", 3, "medium-expert"): 40.0, **other})
     ((_, figure),) = comparison_figures(summary, asymptotic_runs(rows, known), known)
     assert figure.axes[0].lines[0].get_xdata().tolist() == [2, 8, 40]  # type: ignore[union-attr]
     assert figure.axes[0].get_xlabel() == "epochs of ASM pre-training"
@@ -213,6 +214,9 @@ def test_the_curve_over_pretraining_shows_what_the_summary_says() -> None:
     assert table_of_lengths["epochs"].tolist() == ["–", "2.0", "8.0", "40.0"]
     share = 100 * full["spin-asm-20%"] / full["factored"]
     assert table_of_lengths["of factored's"].tolist()[::2] == ["100.0%", f"{share:.1f}%"]
+    summary.loc[summary["policy"] == "factored", "mean"] = 0.0  # as on finger-spin, which gives no share
+    (_, of_nothing) = next(asm_length_tables(summary, known))
+    assert of_nothing["of factored's"].tolist() == ["100.0%", "–", "–", "–"]
 
 
 def test_of_hundreds_of_evaluations_tables_show_the_protocols() -> None:
@@ -226,6 +230,8 @@ def test_of_hundreds_of_evaluations_tables_show_the_protocols() -> None:
     assert len(line.get_xdata()) == 200  # type: ignore[arg-type]
     assert [marks[at] for at in line.get_markevery()] == list(FRACTIONS)  # type: ignore[union-attr]
     assert len(curves.axes[0].get_xticks()) == len(heat.axes[0].get_xticks()) == len(FRACTIONS)
+    odd = pd.DataFrame({"fraction": [step / 5000 for step in (*range(300, 5000, 300), 5000)]})
+    assert shown_fractions(odd) == [0.06, 0.12, 0.24, 0.48, 1.0]  # where none is the protocol's, those next to it
 
 
 def test_figures_show_what_the_summary_says() -> None:

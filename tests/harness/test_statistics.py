@@ -203,7 +203,7 @@ def test_a_table_survives_csv_exactly(tier: str, returns: list[float], seconds: 
 def test_evaluations_and_meta_survive_json() -> None:
     one = evaluation(0.1, 1.5, 2.5)
     assert Evaluation.from_plain(one.to_plain()) == one
-    meta = attrs.evolve(META, asm_epochs={("t", 3, "expert"): 5.12})
+    meta = attrs.evolve(META, asm_epochs={("laptop", "t", 3, "expert"): 5.12})
     assert ReportMeta.from_json(meta.to_json()) == meta
 
 

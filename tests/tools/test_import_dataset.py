@@ -205,6 +205,13 @@ def test_what_a_killed_import_left_is_cleared_by_the_next_one(out, replace):
     assert sorted(os.listdir(folder.parent)) == [".leg.7.partial", folder.name]
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "file"))
+    assert import_dataset.main([log(), "--choices", "3,3,5", "--name", "arm", "--out", "arm"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_being_stopped_leaves_nothing_behind(monkeypatch, capsys):
     def stopped(*_, **__):
         raise KeyboardInterrupt

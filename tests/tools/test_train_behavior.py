@@ -1,11 +1,13 @@
 """The command on a training of seconds: what it ships, that it goes on, and what it refuses."""
 
+import errno
 import functools
 import json
 import multiprocessing
 import shlex
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +89,32 @@ def test_a_better_expert_stays_unless_it_is_to_be_overwritten(trained, tmp_path,
     assert "an expert of 7.5, this one returns 7.4" in error and "--overwrite" in error and error.count("\n") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "weights").iterdir()} == before
     assert main([*trained(7.4), weights, "--overwrite"]) == 0 and shipped_return() == 7.4
+
+
+def test_a_shipment_that_fails_leaves_the_weights_that_belong_to_the_card(trained, tmp_path, monkeypatch, capsys):
+    weights = tmp_path / "weights"
+    assert main([*trained(5.0), str(weights)]) == 0
+    before = {path: path.read_bytes() for path in weights.iterdir()}
+    write_bytes = Path.write_bytes
+
+    def full(path, data):
+        if path.suffix == ".json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main([*trained(6.0), str(weights)]) == 2
+    assert "is not shipped" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in weights.iterdir()} == before
+
+
+def test_a_damaged_card_in_the_way_is_named(trained, tmp_path, capsys):
+    weights = tmp_path / "weights"
+    assert main([*trained(5.0), str(weights)]) == 0
+    (weights / "finger-spin-3bins-expert.json").write_text('{"return_mean": 3.0, ')
+    assert main([*trained(6.0), str(weights)]) == 2
+    error = capsys.readouterr().err
+    assert "finger-spin-3bins-expert.json is damaged" in error and error.count("\n") == 1
 
 
 def test_trials_are_kept_in_the_card_by_whatever_training_replaces_it(trained, tmp_path):
