@@ -1,4 +1,4 @@
-"""Types of command-line arguments."""
+"""Command-line arguments: their types, and what was given as words again."""
 
 from __future__ import annotations
 
@@ -11,3 +11,9 @@ def at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"wants a number from 1, got {number}")
     return number
+
+
+def configuration_words(options: argparse.Namespace) -> list[str]:
+    """The gin files (`gin`) and bindings (`bindings`) as they were given, as words of a command line."""
+    given = [("--gin", file) for file in options.gin] + [("--set", binding) for binding in options.bindings]
+    return [word for pair in given for word in pair]

@@ -26,7 +26,7 @@ from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Making, ReplayLoader, Standardizer, Store, home, locked, row_features
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
-from spinrl.machine import ResolvedMachine, available_cores
+from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed
 from spinrl.specs import ActionSpec
 from spinrl.tasks import BatchedEnvironment, Environment, ParallelEnvironment, SimulatorError, get_task
@@ -205,7 +205,7 @@ def prepare_dataset(
     plan = experiment.dataset(cell)
     unit = "transitions" if plan.parts else "bytes"
     making = Making(
-        processes=experiment.collection_processes or available_cores(),
+        processes=experiment.collectors,
         progress=progress,
         on_wait=lambda path: report(Waiting(path)),
         on_damage=lambda message: report(Fault(message)),
@@ -556,9 +556,11 @@ class _Training:
 
     def _tell_of_cut(self, environment: Environment, report: Report) -> None:
         """Say, once, that the last evaluation cut episodes; the benchmark's all end by the number of steps."""
+        if self.told_of_cut or self.cell.key.task not in self.experiment.simulators:
+            return
         config = self.experiment.evaluation
         cut = sum(not environment.over([index]) for index in range(config.episodes))
-        if cut and self.cell.key.task in self.experiment.simulators and not self.told_of_cut:
+        if cut:
             self.told_of_cut = True
             report(
                 Notice(

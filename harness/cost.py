@@ -24,7 +24,7 @@ from harness.steps import pretraining_step, random_batch, untrained_policy
 from spinrl.asm import Pretraining
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Rollout
-from spinrl.machine import ResolvedMachine, available_cores
+from spinrl.machine import ResolvedMachine
 from spinrl.specs import OBSERVATION, POLICY_INPUT
 
 BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
@@ -108,7 +108,6 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
     stages: list[StageCost] = []
     have: dict[Rollout, int] = {}
     pretrained: set[tuple] = set()
-    processes = experiment.collection_processes or available_cores()
     evaluation = experiment.evaluation
     marks = evaluation.marks(experiment.training.gradient_steps)
     for cell in cells:
@@ -116,7 +115,7 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
         plan = experiment.dataset(cell)
         missing = take_missing(plan.parts, have)
         environment_step = rates.environment(cell, plan)
-        stages.append(StageCost(label, "collecting", missing * environment_step / processes))
+        stages.append(StageCost(label, "collecting", missing * environment_step / experiment.collectors))
         asm = (key.task, key.bins, key.tier, key.seed, fingerprint(to_plain(cell.pretraining)))
         if cell.policy.needs_asm and asm not in pretrained:
             pretrained.add(asm)

@@ -11,12 +11,12 @@ import attrs
 from attrs.validators import ge, gt, in_, lt, min_len, optional
 
 from harness.launchers import Launcher, Local
-from harness.records import CellKey
+from harness.records import PROTOCOL_FRACTIONS, CellKey
 from spinrl.algorithms import AlgorithmConfig
 from spinrl.asm import ASMSource, LinearProbe, Pretraining
 from spinrl.data import DatasetPlan, HoldingOut, Recipe
 from spinrl.evaluation import Estimator
-from spinrl.machine import Machine
+from spinrl.machine import Machine, available_cores
 from spinrl.policies import PolicyConfig
 from spinrl.reference import ReferenceASM  # noqa: F401  # so that bindings find it
 from spinrl.registry import Component, register
@@ -77,9 +77,7 @@ class Evaluating(EvaluationConfig):
         estimators: what is estimated from data alone; a task without a simulator wants at least one.
     """
 
-    fractions: tuple[float, ...] = attrs.field(
-        default=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0), converter=tuple, validator=_check_fractions
-    )
+    fractions: tuple[float, ...] = attrs.field(default=PROTOCOL_FRACTIONS, converter=tuple, validator=_check_fractions)
     every_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
     episodes: int = attrs.field(default=10, validator=ge(1))
     action: Literal["sample", "mode"] = attrs.field(default="sample", validator=in_(("sample", "mode")))
@@ -244,6 +242,11 @@ class Experiment(ExperimentConfig):
             values = getattr(self, field)
             if len(set(values)) < len(values):
                 raise ValueError(f"{field} wants each value once, got {list(values)}")
+
+    @property
+    def collectors(self) -> int:
+        """Processes that roll out behaviours on this machine."""
+        return self.collection_processes or available_cores()
 
     def simulated(self, task: str) -> bool:
         """Whether policies of a task are evaluated in a simulator."""

@@ -24,13 +24,13 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
     Raises:
         PreflightError: in one line.
     """
-    for cell in cells:
-        if cell.policy.needs_asm:
-            plan, standardized = plan_of(experiment, cell), experiment.standardize_observations
-            try:
-                cell.pretraining.check(plan.observation_size, plan.action_spec, standardized=standardized)
-            except (CheckpointError, ValueError) as error:
-                raise PreflightError(str(error)) from error
+    wanting = [cell for cell in cells if cell.policy.needs_asm]
+    for cell in {(_dataset(cell), cell.pretraining): cell for cell in wanting}.values():
+        plan, standardized = plan_of(experiment, cell), experiment.standardize_observations
+        try:
+            cell.pretraining.check(plan.observation_size, plan.action_spec, standardized=standardized)
+        except (CheckpointError, ValueError) as error:
+            raise PreflightError(str(error)) from error
     needed = disk_needed(experiment, cells)
     root = home()
     root.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,11 @@ def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
 
 def one_of_each_dataset(cells: Sequence[Cell]) -> Iterable[Cell]:
     """A cell for every dataset that `cells` want."""
-    return {(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in cells}.values()
+    return {_dataset(cell): cell for cell in cells}.values()
+
+
+def _dataset(cell: Cell) -> tuple[str, int, str]:
+    return cell.key.task, cell.key.bins, cell.key.tier
 
 
 def plan_of(experiment: Experiment, cell: Cell) -> DatasetPlan:

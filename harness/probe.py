@@ -26,6 +26,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.arguments import configuration_words
 from harness.cell import (
     ASMReady,
     DatasetReady,
@@ -41,11 +42,10 @@ from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, cached_asm, check
 from harness.probe_tables import NOTES, RESULTS_FILE, SHARES, probe_tables
 from harness.progress import Progress
-from harness.records import ReportMeta, to_frame
+from harness.records import ReportMeta, to_frame, to_the_minute
 from harness.run import (
     add_experiment_options,
     common_tags,
-    configuration_words,
     invocation,
     load_experiment,
     log_report,
@@ -126,7 +126,7 @@ def run(
     progress = Progress(len(cells), console)
     for cell in cells:
         setting, label = _setting(cell), _label(cell)
-        began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        began = to_the_minute(time.time())
         tracked = tracker.start_parent(
             label,
             params={**flatten(experiment), **setting},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
@@ -16,6 +17,7 @@ import attrs
 import pandas as pd
 
 RETURN = "return"  # the metric that is a simulator's; all others are estimates
+PROTOCOL_FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the budget, where the benchmark's returns are read off
 CELL_COLUMNS = ("task", "bins", "tier", "policy", "algorithm", "seed")
 _DTYPES = {
     "task": str,
@@ -163,6 +165,11 @@ class ReportMeta:
             for row in plain.get("asm_epochs", [])  # stores of before have none
         }
         return cls(experiment=plain["experiment"], references=references, asm_epochs=epochs)
+
+
+def to_the_minute(seconds: float) -> str:
+    """A time since the epoch as `Invocation.started` has it, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
 
 
 @attrs.frozen(kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import tempfile
-import time
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -16,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from harness.connection import TrackingError, ask, default_uri, redacted, sqlite_path
 from harness.mlflow_store import MlflowClient
 from harness.probe_tables import RESULTS_FILE, SETTING
-from harness.records import Invocation, Reference, ReportMeta, merge, read_csv
+from harness.records import Invocation, Reference, ReportMeta, merge, read_csv, to_the_minute
 from harness.runs import META_FILE, PROBE_ROLE, RETURNS_FILE, ROLE_TAG
 
 CONFIG_FILES = ("config/given.gin", "config/resolved.gin")  # as `harness.tracking.Tracker.start_parent` stores them
@@ -117,7 +116,7 @@ def _invocation(client: MlflowClient, run: Run) -> Invocation:
     given, resolved = (read_artifact(client, run, name) if name in stored else "" for name in CONFIG_FILES)
     return Invocation(
         name=run.info.run_name,
-        started=time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.info.start_time / 1000)),
+        started=to_the_minute(run.info.start_time / 1000),
         status=run.info.status,
         tags={name: value for name, value in run.data.tags.items() if not name.startswith(_NOT_SETTINGS)},
         given=given,
@@ -128,27 +127,20 @@ def _invocation(client: MlflowClient, run: Run) -> Invocation:
 def _runs_with_returns(
     tracking_uri: str | None, experiment: str, directory: Path
 ) -> tuple[MlflowClient, Sequence[Run]]:
-    client, runs = _runs(tracking_uri, experiment, directory, "experiment")
-    # Others were stopped before their first evaluation.
-    whole = [
-        run
-        for run in runs
-        if {RETURNS_FILE, META_FILE} <= {file.path for file in client.list_artifacts(run.info.run_id)}
-    ]
-    if not whole:
+    client, runs = _runs(tracking_uri, experiment, directory, "experiment", {RETURNS_FILE, META_FILE})
+    if not runs:
         raise NoReturnsError(f"experiment {experiment!r} has no stored returns yet")
-    return client, whole
+    return client, runs
 
 
 def _runs_with_probes(tracking_uri: str | None, experiment: str, directory: Path) -> tuple[MlflowClient, Sequence[Run]]:
-    client, runs = _runs(tracking_uri, experiment, directory, PROBE_ROLE)
-    return client, [
-        run for run in runs if RESULTS_FILE in {file.path for file in client.list_artifacts(run.info.run_id)}
-    ]
+    return _runs(tracking_uri, experiment, directory, PROBE_ROLE, {RESULTS_FILE})
 
 
-def _runs(tracking_uri: str | None, experiment: str, directory: Path, role: str) -> tuple[MlflowClient, Sequence[Run]]:
-    """The runs of a role, oldest first."""
+def _runs(
+    tracking_uri: str | None, experiment: str, directory: Path, role: str, files: set[str]
+) -> tuple[MlflowClient, Sequence[Run]]:
+    """The runs of a role that have stored these files, oldest first; others were stopped before they had numbers."""
     uri = tracking_uri or default_uri(directory)
     local = sqlite_path(uri)
     if local is not None and not local.exists():  # opening it would create an empty one
@@ -165,7 +157,7 @@ def _runs(tracking_uri: str | None, experiment: str, directory: Path, role: str)
     runs = client.search_runs(
         [names[experiment]], filter_string=f"tags.`{ROLE_TAG}` = '{role}'", order_by=["attributes.start_time ASC"]
     )
-    return client, runs
+    return client, [run for run in runs if files <= {file.path for file in client.list_artifacts(run.info.run_id)}]
 
 
 def read_artifact(client: MlflowClient, run: Run, name: str) -> str:

@@ -36,17 +36,17 @@ import pandas as pd
 from filelock import FileLock
 from rich.console import Console
 
-from harness.arguments import at_least_one
+from harness.arguments import at_least_one, configuration_words
 from harness.cost import Cost, estimate_cost
 from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome
 from harness.launchers import LaunchError
 from harness.observer import RunObserver
 from harness.paths import use_packaged_configs
-from harness.preflight import PreflightError, check
+from harness.preflight import PreflightError, check, one_of_each_dataset
 from harness.progress import Progress, duration
 from harness.provenance import git_commit, versions
-from harness.records import Invocation, Reference, ReportMeta, to_frame
+from harness.records import Invocation, Reference, ReportMeta, to_frame, to_the_minute
 from harness.report import console_report, write_report
 from harness.runs import TrackedRun
 from harness.signals import both_signals_stop
@@ -101,12 +101,6 @@ def command_line(options: argparse.Namespace, only: Sequence[str] | None = None)
     smoke = ["--smoke"] if options.smoke else []
     chosen = [part for label in (options.only if only is None else only) for part in ("--cell", label)]
     return shlex.join(["python", "-m", "harness.run", *configuration_words(options), *smoke, *chosen])
-
-
-def configuration_words(options: argparse.Namespace) -> list[str]:
-    """The gin files and bindings as they were given, as words of a command line."""
-    given = [("--gin", file) for file in options.gin] + [("--set", binding) for binding in options.bindings]
-    return [word for pair in given for word in pair]
 
 
 def launcher_bindings(options: argparse.Namespace) -> list[str]:
@@ -250,7 +244,7 @@ def run(
         f"each on {machine.device} ({machine.precision}); metrics: [bold]{tracker.ui_line()}[/bold]"
     )
     name = f"{experiment.name} {', '.join(dict.fromkeys(cell.key.policy for cell in cells))}"
-    began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    began = to_the_minute(time.time())
     tags = {
         "command": command(),
         STUDY_TAG: study,
@@ -312,11 +306,11 @@ def run(
 def asm_epochs(experiment: Experiment, cells: Sequence[Cell]) -> dict[tuple[str, str, int, str], float]:
     """`ReportMeta.asm_epochs` of the ASM that is no single policy's own, where anybody knows."""
     epochs = {}
-    for key, cell in {(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in cells}.items():
+    for cell in one_of_each_dataset(cells):
         trained_on = round((1 - experiment.held_out) * experiment.dataset(cell).transitions)
         passes = experiment.pretraining.passes(trained_on)
         if passes is not None:
-            epochs[experiment.preset, *key] = passes
+            epochs[experiment.preset, cell.key.task, cell.key.bins, cell.key.tier] = passes
     return epochs
 
 

@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.records import RETURN, ReportMeta
+from harness.records import PROTOCOL_FRACTIONS, RETURN, ReportMeta
 
 SETTING = ("preset", "metric", "algorithm", "task", "bins", "tier")  # what policies are compared within
 LINE = (*SETTING, "policy")
 REFERENCE_POLICY = "factored"
-PROTOCOL_FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the budget, where the benchmark's returns are read off
 
 
 @attrs.frozen

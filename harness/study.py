@@ -56,7 +56,8 @@ def study_key(experiment: Experiment, cells: Sequence[Cell]) -> str:
     """Fingerprint of what is asked for, all cells of the experiment or some; on which machines makes no other study."""
     whole = to_plain(attrs.evolve(experiment, machine=Machine(), launcher=Local()))
     # An ASM that is read from a file is another one when the file is.
-    asms = sorted({cell.pretraining.fingerprint("", 0) for cell in cells if cell.policy.needs_asm})
+    sources = {cell.pretraining for cell in cells if cell.policy.needs_asm}
+    asms = sorted(source.fingerprint("", 0) for source in sources)
     whole = {"experiment": whole, "asms": asms}
     some = [cell.key.label() for cell in cells]
     return fingerprint(whole if len(some) == len(experiment.cells()) else {**whole, "cells": some})

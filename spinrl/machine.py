@@ -45,7 +45,7 @@ class Machine(Component):
         Raises:
             ValueError: when CUDA, bf16 on a GPU without it, or compilation without a compiler is asked for.
         """
-        device = choose_device(self.device)
+        device = choose_device(self.device, "Machine.device")
         precision = self.precision
         if precision == "auto":
             precision = "bf16" if fast_bf16(device) else "fp32"
@@ -93,15 +93,19 @@ class ResolvedMachine:
         _keep_freed_memory()
 
 
-def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+def choose_device(asked: Literal["auto", "cpu", "cuda"], field: str) -> Literal["cpu", "cuda"]:
     """What is asked for; a GPU if there is one for `auto`.
+
+    Args:
+        asked: the value of a field.
+        field: its name, for the error.
 
     Raises:
         ValueError: when CUDA is asked for and torch finds none.
     """
     has_cuda = torch.cuda.is_available()
     if asked == "cuda" and not has_cuda:
-        raise ValueError("device wants cuda, but torch finds no CUDA device; set it to auto or cpu")
+        raise ValueError(f"{field} wants cuda, but torch finds no CUDA device; set it to auto or cpu")
     return "cuda" if has_cuda and asked != "cpu" else "cpu"
 
 

@@ -21,9 +21,8 @@ from torch import nn
 from torch.nn import functional
 
 from spinrl import checkpoint
-from spinrl.asm import ASM, ASMEncoder, ASMSource, FrozenASM
+from spinrl.asm import ASM, ASMEncoder, ASMRequest, ASMSource, FrozenASM
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import Standardizer, Store
 from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy, SAINTPolicy, SPINPolicy
 from spinrl.registry import register
 from spinrl.specs import ActionSpec
@@ -148,18 +147,22 @@ class ReferenceASM(ASMSource):
         return fingerprint({"reference": content, "encoder": to_plain(self.encoder)})
 
     def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
+        self._network(observation_size, action_spec, standardized)
+
+    def make(self, request: ASMRequest) -> FrozenASM:
+        store = request.store
+        model = self._network(store.observation_size, store.action_spec, request.standardizer is not None)
+        identity = self.fingerprint(store.fingerprint, request.seed)
+        return FrozenASM.of(model, identity, 0.0, {"reference_checkpoint": Path(self.checkpoint).name})
+
+    def _network(self, observation_size: int, action_spec: ActionSpec, standardized: bool) -> ASM:
         if standardized:
             raise ValueError(
                 "ReferenceASM wants Experiment.standardize_observations=False: the reference code gave it raw ones"
             )
-        load_asm(Path(self.checkpoint), self.encoder.build(observation_size, action_spec, seed=0))
-
-    def make(self, store: Store, *, seed: int, standardizer: Standardizer | None, **unused: Any) -> FrozenASM:
-        self.check(store.observation_size, store.action_spec, standardized=standardizer is not None)
-        model = self.encoder.build(store.observation_size, store.action_spec, seed=0)
+        model = self.encoder.build(observation_size, action_spec, seed=0)
         load_asm(Path(self.checkpoint), model)
-        identity = self.fingerprint(store.fingerprint, seed)
-        return FrozenASM.of(model, identity, 0.0, {"reference_checkpoint": Path(self.checkpoint).name})
+        return model
 
     def smaller(self) -> Self:
         return self  # its sizes are the file's

@@ -45,8 +45,8 @@ from spinrl.data import (
     source_store,
     tier_store,
 )
+from spinrl.data.cache import made_alone
 from spinrl.data.metadata import METADATA_FILE
-from spinrl.machine import available_cores
 from spinrl.tasks import get_task
 
 
@@ -166,8 +166,9 @@ def put(store: Store, out: Path) -> Store:
         return there
     beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        shutil.copytree(store.path, beside, copy_function=_link_or_copy)
-        beside.rename(out)
+        with made_alone(out):
+            shutil.copytree(store.path, beside, copy_function=_link_or_copy)
+            beside.rename(out)
     except OSError as error:
         raise StoreError(f"the store could not be put into {out}: {error}; it is in {store.path}") from error
     finally:
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, BehaviorError, StoreError, KeyError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 2
-    processes = experiment.collection_processes or available_cores()
+    processes = experiment.collectors
     label = f"{options.task} {options.bins} bins {options.tier}"
     try:
         with both_signals_stop():

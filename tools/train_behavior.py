@@ -29,6 +29,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
+from harness.arguments import configuration_words
 from harness.paths import use_packaged_configs
 from harness.signals import both_signals_stop
 from spinrl.behaviors import Behavior, BehaviorError, load_behavior
@@ -138,9 +139,7 @@ def command(options: argparse.Namespace) -> str:
     words = ["--task", options.task, "--bins", options.bins]
     words += ["--start-from", options.start_from] if options.start_from else []
     words += ["--fresh-replay"] if options.fresh_replay else []
-    words += [word for file in options.gin for word in ("--gin", file)]
-    words += [word for binding in options.bindings for word in ("--set", binding)]
-    return f"python -m tools.train_behavior {shlex.join(map(str, words))}"
+    return f"python -m tools.train_behavior {shlex.join(map(str, [*words, *configuration_words(options)]))}"
 
 
 def configuration(options: argparse.Namespace) -> DecQN:

@@ -3,7 +3,7 @@
 from spinrl.asm.frozen import ASMError, Curve, FrozenASM
 from spinrl.asm.masking import Masking, masked_cross_entropy, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
-from spinrl.asm.pretraining import ASMSource, Pretraining, PretrainingProgress, asm_folder, pretrained_asm
+from spinrl.asm.pretraining import ASMRequest, ASMSource, Pretraining, PretrainingProgress, asm_folder, pretrained_asm
 from spinrl.asm.probe import PROBE_INPUTS, LinearProbe, ProbeError, ProbeResult, probe_asm
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "PROBE_INPUTS",
     "ASMEncoder",
     "ASMError",
+    "ASMRequest",
     "ASMSource",
     "Curve",
     "FrozenASM",

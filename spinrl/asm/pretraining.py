@@ -30,6 +30,31 @@ from spinrl.specs import ActionSpec
 PretrainingProgress = Callable[[int, dict[str, float]], None]
 
 
+@attrs.frozen(kw_only=True)
+class ASMRequest:
+    """For what an ASM is to be made, and who is told of it.
+
+    Attributes:
+        store: the dataset.
+        seed: of weights, batches, masks and dropout.
+        machine: device and precision.
+        standardizer: of the store's observations, or None for raw ones.
+        folder: that it will be saved as; what is needed to go on after a kill may lie beside it.
+        progress: told every `report_every` steps.
+        on_resume: told what an interrupted pre-training reported.
+        on_damage: told of what is damaged or cannot be written, which otherwise is an error.
+    """
+
+    store: Store
+    seed: int
+    machine: ResolvedMachine
+    standardizer: Standardizer | None
+    folder: Path
+    progress: PretrainingProgress | None = None
+    on_resume: Callable[[Curve], None] | None = None
+    on_damage: OnDamage | None = None
+
+
 class ASMSource(Component, ABC):
     """Base of kind "pretraining": where the ASM of a dataset comes from.
 
@@ -68,23 +93,8 @@ class ASMSource(Component, ABC):
         """
 
     @abstractmethod
-    def make(
-        self,
-        store: Store,
-        *,
-        seed: int,
-        machine: ResolvedMachine,
-        standardizer: Standardizer | None,
-        folder: Path,
-        progress: PretrainingProgress | None,
-        on_resume: Callable[[Curve], None] | None,
-        on_damage: OnDamage | None,
-    ) -> FrozenASM:
-        """The ASM, which the cache did not have. Arguments and errors are those of `pretrained_asm`.
-
-        Args:
-            folder: that it will be saved as; what is needed to go on after a kill may lie beside it.
-        """
+    def make(self, request: ASMRequest) -> FrozenASM:
+        """The ASM, which the cache did not have. Errors are those of `pretrained_asm`."""
 
     @abstractmethod
     def smaller(self) -> Self:
@@ -147,19 +157,8 @@ class Pretraining(ASMSource):
     def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
         pass  # any dataset will do
 
-    def make(
-        self,
-        store: Store,
-        *,
-        seed: int,
-        machine: ResolvedMachine,
-        standardizer: Standardizer | None,
-        folder: Path,
-        progress: PretrainingProgress | None,
-        on_resume: Callable[[Curve], None] | None,
-        on_damage: OnDamage | None,
-    ) -> FrozenASM:
-        return _Pretrainer(self, store, seed, machine, folder, standardizer).run(progress, on_resume, on_damage)
+    def make(self, request: ASMRequest) -> FrozenASM:
+        return _Pretrainer(self, request).run()
 
     def smaller(self) -> Self:
         encoder = attrs.evolve(self.encoder, d_model=16, num_heads=2, num_blocks=1, head_width=16)
@@ -205,8 +204,8 @@ def pretrained_asm(
     identity = config.fingerprint(store.fingerprint, seed, standardized=standardizer is not None)
 
     def build(folder: Path) -> None:
-        made = config.make(
-            store,
+        request = ASMRequest(
+            store=store,
             seed=seed,
             machine=machine,
             standardizer=standardizer,
@@ -215,7 +214,7 @@ def pretrained_asm(
             on_resume=on_resume,
             on_damage=on_damage,
         )
-        made.save(folder)
+        config.make(request).save(folder)
         _checkpoint_path(folder).unlink(missing_ok=True)
 
     def opened(folder: Path) -> FrozenASM:
@@ -229,21 +228,15 @@ def pretrained_asm(
 class _Pretrainer:
     """A pre-training under way, and what a checkpoint of it holds."""
 
-    def __init__(
-        self,
-        config: Pretraining,
-        store: Store,
-        seed: int,
-        machine: ResolvedMachine,
-        folder: Path,
-        standardizer: Standardizer | None,
-    ) -> None:
+    def __init__(self, config: Pretraining, request: ASMRequest) -> None:
+        store, seed, machine = request.store, request.seed, request.machine
         self.config = config
+        self.request = request
         self.store = store
         self.seed = seed
         self.machine = machine
-        self.identity = config.fingerprint(store.fingerprint, seed, standardized=standardizer is not None)
-        self.path = _checkpoint_path(folder)
+        self.identity = config.fingerprint(store.fingerprint, seed, standardized=request.standardizer is not None)
+        self.path = _checkpoint_path(request.folder)
         self.total = config.total_steps(len(store))
         self.model: ASM = config.encoder.build(store.observation_size, store.action_spec, seed=seed).to(machine.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
@@ -252,20 +245,16 @@ class _Pretrainer:
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, decay or (lambda step: 1.0))
         self.loader = ReplayLoader(
-            store, config.batch_size, child_seed(seed, "asm"), machine.device, standardizer=standardizer
+            store, config.batch_size, child_seed(seed, "asm"), machine.device, standardizer=request.standardizer
         )
         self.generator = torch_generator(seed, "asm", "masks", device=machine.device)
         self.step = 0
         self.seconds = 0.0
         self.curve: Curve = []
 
-    def run(
-        self,
-        progress: PretrainingProgress | None,
-        on_resume: Callable[[Curve], None] | None,
-        on_damage: OnDamage | None,
-    ) -> FrozenASM:
+    def run(self) -> FrozenASM:
         """Pre-train to the end, from the checkpoint of an interrupted run if there is one."""
+        progress, on_resume, on_damage = self.request.progress, self.request.on_resume, self.request.on_damage
         torch.manual_seed(child_seed(self.seed, "asm", "dropout"))
         if self.path.exists():
             try:

@@ -170,7 +170,7 @@ class DecQN(BehaviorTraining):
             ValueError: when CUDA is asked for and torch finds none.
         """
         actors = self.num_actors or max(1, available_cores() - 1)
-        return attrs.evolve(self, device=choose_device(self.device), num_actors=actors)
+        return attrs.evolve(self, device=choose_device(self.device, "DecQN.device"), num_actors=actors)
 
     def layout(self) -> ReplayLayout:
         """Sizes of the shared replay."""

@@ -72,7 +72,7 @@ class SPIN(PolicyConfig):
             )
         if model.action_spec != action_spec:
             raise ValueError(f"SPIN wants an ASM for nvec {action_spec.nvec}, got one for {model.action_spec.nvec}")
-        self.frozen_shape(model.config, action_spec)
+        self.frozen_shape(model.config, action_spec)  # refuses what cannot be fixed
         with seeded_initialization(seed, "policy"):
             return SPINPolicy(self, model, asm.fingerprint)
 
