@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+_ADVICE = ("Weights only load failed", "Please file an issue", "Check the documentation")  # of torch's lines
 
 
 class CheckpointError(Exception):
@@ -46,7 +49,8 @@ def load(path: Path, also: Sequence[Callable[..., Any] | tuple[Callable[..., Any
         CheckpointError: when the file is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        with torch.serialization.safe_globals(list(also)):
+        with torch.serialization.safe_globals(list(also)), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # asks the user to file an issue with torch
             return torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
@@ -59,7 +63,8 @@ def _reason(error: Exception) -> str:
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked:
         return f"it asks for {asked[1]}, which no checkpoint needs; do not unpickle this file"
-    lines = [line for line in str(error).splitlines() if line and not line.startswith("Weights only load failed")]
+    told = str(error).rpartition("WeightsUnpickler error:")[2]  # what stands before it is advice alone
+    lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith(_ADVICE)]
     return lines[0] if lines else type(error).__name__
 
 

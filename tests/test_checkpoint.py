@@ -55,6 +55,13 @@ def test_what_a_file_would_call_is_named_and_no_unsafe_loading_advised(tmp_path,
     assert "weights_only" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("error")
+def test_of_a_pickle_that_torch_cannot_read_its_reason_is_told_without_its_advice(tmp_path):
+    (tmp_path / "state.pt").write_bytes(pickle.dumps([(1, 2.5)] * 3, protocol=5))
+    with pytest.raises(CheckpointError, match=r"state\.pt is damaged or not a checkpoint: Unsupported operand \d+$"):
+        checkpoint.load(tmp_path / "state.pt")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"c\.pt does not exist"):
         checkpoint.load(tmp_path / "c.pt")
