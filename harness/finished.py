@@ -1,4 +1,4 @@
-"""A finished cell's policy, from its MLflow run or its checkpoint file, as it was evaluated."""
+"""A finished cell's policy, from its MLflow run or its checkpoint file, and its returns in the simulator."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from spinrl.asm import ASMEncoder, FrozenASM
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import ConfigError, from_plain
 from spinrl.data import Standardizer
-from spinrl.machine import ResolvedMachine
+from spinrl.evaluation import ActionChoice, episode_seeds, evaluate
+from spinrl.machine import ResolvedMachine, available_cores
 from spinrl.policies import Policy, PolicyConfig
 from spinrl.specs import ActionSpec
-from spinrl.tasks import TASKS
+from spinrl.tasks import TASKS, ParallelEnvironment
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -40,11 +41,11 @@ class FinishedCell:
         policy: as it acts.
         standardizer: of the observations it was trained on, or None.
         final: the evaluation at the end of the budget.
-        dataset_fingerprint: of what it was trained on.
+        dataset_fingerprint: of what it was trained on, None where nobody knows.
         asm_fingerprint: of the ASM that it was built on, or None.
         action: how actions were chosen in evaluation: sample or mode.
         episode_steps: of that evaluation.
-        gradient_steps: that it was trained for.
+        gradient_steps: that it was trained for, None where nobody knows.
         run_id: its MLflow run, None where it came from a file.
         source: where it came from, for people.
     """
@@ -53,11 +54,11 @@ class FinishedCell:
     policy: Policy
     standardizer: Standardizer | None
     final: Evaluation
-    dataset_fingerprint: str
+    dataset_fingerprint: str | None
     asm_fingerprint: str | None
-    action: str
+    action: ActionChoice
     episode_steps: int
-    gradient_steps: int
+    gradient_steps: int | None
     run_id: str | None
     source: str
 
@@ -176,3 +177,21 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
         run_id=run_id,
         source=source,
     )
+
+
+def simulated(policy: Policy, key: CellKey, episodes: int, *, action: ActionChoice, steps: int) -> list[float]:
+    """Returns of episodes of a benchmark's task, from the starts and with the noise of its cell's evaluations.
+
+    Args:
+        policy: of the task's sizes.
+        key: of the cell.
+        episodes: how many; the first ones are the same for any number of them.
+        action: sample or mode.
+        steps: an episode, at most.
+    """
+    choices = policy.action_spec.max_choices
+    environment = ParallelEnvironment(TASKS[key.task], choices, episodes, available_cores())
+    try:
+        return evaluate(policy, environment, episode_seeds(key.seed, episodes), action=action, steps=steps)
+    finally:
+        environment.close()

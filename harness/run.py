@@ -36,7 +36,7 @@ import pandas as pd
 from filelock import FileLock
 from rich.console import Console
 
-from harness.arguments import at_least_one, configuration_words
+from harness.arguments import add_configuration_options, at_least_one, configuration_words
 from harness.cost import Cost, estimate_cost
 from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome
@@ -128,18 +128,7 @@ def chosen_cells(experiment: Experiment, only: Sequence[str]) -> list[Cell]:
 
 def add_experiment_options(made: argparse.ArgumentParser) -> None:
     """The options of every command that works on an experiment."""
-    made.add_argument(
-        "--gin", "--gin_file", action="append", default=[], metavar="FILE", help="a gin file; repeat to add or override"
-    )
-    made.add_argument(
-        "--set",
-        "--gin_bindings",
-        action="append",
-        default=[],
-        dest="bindings",
-        metavar="BINDING",
-        help="a binding such as 'IQL.expectile=0.7'; repeatable",
-    )
+    add_configuration_options(made)
     made.add_argument("--dry-run", action="store_true", help="check everything, and print what would be done")
     made.add_argument(
         "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder)"

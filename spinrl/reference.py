@@ -113,7 +113,9 @@ def _load(path: Path, module: nn.Module, mapping: Callable[[Weights], dict[str, 
         module.load_state_dict(mapping(weights) | own)
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
-        raise checkpoint.CheckpointError(f"{path} does not fit a {type(module).__name__}: {reason}") from error
+        raise checkpoint.CheckpointError(
+            f"{path} does not fit a {type(module).__name__} of the sizes that were asked for: {reason}"
+        ) from error
 
 
 def _absolute(path: str) -> str:

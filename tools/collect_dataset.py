@@ -26,7 +26,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.arguments import at_least_one
+from harness.arguments import add_configuration_options, at_least_one
 from harness.experiment import Experiment
 from harness.paths import use_packaged_configs
 from harness.progress import Progress, Stage
@@ -66,17 +66,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--out", type=Path, help="put the finished store there too; files share their space with the cache if they can"
     )
-    made.add_argument(
-        "--gin", action="append", default=[], metavar="FILE", help="a gin file with other recipes; repeatable"
-    )
-    made.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="bindings",
-        metavar="BINDING",
-        help="a binding such as 'medium/Source.epsilon=0.1'; repeatable",
-    )
+    add_configuration_options(made, "a gin file with other recipes; repeatable", "medium/Source.epsilon=0.1")
     return made
 
 

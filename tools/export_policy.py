@@ -5,6 +5,8 @@ Examples:
   python -m tools.export_policy runs:/0123456789abcdef0123456789abcdef --out exported --format onnx --format pt2
   python -m tools.export_policy path/to/checkpoint --out exported --format safetensors
   python -m tools.export_policy 0123456789abcdef0123456789abcdef --out exported --register humanoid --latency
+  python -m tools.export_policy reference.pt --out exported --gin gin/spin_humanoid.gin --gin gin/scale/paper.gin \\
+      --set "Experiment.tiers=['expert']"
 
 A cell's run id stands on its page in the MLflow UI. What is written is compared with the trained policy first, on
 observations of its dataset and on extreme ones, and acts in ten episodes of the simulator; where it differs nothing is
@@ -32,12 +34,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.arguments import add_configuration_options
 from harness.connection import default_uri, redacted
-from harness.finished import FinishedCell, FinishedError, finished_cell
+from harness.experiment import Experiment
+from harness.finished import FinishedCell, FinishedError, finished_cell, simulated
+from harness.paths import use_packaged_configs
+from harness.reference_cell import reference_cell
 from harness.served import log_model
+from spinrl.config import ConfigError, load
 from spinrl.data import Store, StoreError, home
 from spinrl.data.cache import made_alone
-from spinrl.evaluation import episode_seeds, evaluate
+from spinrl.evaluation import episode_seeds
 from spinrl.export import (
     FORMATS,
     Comparison,
@@ -53,7 +60,7 @@ from spinrl.export import (
     write,
 )
 from spinrl.policies import Policy
-from spinrl.tasks import TASKS, BatchedEnvironment, ParallelEnvironment, control_values
+from spinrl.tasks import TASKS, BatchedEnvironment, control_values
 
 CARD, EXAMPLE = "card.json", "example.json"
 OBSERVATIONS = 1000
@@ -106,6 +113,9 @@ def parser() -> argparse.ArgumentParser:
         "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)"
     )
     made.add_argument("--register", metavar="NAME", help="log the onnx model to the cell's run and register it")
+    add_configuration_options(
+        made, "the source is a checkpoint of the reference code, as this gin file says; repeatable"
+    )
     made.add_argument("--latency", action="store_true", help="time every format, on one thread")
     return made
 
@@ -126,13 +136,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ExportError(f"--register wants a name without / and :, got {options.register!r}")
         if options.register and "onnx" not in formats:
             raise ExportError("--register serves the onnx model; add --format onnx")
-        cell = finished_cell(options.source, options.tracking_uri)
+        cell = found_cell(options, console)
         if options.register and cell.run_id is None:
             raise ExportError("--register wants the run id of a cell, got a checkpoint file")
         with made_alone(options.out):
             export(cell, formats, options.out, console, with_latency=options.latency)
         version = log_model(options.out, cell, options.register, options.tracking_uri) if options.register else None
-    except (FinishedError, ExportError, OSError) as error:
+    except (FinishedError, ExportError, ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     if version is not None:
@@ -144,6 +154,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             soft_wrap=True,
         )
     return 0
+
+
+def found_cell(options: argparse.Namespace, console: Console) -> FinishedCell:
+    """The policy that the command line names.
+
+    Raises:
+        FinishedError, ConfigError: when there is none.
+    """
+    if options.bindings and not options.gin:
+        raise FinishedError("--set is for checkpoints of the reference code: give --gin FILE too")
+    if not options.gin:
+        return finished_cell(options.source, options.tracking_uri)
+    use_packaged_configs()
+    experiment = load(Experiment, options.gin, options.bindings).value
+    console.print(f"reading {options.source}, and evaluating it in the simulator …", highlight=False)
+    return reference_cell(Path(options.source), experiment)
 
 
 def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Console, *, with_latency: bool) -> None:
@@ -186,7 +212,8 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
         returns = {}
         for name, runner in runners.items() if environment else ():
             console.print(f"{EPISODES} episodes in the simulator through {name} …", highlight=False)
-            returns[name] = simulated(cell, runner)
+            exported = ExportedPolicy(runner, cell.policy)
+            returns[name] = simulated(exported, cell.key, EPISODES, action=cell.action, steps=cell.episode_steps)
         if returns:
             console.print(returns_table(cell, returns))
         card["compared_on"] = whence
@@ -305,22 +332,6 @@ def card_of(
     }
 
 
-def simulated(cell: FinishedCell, runner: Any) -> list[float]:
-    """Returns of ten episodes through a runner, from the starts and with the noise of the run's own evaluation."""
-    task, bins = TASKS[cell.key.task], cell.policy.action_spec.max_choices
-    environment = ParallelEnvironment(task, bins, EPISODES, os.cpu_count() or 1)
-    try:
-        return evaluate(
-            ExportedPolicy(runner, cell.policy),
-            environment,
-            episode_seeds(cell.key.seed, EPISODES),
-            action=cell.action,  # type: ignore[arg-type]
-            steps=cell.episode_steps,
-        )
-    finally:
-        environment.close()
-
-
 def latencies(cell: FinishedCell, runners: dict[str, Any], observations: np.ndarray) -> list[Latency]:
     """Of eager PyTorch and of every format."""
 
@@ -353,7 +364,7 @@ def comparison_table(checked: dict[str, list[Comparison]], whence: str) -> Table
 def returns_table(cell: FinishedCell, returns: dict[str, list[float]]) -> Table:
     """Returns through the exported files beside the run's own."""
     made = _table(f"returns of {cell.key.label()}, {cell.action}", "through", "", "mean", "standard error")
-    for name, values in {"the run's own evaluation": list(cell.final.returns), **returns}.items():
+    for name, values in {"the trained policy": list(cell.final.returns), **returns}.items():
         error = f"{np.std(values, ddof=1) / len(values) ** 0.5:.1f}" if len(values) > 1 else "–"
         made.add_row(name, "", f"{np.mean(values):.1f}", error)
     return made

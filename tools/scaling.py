@@ -23,6 +23,7 @@ import attrs
 import torch
 from rich.console import Console
 
+from harness.arguments import add_configuration_options
 from harness.cell import prepare_dataset
 from harness.experiment import Cell, Experiment
 from harness.launchers import LaunchError, Local
@@ -97,8 +98,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="cells at a time, one after another")
     made.add_argument("--cells", type=int, default=4, help="how many (default 4)")
-    made.add_argument("--gin", action="append", default=[], help="further gin files; gin/spin_humanoid.gin comes first")
-    made.add_argument("--set", dest="bindings", action="append", default=[], help="a binding, as for harness.run")
+    add_configuration_options(made, "a further gin file; gin/spin_humanoid.gin comes first")
     made.add_argument("--smoke", action="store_true", help="cells that do next to nothing")
     made.add_argument("--launcher", choices=LAUNCHERS, default="local", help="where cells run")
     return made

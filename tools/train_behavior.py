@@ -29,7 +29,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from harness.arguments import configuration_words
+from harness.arguments import add_configuration_options, configuration_words
 from harness.paths import use_packaged_configs
 from harness.signals import both_signals_stop
 from spinrl.behaviors import Behavior, BehaviorError, load_behavior
@@ -53,10 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--updates", type=int, help="stop after so many gradient steps in all")
     made.add_argument("--folder", type=Path, help="where training lives and resumes (default: in the spinrl cache)")
-    made.add_argument(
-        "--gin", action="append", default=[], help="further gin files; gin/behaviors/TASK.gin comes first"
-    )
-    made.add_argument("--set", action="append", default=[], dest="bindings", help="a binding, e.g. 'DecQN.n_step=5'")
+    add_configuration_options(made, "a further gin file; gin/behaviors/TASK.gin comes first", "DecQN.n_step=5")
     made.add_argument(
         "--start-from",
         type=int,

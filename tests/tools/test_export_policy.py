@@ -24,6 +24,7 @@ from spinrl import checkpoint
 from spinrl.data.importers.published import import_published
 from spinrl.export import load_runner
 from tests.data.importers.test_published import transitions, write
+from tests.harness.test_reference_cell import factored_checkpoint
 from tools import export_policy
 
 pytestmark = pytest.mark.slow
@@ -264,3 +265,24 @@ def test_an_unfinished_run_is_refused(finished, capsys):
     assert export_policy.main([run.info.run_id, "--out", "exported"]) == 2
     assert "under way) is RUNNING, only finished ones can be exported" in capsys.readouterr().err
     shutil.rmtree("exported", ignore_errors=True)
+
+
+def test_a_checkpoint_of_the_reference_code_becomes_a_folder(tmp_path, capsys):
+    factored_checkpoint(tmp_path / "theirs.pt")
+    bindings = (
+        "Experiment.tasks=['finger-spin']",
+        "Experiment.tiers=['expert']",
+        "Experiment.policies=[@Factored()]",
+        "Factored.hidden=[16, 16]",
+        "Evaluating.episode_steps=30",
+    )
+    given = ["theirs.pt", "--out", "exported", "--format", "safetensors"]
+    given += [word for binding in bindings for word in ("--set", binding)]
+    assert export_policy.main(given) == 2
+    assert "give --gin FILE too" in capsys.readouterr().err
+    given += ["--gin", "gin/spin_humanoid.gin", "--gin", "gin/scale/paper.gin"]
+    assert export_policy.main(given) == 0, capsys.readouterr().err
+    card = json.loads((tmp_path / "exported" / "card.json").read_text())
+    assert card["source"] == "theirs.pt, of the public reference code"
+    assert (card["gradient_steps"], card["dataset_fingerprint"], card["asm_fingerprint"]) == (None, None, None)
+    assert card["exported_returns"]["safetensors"] == card["returns"]
