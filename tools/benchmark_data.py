@@ -7,11 +7,11 @@ Examples:
   python -m tools.benchmark_data --published 3_bins/humanoid-stand-medium
 
 Every tier is made in an empty cache that is deleted afterwards, in the order given, so that a tier whose episodes were
-collected for one before it is put together from them, as in any run. The bare speed is that of as many processes as
-collect, stepping dm_control alone through some of the same episodes, right before and after the collection. Tasks
-without a shipped behaviour are named and left out. With --published nothing is collected: published files are imported,
-and the memory is that of the reader and its child. Exit code: 0 when all is measured, 1 when a dataset could not be
-made, 2 when something given was wrong, 130 when stopped by Ctrl-C.
+collected for one before it is put together from them, as in any run. Before that, as many processes as collect go back
+and forth between rolling out such episodes with the policy (loop) and stepping dm_control alone through them (bare).
+Tasks without a shipped behaviour are named and left out. With --published nothing is collected: published files are
+imported, and the memory is that of the reader and its child. Exit code: 0 when all is measured, 1 when a dataset could
+not be made, 2 when something given was wrong, 130 when stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from typing import Any
 import attrs
 import numpy as np
 import psutil
+import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -42,7 +43,7 @@ from rich.table import Table
 from harness.arguments import at_least_one
 from harness.paths import use_packaged_configs
 from harness.signals import both_signals_stop
-from spinrl.behaviors import BehaviorError
+from spinrl.behaviors import BehaviorError, load_behavior
 from spinrl.config import ConfigError
 from spinrl.data import (
     CollectionError,
@@ -56,13 +57,15 @@ from spinrl.data import (
     rollouts,
     tier_store,
 )
+from spinrl.data.collection import WIDEST
 from spinrl.data.importers.published import find, import_published
+from spinrl.data.rollout import roll_out
 from spinrl.machine import available_cores
 from spinrl.tasks import EPISODE_STEPS, TASKS, BatchedEnvironment, get_task
 from tools import collect_dataset
 
 WIDTH = 130
-EPISODES = 2  # that the bare speed is measured on
+EPISODES = 2  # that dm_control alone goes through
 TIERS = ("medium", "expert", "medium-expert", "random-medium-expert")
 
 
@@ -74,7 +77,9 @@ class Row:
         task, bins, tier, transitions: which.
         collected: transitions that the simulator had to make for it.
         collect_seconds: that this took.
-        bare_per_second: control steps a second of the simulator alone, in as many processes, on such episodes.
+        loop_per_second: control steps a second of as many processes with the policy in the loop, resets included;
+            without their start and the disk.
+        bare_per_second: of the simulator alone, on such episodes.
         seconds: from nothing to the finished store, collecting included.
         megabytes: on disk.
         open_milliseconds: to open it by its metadata, the median of five.
@@ -87,6 +92,7 @@ class Row:
     transitions: int
     collected: int
     collect_seconds: float
+    loop_per_second: float | None
     bare_per_second: float | None
     seconds: float
     megabytes: float
@@ -95,13 +101,13 @@ class Row:
 
     @property
     def per_second(self) -> float | None:
-        """Transitions collected a second, policy included."""
+        """Transitions collected a second, from the start of the processes to the episodes on disk."""
         return self.collected / self.collect_seconds if self.collected else None
 
     @property
     def share(self) -> float | None:
-        """Of the simulator's bare speed."""
-        return self.per_second / self.bare_per_second if self.per_second and self.bare_per_second else None
+        """Of the simulator's bare speed that is left with the policy in the loop."""
+        return self.loop_per_second / self.bare_per_second if self.loop_per_second and self.bare_per_second else None
 
 
 @attrs.frozen
@@ -125,39 +131,70 @@ class ImportRow:
     peak_mebibytes: float
 
 
-def bare_rate(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, seconds: float) -> float | None:
-    """Control steps a second of so many processes that do nothing but step dm_control through such episodes.
+@attrs.frozen
+class Rates:
+    """Control steps a second of all processes: with the policy in the loop, and of dm_control alone."""
+
+    loop: float
+    bare: float
+
+
+def rates(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, steps: int) -> Rates | None:
+    """The speeds at which so many processes would make such transitions.
 
     Args:
         parts: rollouts, and how many transitions come from each.
         pool: of `processes` processes.
         processes: how many step at a time.
-        seconds: to measure each rollout for.
+        steps: of each episode that is measured on.
 
     Returns:
-        The speed at which all these transitions would be made; None when there are none.
+        None when no transitions are asked for.
     """
-    took = 0.0
+    loop = bare = 0.0  # seconds
     for rollout, count in parts:
-        took += count / sum(pool.starmap(_bare_steps, [(rollout, seconds)] * processes, chunksize=1))
-    return sum(count for _, count in parts) / took if took else None
+        of_each = pool.starmap(_alternated, [(rollout, steps)] * processes, chunksize=1)
+        loop += count / sum(each.loop for each in of_each)
+        bare += count / sum(each.bare for each in of_each)
+    total = sum(count for _, count in parts)
+    return Rates(total / loop, total / bare) if total else None
 
 
-def _bare_steps(rollout: Rollout, seconds: float) -> float:
-    steps, passed = 0, 0.0
-    for number, actions in itertools.cycle(enumerate(_some_actions(rollout))):
-        simulator, controls = playback(rollout, number, actions)
+def _alternated(rollout: Rollout, steps: int) -> Rates:
+    """Of one process, which goes from the one to the other every few lock-steps.
+
+    A machine that has other guests too is often half as fast a minute later, whatever is measured then.
+    """
+    behavior = load_behavior(rollout.task, rollout.bins, rollout.behavior)
+    environment = BatchedEnvironment(get_task(rollout.task), rollout.bins, WIDEST)
+    episodes = itertools.cycle(enumerate(_some_actions(rollout)))
+    simulator, controls = playback(rollout, *next(episodes))
+    loop_steps = bare_steps = 0
+    loop_seconds = bare_seconds = 0.0
+    began = time.perf_counter()
+
+    def alternate(made: int) -> None:
+        nonlocal simulator, controls, loop_steps, bare_steps, loop_seconds, bare_seconds, began
+        now = time.perf_counter()
+        loop_steps, loop_seconds = loop_steps + made, loop_seconds + now - began
+        left = made // 2
+        while left:
+            ahead, controls = controls[:left], controls[left:]
+            began = time.perf_counter()
+            for values in ahead:
+                simulator.step(values)
+            bare_seconds += time.perf_counter() - began
+            bare_steps, left = bare_steps + len(ahead), left - len(ahead)
+            if not len(controls):
+                simulator, controls = playback(rollout, *next(episodes))
         began = time.perf_counter()
-        for values in controls:
-            simulator.step(values)
-        passed += time.perf_counter() - began
-        steps += len(controls)
-        if passed >= seconds:
-            break
-    return steps / passed
+
+    roll_out(rollout, behavior, environment, range(WIDEST), [steps] * WIDEST, alternate)
+    environment.close()
+    return Rates(loop_steps / loop_seconds, bare_steps / bare_seconds)
 
 
-@functools.cache  # measured before and after the collection, in the same processes
+@functools.cache  # of a mixed tier's parts each is measured in the same processes
 def _some_actions(rollout: Rollout) -> list[np.ndarray]:
     return [episode.actions for episode in collect_episodes(rollout, EPISODES * EPISODE_STEPS)]
 
@@ -170,7 +207,10 @@ def playback(rollout: Rollout, number: int, actions: np.ndarray) -> tuple[Any, n
 
 
 class PeakMemory:
-    """Memory of this process and its children while the block runs, sampled four times a second."""
+    """Memory of this process and its children while the block runs, sampled as often as a hundredth of a core allows.
+
+    To count shared pages once takes the system tens of milliseconds, which would be missing from what is measured.
+    """
 
     def __enter__(self) -> PeakMemory:
         self._before = self.peak = _memory()
@@ -182,6 +222,7 @@ class PeakMemory:
     def __exit__(self, *_error: object) -> None:
         self._over.set()
         self._thread.join()
+        self.peak = max(self.peak, _memory())
 
     @property
     def mebibytes(self) -> float:
@@ -189,8 +230,11 @@ class PeakMemory:
         return (self.peak - self._before) / 2**20
 
     def _watch(self) -> None:
-        while not self._over.wait(0.25):
+        pause = 0.25
+        while not self._over.wait(pause):
+            began = time.perf_counter()
             self.peak = max(self.peak, _memory())
+            pause = 100 * (time.perf_counter() - began)
 
 
 def _memory() -> int:
@@ -214,7 +258,7 @@ def measure(options: argparse.Namespace, console: Console) -> Iterator[Row]:
         CollectionError, StoreError: in one line each.
     """
     processes = options.processes or available_cores()
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
         for task in options.task:
             for bins in options.bins:
                 try:
@@ -231,14 +275,13 @@ def _measure_task(
         experiment, tier = collect_dataset.read_experiment(collect_dataset.parser().parse_args(asked))
         parts = rollouts(tier, task, bins, options.transitions, experiment.data_seed)
         missing = [(rollout, left) for rollout, count in parts if (left := count - collected(rollout)) > 0]
-        before = bare_rate(missing, pool, processes, options.seconds)
+        speed = rates(missing, pool, processes, options.steps)
         with PeakMemory() as memory:
             began = time.perf_counter()
             collect_dataset.collect_sources(parts, f"{task} {bins} bins {name}", processes, console)
             collect_seconds = time.perf_counter() - began
             store = tier_store(name, tier, task, bins, options.transitions, experiment.data_seed, Making())
             seconds = time.perf_counter() - began
-        after = bare_rate(missing, pool, processes, options.seconds)
         yield Row(
             task=task,
             bins=bins,
@@ -246,7 +289,8 @@ def _measure_task(
             transitions=len(store),
             collected=sum(count for _, count in missing),
             collect_seconds=collect_seconds,
-            bare_per_second=(before + after) / 2 if before and after else None,
+            loop_per_second=speed.loop if speed else None,
+            bare_per_second=speed.bare if speed else None,
             seconds=seconds,
             megabytes=store.num_bytes / 1e6,
             open_milliseconds=float(np.median([_opening(store.path) for _ in range(5)])),
@@ -300,16 +344,30 @@ def import_table(rows: Sequence[ImportRow]) -> Table:
 def table(rows: Sequence[Row]) -> Table:
     """The rows as people read them."""
     made = Table(
-        *("task", "bins", "tier", "transitions", "collected", "steps/s", "bare", "share", "s", "MB", "open ms", "MiB"),
+        *(
+            "task",
+            "bins",
+            "tier",
+            "transitions",
+            "collected",
+            "steps/s",
+            "loop",
+            "bare",
+            "share",
+            "s",
+            "MB",
+            "open ms",
+            "MiB",
+        ),
         box=box.SIMPLE_HEAD,
     )
     for row in rows:
-        speed = "–" if row.per_second is None else f"{row.per_second:,.0f}"
-        bare = "–" if row.bare_per_second is None else f"{row.bare_per_second:,.0f}"
+        speeds = (row.per_second, row.loop_per_second, row.bare_per_second)
         share = "–" if row.share is None else f"{row.share:.0%}"
         made.add_row(
-            *(row.task, str(row.bins), row.tier, f"{row.transitions:,}", f"{row.collected:,}", speed),
-            *(bare, share, f"{row.seconds:.1f}", f"{row.megabytes:.1f}"),
+            *(row.task, str(row.bins), row.tier, f"{row.transitions:,}", f"{row.collected:,}"),
+            *("–" if speed is None else f"{speed:,.0f}" for speed in speeds),
+            *(share, f"{row.seconds:.1f}", f"{row.megabytes:.1f}"),
             *(f"{row.open_milliseconds:.1f}", f"{row.peak_mebibytes:.0f}"),
         )
     return made
@@ -326,7 +384,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--transitions", type=at_least_one, default=100_000, help="of every dataset (default 100000)")
     made.add_argument("--published", nargs="+", metavar="FILE", help="published files to import, and nothing else")
     made.add_argument("--processes", type=at_least_one, help="worker processes (default: one a core)")
-    made.add_argument("--seconds", type=float, default=5.0, help="to measure the bare speed for (default 5)")
+    made.add_argument(
+        "--steps",
+        type=at_least_one,
+        default=EPISODE_STEPS,
+        help=f"of each episode that the share of the bare speed is measured on (default {EPISODE_STEPS}, whole ones)",
+    )
     made.add_argument("--folder", type=Path, help="where the cache is made and deleted (default: the system's)")
     made.add_argument("--json", type=Path, help="file to write the figures to")
     return made

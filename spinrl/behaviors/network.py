@@ -33,12 +33,12 @@ class DecoupledQNetwork(nn.Module):
         self.shape = (action_spec.num_sub_actions, action_spec.max_choices)
         self.register_buffer("observation_mean", torch.zeros(observation_size))
         self.register_buffer("observation_scale", torch.ones(observation_size))
-        layers: list[nn.Module] = []
+        self._layers: list[tuple[nn.Linear, nn.LayerNorm]] = []
         width = observation_size
         for size in hidden:
-            layers += [nn.Linear(width, size), nn.LayerNorm(size), nn.SiLU()]
+            self._layers.append((nn.Linear(width, size), nn.LayerNorm(size)))
             width = size
-        self.body = nn.Sequential(*layers)
+        self.body = nn.Sequential(*(part for layer in self._layers for part in (*layer, nn.SiLU())))
         self.head = nn.Linear(width, action_spec.num_sub_actions * action_spec.max_choices)
         # Rewards of a few thousandths a step drown in the noise of a random output layer.
         nn.init.zeros_(self.head.weight)
@@ -51,8 +51,12 @@ class DecoupledQNetwork(nn.Module):
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(B, S) observations to (B, N, K) utilities."""
-        normalized = ((observation - self.observation_mean) * self.observation_scale).clamp(-10.0, 10.0)
-        return self.head(self.body(normalized)).unflatten(-1, self.shape)
+        hidden = ((observation - self.observation_mean) * self.observation_scale).clamp(-10.0, 10.0)
+        # Not module by module: for the few rows of a collection that costs a quarter more.
+        for linear, norm in self._layers:
+            hidden = functional.linear(hidden, linear.weight, linear.bias)
+            hidden = functional.silu(functional.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias))
+        return functional.linear(hidden, self.head.weight, self.head.bias).unflatten(-1, self.shape)
 
     def state_for(self, action_spec: ActionSpec) -> dict[str, torch.Tensor]:
         """Its state for another number K' of choices: utilities between two choices are interpolated.

@@ -111,26 +111,29 @@ def _collect_in_workers(
     todo, finished = list(enumerate(chunks)), dict[int, list[Episode]]()
     workers: dict[Connection, Any] = {}  # every start method has a process class of its own
     at_work: dict[Connection, int] = {}
+
+    def hand_out(pipe: Connection) -> None:
+        if todo:
+            at_work[pipe], chunk = todo.pop(0)
+            pipe.send(chunk)
+
     try:
         for _ in range(processes):
             ours, theirs = context.Pipe()
             workers[ours] = context.Process(target=_serve, args=(theirs, rollout, width), daemon=True)
             workers[ours].start()
             theirs.close()
-        free = list(workers)
+        for pipe in workers:
+            hand_out(pipe)
         emitted = 0
         while emitted < len(chunks):
-            while free and todo:
-                pipe = free.pop()
-                at_work[pipe], chunk = todo.pop(0)
-                pipe.send(chunk)
             for pipe in cast(list[Connection], wait(list(at_work))):
                 message = pipe.recv()
                 if isinstance(message, int):
                     report(message)
                 else:
                     finished[at_work.pop(pipe)] = message
-                    free.append(pipe)
+                    hand_out(pipe)  # before these are written: nobody waits for the disk
             while emitted in finished:
                 yield from finished.pop(emitted)
                 emitted += 1

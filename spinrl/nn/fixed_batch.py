@@ -24,6 +24,8 @@ def in_fixed_batches(function: Callable[..., torch.Tensor], *inputs: torch.Tenso
         B rows.
     """
     count = len(inputs[0])
+    if count == rows:
+        return function(*inputs)
     short = -count % rows
     padded = [torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part for part in inputs]
     outputs = [function(*(part[at : at + rows] for part in padded)) for at in range(0, count + short, rows)]

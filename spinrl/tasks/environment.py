@@ -154,4 +154,8 @@ def _twin(simulator: Simulator) -> Simulator:
 
 
 def _flatten(observation: Mapping[str, np.ndarray], out: np.ndarray) -> None:
-    np.concatenate([np.asarray(value).reshape(-1) for value in observation.values()], out=out, casting="same_kind")
+    start = 0
+    for value in observation.values():  # twice as fast as concatenating them, for so few and so small ones
+        end = start + value.size
+        out[start:end] = value if value.ndim < 2 else value.ravel()
+        start = end
