@@ -489,18 +489,18 @@ class _Training:
                 started = True
             report(StageProgress(done))
 
-        with self.machine.autocast():
-            features = row_features(
-                self.store,
-                frozen.encode,
-                frozen.shape,
-                frozen.identity,
-                standardizer=self.standardizer,
-                device=self.machine.device,
-                progress=progress,
-                on_wait=lambda path: report(Waiting(path)),
-                on_damage=lambda message: report(Fault(message)),
-            )
+        # In fp32 whatever the precision of the training: those in the cache serve runs of any.
+        features = row_features(
+            self.store,
+            frozen.encode,
+            frozen.shape,
+            frozen.identity,
+            standardizer=self.standardizer,
+            device=self.machine.device,
+            progress=progress,
+            on_wait=lambda path: report(Waiting(path)),
+            on_damage=lambda message: report(Fault(message)),
+        )
         report(FeaturesReady(features.seconds, features.num_bytes))
         if not frozen.shared:
             self.private.add(features.path)

@@ -2,9 +2,15 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from harness.cell import _Training
+from spinrl.data import Episode, SourceRecord, Store, StoreWriter
+from spinrl.machine import ResolvedMachine
+from spinrl.policies.base import FrozenInput
+from spinrl.specs import ActionSpec
 
 
 @pytest.mark.parametrize(
@@ -21,3 +27,33 @@ def test_a_policy_is_told_of_a_milestone_at_the_first_step_that_is_not_before_it
     training._train_to = lambda stop, report: setattr(training, "step", stop)
     _Training.advance(training, 20, print)
     assert training.step == 20 and told == pytest.approx(reached)
+
+
+def test_slot_embeddings_in_the_cache_are_those_of_fp32_whatever_the_precision_of_the_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path))
+    rng = np.random.default_rng(0)
+    sizes = {"action_spec": ActionSpec((3, 4)), "observation_size": 5}
+    logged = (SourceRecord(behavior="logged"),)
+    with StoreWriter(tmp_path / "s", task="own", bins=None, tier="own", sources=logged, **sizes) as writer:
+        writer.append(
+            Episode(
+                observations=rng.normal(size=(9, 5)),
+                actions=rng.integers(0, 3, (8, 2)),
+                rewards=np.zeros(8),
+                terminated=np.zeros(8, bool),
+                truncated=np.arange(8) == 7,
+                source=0,
+            )
+        )
+    store, matrix, given = Store.open(tmp_path / "s"), torch.randn(5, 6), []
+    frozen = FrozenInput(encode=lambda x: (x @ matrix).view(-1, 2, 3), shape=(2, 3), identity="net", shared=True)
+    training = SimpleNamespace(
+        algorithm=SimpleNamespace(policy=SimpleNamespace(frozen_input=lambda: frozen)),
+        loader=SimpleNamespace(give_along=lambda values, following: given.append(values)),
+        cell=SimpleNamespace(algorithm=SimpleNamespace(asks_next_policy=False)),
+        machine=ResolvedMachine(precision="bf16"),
+        **{"store": store, "standardizer": None, "prepared": None, "counted": None, "train_seconds": 0.0},
+    )
+    _Training._prepare(training, lambda event: None)
+    exact = (store.data["observations", "observation"] @ matrix).view(-1, 2, 3)
+    assert torch.equal(given[0], exact.bfloat16())
