@@ -207,7 +207,7 @@ def playback(rollout: Rollout, number: int, actions: np.ndarray) -> tuple[Any, n
 
 
 class PeakMemory:
-    """Memory of this process and its children while the block runs, sampled as often as a hundredth of a core allows.
+    """Memory of this process and its children while the block runs, sampled as often as a twentieth of a core allows.
 
     To count shared pages once takes the system tens of milliseconds, which would be missing from what is measured.
     """
@@ -234,7 +234,7 @@ class PeakMemory:
         while not self._over.wait(pause):
             began = time.perf_counter()
             self.peak = max(self.peak, _memory())
-            pause = 100 * (time.perf_counter() - began)
+            pause = 20 * (time.perf_counter() - began)
 
 
 def _memory() -> int:
