@@ -167,31 +167,39 @@ def _alternated(rollout: Rollout, steps: int) -> Rates:
     """
     behavior = load_behavior(rollout.task, rollout.bins, rollout.behavior)
     environment = BatchedEnvironment(get_task(rollout.task), rollout.bins, WIDEST)
-    episodes = itertools.cycle(enumerate(_some_actions(rollout)))
-    simulator, controls = playback(rollout, *next(episodes))
-    loop_steps = bare_steps = 0
-    loop_seconds = bare_seconds = 0.0
-    began = time.perf_counter()
+    bare = _Bare(rollout)
+    loop_steps, loop_seconds, began = 0, 0.0, time.perf_counter()
 
     def alternate(made: int) -> None:
-        nonlocal simulator, controls, loop_steps, bare_steps, loop_seconds, bare_seconds, began
-        now = time.perf_counter()
-        loop_steps, loop_seconds = loop_steps + made, loop_seconds + now - began
-        left = made // 2
-        while left:
-            ahead, controls = controls[:left], controls[left:]
-            began = time.perf_counter()
-            for values in ahead:
-                simulator.step(values)
-            bare_seconds += time.perf_counter() - began
-            bare_steps, left = bare_steps + len(ahead), left - len(ahead)
-            if not len(controls):
-                simulator, controls = playback(rollout, *next(episodes))
+        nonlocal loop_steps, loop_seconds, began
+        loop_steps, loop_seconds = loop_steps + made, loop_seconds + time.perf_counter() - began
+        bare.play(made // 2)
         began = time.perf_counter()
 
     roll_out(rollout, behavior, environment, range(WIDEST), [steps] * WIDEST, alternate)
     environment.close()
-    return Rates(loop_steps / loop_seconds, bare_steps / bare_seconds)
+    return Rates(loop_steps / loop_seconds, bare.steps / bare.seconds)
+
+
+class _Bare:
+    """dm_control alone, going through episodes of a rollout; starts of episodes are not timed."""
+
+    def __init__(self, rollout: Rollout) -> None:
+        self.steps, self.seconds = 0, 0.0
+        self._rollout, self._episodes = rollout, itertools.cycle(enumerate(_some_actions(rollout)))
+        self._simulator, self._ahead = playback(rollout, *next(self._episodes))
+
+    def play(self, steps: int) -> None:
+        """Go on by so many."""
+        while steps:
+            now, self._ahead = self._ahead[:steps], self._ahead[steps:]
+            began = time.perf_counter()
+            for values in now:
+                self._simulator.step(values)
+            self.seconds += time.perf_counter() - began
+            self.steps, steps = self.steps + len(now), steps - len(now)
+            if not len(self._ahead):
+                self._simulator, self._ahead = playback(self._rollout, *next(self._episodes))
 
 
 @functools.cache  # of a mixed tier's parts each is measured in the same processes
@@ -344,21 +352,8 @@ def import_table(rows: Sequence[ImportRow]) -> Table:
 def table(rows: Sequence[Row]) -> Table:
     """The rows as people read them."""
     made = Table(
-        *(
-            "task",
-            "bins",
-            "tier",
-            "transitions",
-            "collected",
-            "steps/s",
-            "loop",
-            "bare",
-            "share",
-            "s",
-            "MB",
-            "open ms",
-            "MiB",
-        ),
+        *("task", "bins", "tier", "transitions", "collected", "steps/s", "loop", "bare", "share"),
+        *("s", "MB", "open ms", "MiB"),
         box=box.SIMPLE_HEAD,
     )
     for row in rows:

@@ -65,6 +65,7 @@ from spinrl.tasks import TASKS, BatchedEnvironment, control_values
 CARD, EXAMPLE = "card.json", "example.json"
 OBSERVATIONS = 1000
 EPISODES = 10
+NOTHING_TO_REGISTER = "--register wants the run id of a cell, got a checkpoint file"
 ANSWERS = {
     "observation of another size, of no numbers, or not finite": "ValueError from run_<format>.py; the bare model "
     "gives action -1 and control NaN in rows that are not finite",
@@ -136,9 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ExportError(f"--register wants a name without / and :, got {options.register!r}")
         if options.register and "onnx" not in formats:
             raise ExportError("--register serves the onnx model; add --format onnx")
+        if options.register and options.gin:  # before its policy is evaluated
+            raise ExportError(NOTHING_TO_REGISTER)
         cell = found_cell(options, console)
         if options.register and cell.run_id is None:
-            raise ExportError("--register wants the run id of a cell, got a checkpoint file")
+            raise ExportError(NOTHING_TO_REGISTER)
         with made_alone(options.out):
             export(cell, formats, options.out, console, with_latency=options.latency)
         version = log_model(options.out, cell, options.register, options.tracking_uri) if options.register else None

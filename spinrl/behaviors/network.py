@@ -38,6 +38,7 @@ class DecoupledQNetwork(nn.Module):
         for size in hidden:
             self._layers.append((nn.Linear(width, size), nn.LayerNorm(size)))
             width = size
+        # Gives the parameters the names that shipped weights have.
         self.body = nn.Sequential(*(part for layer in self._layers for part in (*layer, nn.SiLU())))
         self.head = nn.Linear(width, action_spec.num_sub_actions * action_spec.max_choices)
         # Rewards of a few thousandths a step drown in the noise of a random output layer.

@@ -2,15 +2,14 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from harness.cell import _Training
-from spinrl.data import Episode, SourceRecord, Store, StoreWriter
 from spinrl.machine import ResolvedMachine
 from spinrl.policies.base import FrozenInput
 from spinrl.specs import ActionSpec
+from tests.data.store_samples import random_episode, write_store
 
 
 @pytest.mark.parametrize(
@@ -31,21 +30,9 @@ def test_a_policy_is_told_of_a_milestone_at_the_first_step_that_is_not_before_it
 
 def test_slot_embeddings_in_the_cache_are_those_of_fp32_whatever_the_precision_of_the_training(tmp_path, monkeypatch):
     monkeypatch.setenv("SPINRL_HOME", str(tmp_path))
-    rng = np.random.default_rng(0)
-    sizes = {"action_spec": ActionSpec((3, 4)), "observation_size": 5}
-    logged = (SourceRecord(behavior="logged"),)
-    with StoreWriter(tmp_path / "s", task="own", bins=None, tier="own", sources=logged, **sizes) as writer:
-        writer.append(
-            Episode(
-                observations=rng.normal(size=(9, 5)),
-                actions=rng.integers(0, 3, (8, 2)),
-                rewards=np.zeros(8),
-                terminated=np.zeros(8, bool),
-                truncated=np.arange(8) == 7,
-                source=0,
-            )
-        )
-    store, matrix, given = Store.open(tmp_path / "s"), torch.randn(5, 6), []
+    spec = ActionSpec((3, 4))
+    store = write_store(tmp_path / "s", [random_episode(8, spec, 5, 0)], spec, 5, bins=None)
+    matrix, given = torch.randn(5, 6), []
     frozen = FrozenInput(encode=lambda x: (x @ matrix).view(-1, 2, 3), shape=(2, 3), identity="net", shared=True)
     training = SimpleNamespace(
         algorithm=SimpleNamespace(policy=SimpleNamespace(frozen_input=lambda: frozen)),
