@@ -280,7 +280,11 @@ def test_a_checkpoint_of_the_reference_code_becomes_a_folder(tmp_path, capsys):
     given += [word for binding in bindings for word in ("--set", binding)]
     assert export_policy.main(given) == 2
     assert "give --gin FILE too" in capsys.readouterr().err
-    given += ["--gin", "gin/spin_humanoid.gin", "--gin", "gin/scale/paper.gin"]
+    files = ["--gin", "gin/spin_humanoid.gin", "--gin", "gin/scale/paper.gin"]
+    assert export_policy.main(["theirs.pt", "--out", "exported", "--register", "humanoid", *files]) == 2
+    refused = capsys.readouterr()
+    assert "--register wants the run id of a cell" in refused.err and "evaluating" not in refused.out
+    given += files
     assert export_policy.main(given) == 0, capsys.readouterr().err
     card = json.loads((tmp_path / "exported" / "card.json").read_text())
     assert card["source"] == "theirs.pt, of the public reference code"
