@@ -11,7 +11,6 @@ import attrs
 import numpy as np
 import torch
 
-from harness.cell import build_environment
 from harness.experiment import Cell, Experiment
 from harness.preflight import (
     cached_asm,
@@ -20,6 +19,7 @@ from harness.preflight import (
     missing_features,
     take_missing,
 )
+from harness.simulation import build_environment
 from harness.steps import pretraining_step, random_batch, untrained_policy
 from spinrl.asm import Pretraining
 from spinrl.config import fingerprint, to_plain

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from harness.cell import CHECKPOINT_VERSION
+from harness.cell_training import CHECKPOINT_VERSION
 from harness.connection import TrackingError, ask, default_uri, sqlite_path
 from harness.mlflow_store import MlflowClient
 from harness.records import RETURN, CellKey, Evaluation

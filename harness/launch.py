@@ -9,7 +9,9 @@ from functools import partial
 
 import attrs
 
-from harness.cell import CellError, Event, run_cell
+from harness.cell import run_cell
+from harness.cell_training import DivergedError
+from harness.events import Event
 from harness.experiment import Cell, Experiment
 from harness.records import Evaluation
 from spinrl.asm import ASMError
@@ -23,9 +25,9 @@ from spinrl.tasks import SimulatorError
 EXPECTED = (
     ASMError,
     BehaviorError,
-    CellError,
     CheckpointError,
     CollectionError,
+    DivergedError,
     MemoryError,
     OSError,
     SimulatorError,

@@ -9,7 +9,8 @@ import attrs
 import pandas as pd
 from rich.console import Console
 
-from harness.cell import (
+from harness.dataset_figures import overview
+from harness.events import (
     ASMReady,
     DatasetReady,
     Evaluated,
@@ -22,7 +23,6 @@ from harness.cell import (
     Resumed,
     Trained,
 )
-from harness.dataset_figures import overview
 from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome, Observer
 from harness.progress import Progress

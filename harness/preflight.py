@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 
-from harness.cell import CellError, build_environment, require_task
 from harness.experiment import Cell, Experiment
+from harness.simulation import build_environment, require_task
 from spinrl.asm import ASMError, FrozenASM, asm_folder
 from spinrl.behaviors import BehaviorError
 from spinrl.checkpoint import CheckpointError
@@ -47,7 +47,7 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
                 build_environment(experiment, cell, plan, episodes=1).close()
             elif task in TASKS:
                 require_task(task, plan)
-        except (CellError, SimulatorError) as error:
+        except SimulatorError as error:
             raise PreflightError(str(error)) from error
 
 

@@ -27,15 +27,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.arguments import configuration_words
-from harness.cell import (
-    ASMReady,
-    DatasetReady,
-    Event,
-    Metrics,
-    prepare_asm,
-    prepare_dataset,
-    standardizer,
-)
+from harness.cell import prepare_asm, prepare_dataset
+from harness.events import ASMReady, DatasetReady, Event, Metrics
 from harness.experiment import Cell, Experiment
 from harness.launch import EXPECTED, failure_text
 from harness.paths import use_packaged_configs
@@ -182,7 +175,7 @@ def probe_cell(
     """
     label = _label(cell)
     report = partial(_tell, tracked, CellStages(progress, console, label))
-    store, _ = prepare_dataset(experiment, cell, machine, report)
+    store, _ = prepare_dataset(experiment, cell, report)
     trained = prepare_asm(experiment, cell, store, machine, report)
     random = FrozenASM.untrained(
         cell.pretraining.encoder, store.observation_size, store.action_spec, seed=cell.key.seed
@@ -200,7 +193,7 @@ def probe_cell(
                     store,
                     what,
                     seed=cell.key.seed,
-                    standardizer=standardizer(experiment, store),
+                    standardizer=experiment.standardizer(store),
                 )
                 shares = {share: getattr(result, share) for share in SHARES}
                 tracked.metrics({f"probe/{share}_{name}_{what}": value for share, value in shares.items()}, 0)

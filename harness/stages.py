@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from harness.cell import (
+from harness.events import (
     ASMReady,
     DatasetReady,
     Event,

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from harness.cell import Event, Trained, run_cell
+from harness.cell import run_cell
+from harness.events import Event, Trained
 from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome, Ended, Observer, run_to_end
 from spinrl.config import from_plain, to_plain

@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         experiment = configuration(options)
         machine = experiment.machine.resolve()
         for cell in one_of_each_dataset(experiment.cells()):
-            prepare_dataset(experiment, cell, machine, lambda _event: None)
+            prepare_dataset(experiment, cell, lambda _event: None)
         rows = []
         print(f"{'jobs':>4} {'seconds':>8} {'a cell':>8} {'observer':>9} {'failed':>6}")
         for jobs in options.jobs:

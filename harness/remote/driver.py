@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.cell import Restarted
+from harness.events import Restarted
 from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome, Ended, Observer
 from harness.remote.spool import SpoolReader

@@ -12,7 +12,8 @@ from typing import Any
 
 import attrs
 
-from harness.cell import Event, StageProgress, Trained, run_cell
+from harness.cell import run_cell
+from harness.events import Event, StageProgress, Trained
 from harness.experiment import Cell, Experiment
 from harness.launch import Ended, run_to_end
 from harness.records import Evaluation

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.cell import ASMReady, DatasetReady, Metrics
+from harness.events import ASMReady, DatasetReady, Metrics
 from harness.experiment import Cell, Experiment
 from harness.observer import RunObserver
 from harness.paths import use_packaged_configs

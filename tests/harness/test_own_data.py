@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from harness import run as command
-from harness.cell import Notice, run_cell
+from harness.cell import run_cell
+from harness.events import Notice
 from harness.experiment import Experiment
 from harness.results import load_results
 from spinrl.config import load

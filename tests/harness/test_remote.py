@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cell import Evaluated, Restarted, Trained
+from harness.events import Evaluated, Restarted, Trained
 from harness.experiment import Experiment
 from harness.launch import Observer, run_grid
 from harness.launchers import LaunchError, Ray, Slurm

@@ -10,7 +10,7 @@ import attrs
 import mlflow
 import pytest
 
-from harness import cell, study
+from harness import cell_training, study
 from harness import run as command
 from harness.records import CellKey, Evaluation, ReportMeta, to_frame
 from harness.results import load_results
@@ -69,9 +69,9 @@ def returns_of(name):
 KILLED = """
 import os, signal, sys, time
 import mlflow
-from harness import cell, run
+from harness import cell_training, run
 
-train_to, marks = cell._Training._train_to, []
+train_to, marks = cell_training.CellTraining._train_to, []
 
 def killed_in_the_second_cell(training, mark, report):
     marks.append(mark)
@@ -84,7 +84,7 @@ def killed_in_the_second_cell(training, mark, report):
         os.kill(os.getpid(), signal.SIGKILL)
     train_to(training, mark, report)
 
-cell._Training._train_to = killed_in_the_second_cell
+cell_training.CellTraining._train_to = killed_in_the_second_cell
 run.main(sys.argv[1:])
 """
 
@@ -126,7 +126,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(shared_cache, capsys):
 
 def test_a_stopped_run_is_told_from_another_configuration(shared_cache, capsys, monkeypatch):
     one = ("--set", "Experiment.policies=[@Factored()]")
-    train_to, began = cell._Training._train_to, []
+    train_to, began = cell_training.CellTraining._train_to, []
 
     def stop_at_the_second(training, mark, report):
         began.append(mark)
@@ -134,9 +134,9 @@ def test_a_stopped_run_is_told_from_another_configuration(shared_cache, capsys, 
             raise KeyboardInterrupt
         train_to(training, mark, report)
 
-    monkeypatch.setattr(cell._Training, "_train_to", stop_at_the_second)
+    monkeypatch.setattr(cell_training.CellTraining, "_train_to", stop_at_the_second)
     assert command.main(arguments(*one)) == 130
-    monkeypatch.setattr(cell._Training, "_train_to", train_to)
+    monkeypatch.setattr(cell_training.CellTraining, "_train_to", train_to)
     capsys.readouterr()
 
     assert command.main(arguments(*one, "--set", "IQL.gamma=0.9", "--set", "Local.jobs=1")) == 0
@@ -154,7 +154,7 @@ def test_a_stopped_run_is_told_from_another_configuration(shared_cache, capsys, 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(shared_cache, capsys, monkeypatch):
     one = ("--set", "Experiment.policies=[@Factored()]")
-    evaluate, done = cell._Training.evaluate, []
+    evaluate, done = cell_training.CellTraining.evaluate, []
 
     def stop_after_the_second(training, *given):
         evaluate(training, *given)
@@ -163,9 +163,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(shared_cache,
             training.path.write_bytes(training.path.read_bytes()[:-100])
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cell._Training, "evaluate", stop_after_the_second)
+    monkeypatch.setattr(cell_training.CellTraining, "evaluate", stop_after_the_second)
     assert command.main(arguments(*one)) == 130
-    monkeypatch.setattr(cell._Training, "evaluate", evaluate)
+    monkeypatch.setattr(cell_training.CellTraining, "evaluate", evaluate)
     ((stopped,), _) = runs_of("study")
     assert stopped.data.tags["stopped"] == "by the user"
     assert command.main(arguments(*one)) == 0
@@ -260,20 +260,20 @@ def test_what_changed_is_said(tracker):
 
 def test_checkpoints_that_the_disk_does_not_take_are_done_without(shared_cache, capsys, monkeypatch):
     one = ("--set", "Experiment.policies=[@Factored()]")
-    save, calls = cell.checkpoint.save_latest, []
+    save, calls = cell_training.checkpoint.save_latest, []
 
     def full_for_a_while(state, path):
         calls.append(path)
         if len(calls) in (2, 3):
-            raise cell.CheckpointError(f"{path} could not be written: No space left on device")
+            raise cell_training.CheckpointError(f"{path} could not be written: No space left on device")
         save(state, path)
 
-    monkeypatch.setattr(cell.checkpoint, "save_latest", full_for_a_while)
+    monkeypatch.setattr(cell_training.checkpoint, "save_latest", full_for_a_while)
     assert command.main(arguments(*one)) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert output.count("No space left on device; training goes on") == 2
     _, (run,) = runs_of("study")
     assert "No space left" in run.data.tags["fault"] and run.info.status == "FINISHED"
-    monkeypatch.setattr(cell.checkpoint, "save_latest", save)
+    monkeypatch.setattr(cell_training.checkpoint, "save_latest", save)
     assert command.main(arguments(*one, name="undisturbed")) == 0
     assert returns_of("study") == returns_of("undisturbed")

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from harness.cell import StageStarted
+from harness.events import StageStarted
 from harness.experiment import Experiment
 from harness.launch import CellOutcome, Observer, run_grid
 from harness.launchers import Local

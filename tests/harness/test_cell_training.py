@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.cell import _Training
+from harness.cell_training import CellTraining
 from spinrl.machine import ResolvedMachine
 from spinrl.policies.base import FrozenInput
 from spinrl.specs import ActionSpec
@@ -24,7 +24,7 @@ def test_a_policy_is_told_of_a_milestone_at_the_first_step_that_is_not_before_it
         _prepare=lambda report: None,
     )
     training._train_to = lambda stop, report: setattr(training, "step", stop)
-    _Training.advance(training, 20, print)
+    CellTraining.advance(training, 20, print)
     assert training.step == 20 and told == pytest.approx(reached)
 
 
@@ -41,6 +41,6 @@ def test_slot_embeddings_in_the_cache_are_those_of_fp32_whatever_the_precision_o
         machine=ResolvedMachine(precision="bf16"),
         **{"store": store, "standardizer": None, "prepared": None, "counted": None, "train_seconds": 0.0},
     )
-    _Training._prepare(training, lambda event: None)
+    CellTraining._prepare(training, lambda event: None)
     exact = (store.data["observations", "observation"] @ matrix).view(-1, 2, 3)
     assert torch.equal(given[0], exact.bfloat16())
