@@ -84,7 +84,7 @@ class RunObserver(Observer):
         self._meta = meta
         self._command = command
         self._commit = git_commit()
-        self._published = -PUBLISH_SECONDS
+        self._publish_next = 0.0
         self._open: dict[CellKey, _Open] = {}
         self._drawn: set[str] = set()  # fingerprints of datasets
         for key, each in self.results:  # a kill may have come between what is logged to a cell and to its parent
@@ -170,9 +170,11 @@ class RunObserver(Observer):
 
     def _publish(self) -> None:
         """Show all returns so far in the parent run: not at every evaluation, since the table grows with the grid."""
-        if time.monotonic() - self._published > PUBLISH_SECONDS:
+        began = time.monotonic()
+        if began > self._publish_next:
             self._parent.results(self._table(self.results), self._meta)
-            self._published = time.monotonic()
+            now = time.monotonic()
+            self._publish_next = now + max(PUBLISH_SECONDS, 20 * (now - began))
 
     def _table(self, results: Sequence[tuple[CellKey, Evaluation]]) -> pd.DataFrame:
         return to_frame(results, preset=self._experiment.preset)

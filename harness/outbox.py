@@ -7,6 +7,7 @@ a kill loses nothing, in a journal file; sending is tried again with growing pau
 from __future__ import annotations
 
 import errno
+import itertools
 import threading
 import time
 from collections import deque
@@ -171,9 +172,16 @@ class Outbox:
         return len(self._queue) + len(self.rejected)
 
     def _enqueue(self, operation: Operation) -> None:
+        # A text that replaces one of the same name takes the place of the earlier where that was not sent: the table of
+        # all returns, which grows, is written anew every half minute. The first in the queue may be on its way.
+        name = _replaced(operation)
+        unsent = itertools.islice(self._queue, 1, None) if name else ()
+        outdated = [each for each in unsent if _replaced(each) == name]
+        for each in outdated:
+            self._queue.remove(each)
         self._queue.append(operation)
         if self.away:
-            self._journal([operation])
+            self._journal([] if outdated else [operation])
 
     def _seal(self, run: str) -> None:
         metrics = self._buffers.pop(run, [])
@@ -241,6 +249,11 @@ class Outbox:
             self._journaled = True
         except OSError:
             self._journaled = False
+
+
+def _replaced(operation: Operation) -> tuple[str, str] | None:
+    """The run and the name of the text that an operation writes, whatever was there before."""
+    return (operation["run"], operation["artifact_file"]) if operation["op"] == "text" else None
 
 
 def root(error: BaseException) -> BaseException:

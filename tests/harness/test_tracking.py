@@ -166,20 +166,21 @@ def test_the_end_waits_for_a_full_disk(tracker: Tracker, monkeypatch: pytest.Mon
     assert [operation["run"] for operation in kept] == ["never created"]
 
 
+class Away:
+    def apply(self, operation: Operation) -> None:
+        raise ConnectionError("away")
+
+    def is_transient(self, error: Exception) -> bool:
+        return True
+
+    def is_alive(self) -> bool:
+        return False
+
+
 def test_what_the_journal_misses_is_not_hidden_by_what_comes_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the store is away and the disk is full for a while: the journal is a beginning of the queue, or all."""
-
-    class Away:
-        def apply(self, operation: Operation) -> None:
-            raise ConnectionError("away")
-
-        def is_transient(self, error: Exception) -> bool:
-            return True
-
-        def is_alive(self) -> bool:
-            return False
 
     outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=0.01, max_delay=0.01, warn=lambda _: None)
     outbox.put({"op": "tags", "run": "0"})
@@ -202,6 +203,21 @@ def test_what_the_journal_misses_is_not_hidden_by_what_comes_after(
     outbox.put({"op": "tags", "run": "4"})
     assert kept() == ["0", "1", "2", "3", "4"]
     assert outbox.close(0.0) == 5
+
+
+def test_of_a_table_that_is_written_anew_the_latest_alone_waits_for_the_store(tmp_path: Path) -> None:
+    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=0.01, max_delay=0.01, warn=lambda _: None)
+    outbox.put({"op": "tags", "run": "0"})
+    while not (outbox.away and outbox.journal.path.exists()):
+        time.sleep(0.01)
+    for number in "123":
+        for run, file in (("a", "returns.csv"), ("a", "meta.json"), ("b", "returns.csv")):
+            outbox.put({"op": "text", "run": run, "artifact_file": file, "text": number})
+        outbox.put({"op": "tags", "run": number})
+    kept = read_journal(outbox.journal.path)[1]
+    assert [operation["text"] for operation in kept if operation["op"] == "text"] == ["3", "3", "3"]
+    assert [operation["run"] for operation in kept] == ["0", "1", "2", "a", "a", "b", "3"]
+    assert outbox.close(0.0) == 7
 
 
 def test_every_operation_can_be_applied_twice(tracker: Tracker) -> None:
