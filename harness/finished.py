@@ -10,7 +10,7 @@ import attrs
 
 from harness.cell_training import CHECKPOINT_VERSION
 from harness.connection import TrackingError, ask, default_uri, sqlite_path
-from harness.mlflow_store import MlflowClient
+from harness.mlflow_store import MOST_RUNS, MlflowClient
 from harness.records import RETURN, CellKey, Evaluation
 from harness.runs import ROLE_TAG
 from spinrl import checkpoint
@@ -105,7 +105,7 @@ def _checkpoint_of(client: MlflowClient, run_id: str, folder: Path) -> Path:
     role, name = run.data.tags.get(ROLE_TAG), run.info.run_name
     if role == "experiment":
         cells = client.search_runs(
-            [run.info.experiment_id], filter_string=f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+            [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'", max_results=MOST_RUNS
         )
         ids = ", ".join(f"{cell.info.run_id} ({cell.info.run_name})" for cell in cells)
         raise FinishedError(f"run {run_id} ({name}) is a whole experiment; give one of its cells: {ids or 'none'}")

@@ -22,10 +22,12 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from harness.journal import Operation
 
+MOST_RUNS = SEARCH_MAX_RESULTS_THRESHOLD  # to ask for where all are wanted; unasked, MLflow stops after a thousand
 RUN_KEY_TAG = "spinrl.run_key"
 ENDED_TAGS = {"stopped", "failed"}  # say why a run ended before it was done, until it is gone on with
 _ALIVE_TAG = "spinrl.last_asked"  # of the experiment

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.connection import TrackingError, ask, default_uri, redacted, sqlite_path
-from harness.mlflow_store import MlflowClient
+from harness.mlflow_store import MOST_RUNS, MlflowClient
 from harness.probe_tables import RESULTS_FILE, SETTING
 from harness.records import Invocation, Reference, ReportMeta, merge, read_csv, to_the_minute
 from harness.runs import META_FILE, PROBE_ROLE, RETURNS_FILE, ROLE_TAG
@@ -155,7 +155,10 @@ def _runs(
         hint = f"did you mean {near[0]!r}?" if near else "it holds none"
         raise ResultsError(f"no experiment is called {experiment!r} in {redacted(uri)}; {hint}")
     runs = client.search_runs(
-        [names[experiment]], filter_string=f"tags.`{ROLE_TAG}` = '{role}'", order_by=["attributes.start_time ASC"]
+        [names[experiment]],
+        filter_string=f"tags.`{ROLE_TAG}` = '{role}'",
+        max_results=MOST_RUNS,
+        order_by=["attributes.start_time ASC"],
     )
     return client, [run for run in runs if files <= {file.path for file in client.list_artifacts(run.info.run_id)}]
 

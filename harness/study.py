@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from harness.experiment import Cell, Experiment
 from harness.launchers import Local
-from harness.mlflow_store import RUN_KEY_TAG, MlflowClient, MlflowException
+from harness.mlflow_store import MOST_RUNS, RUN_KEY_TAG, MlflowClient, MlflowException
 from harness.records import CELL_COLUMNS, CellKey, Evaluation, from_frame, read_csv
 from harness.results import read_artifact
 from harness.runs import RETURNS_FILE, ROLE_TAG, EarlierRun
@@ -93,7 +93,7 @@ def find_interrupted(client: MlflowClient, experiment_id: str, study: str) -> tu
     lock = hold(run.data.tags[RUN_KEY_TAG])
     if lock is None:
         return None
-    children = client.search_runs([experiment_id], filter_string=f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'")
+    children = client.search_runs([experiment_id], f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'", max_results=MOST_RUNS)
     published = _stored(client, run)
     finished, begun = {}, {}
     for child in children:
