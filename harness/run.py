@@ -42,6 +42,7 @@ from harness.experiment import Cell, Experiment
 from harness.launch import CellOutcome
 from harness.launchers import LaunchError
 from harness.observer import RunObserver
+from harness.outbox import one_line
 from harness.paths import use_packaged_configs
 from harness.preflight import PreflightError, check, one_of_each_dataset
 from harness.progress import Progress, duration
@@ -278,7 +279,11 @@ def run(
         raise
     table = to_frame(observer.results, preset=experiment.preset)
     parent.results(table, meta)
-    log_report(parent, table, meta, invocation(name, began, status, tags, resolved))
+    try:
+        log_report(parent, table, meta, invocation(name, began, status, tags, resolved))
+    except Exception as error:  # whatever is wrong with a page: the returns are stored, and the run is to be closed
+        again = f"python -m harness.report --experiment {experiment.name}"
+        console.print(f"no report could be made ({one_line(error)}); {again} tries again", style="red", markup=False)
     parent.metrics({"time/total_seconds": time.monotonic() - started}, parent.session)
     parent.finish(status)
     console.print(console_report(table, meta))

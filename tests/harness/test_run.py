@@ -87,6 +87,17 @@ def test_cells_run_side_by_side_where_threads_allow_it_without_being_told_to(sha
     assert max(first.info.start_time, second.info.start_time) < min(first.info.end_time, second.info.end_time)
 
 
+@pytest.mark.slow
+def test_a_report_that_cannot_be_drawn_costs_no_run(undrawn, shared_cache, capsys, monkeypatch):
+    monkeypatch.setattr(command, "log_report", lambda *_: 1 / 0)
+    assert command.main([*ARGUMENTS, *ONE_TIER, "--set", "Experiment.policies=[@Factored()]"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "python -m harness.report --experiment spin_humanoid-smoke tries again" in said
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    runs = client.search_runs([client.get_experiment_by_name("spin_humanoid-smoke").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2 and len(load_results(None, "spin_humanoid-smoke")[0])
+
+
 def test_the_command_is_kept_without_where_it_logs_to():
     given = ["--gin", "a.gin", "--tracking-uri", "http://me:secret@host", "--set", "IQL.gamma=0.9", "--smoke"]
     options = command.parser().parse_args(given)
