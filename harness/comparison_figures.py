@@ -10,35 +10,38 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.comparisons import by_asm_length, performance_profile, strata
-from harness.figures import PANEL, RC, file_stem, legend_below, light_grid, policy_styles
+from harness.figures import PANEL, RC, Styles, file_stem, legend_below, light_grid
 from harness.records import ReportMeta, setting_name
-from harness.statistics import asymptotic, policy_order, tier_order
+from harness.statistics import asymptotic, tier_order
 from harness.tables import GROUP, algorithm_title
 
 
-def comparison_figures(summary: pd.DataFrame, runs: pd.DataFrame, meta: ReportMeta) -> Iterator[tuple[str, Figure]]:
+def comparison_figures(
+    summary: pd.DataFrame, runs: pd.DataFrame, meta: ReportMeta, styles: Styles
+) -> Iterator[tuple[str, Figure]]:
     """Each figure with its file stem: ``profile_…`` given two seeds, ``asm_…`` where lengths of pre-training vary.
 
     Args:
         summary: of `harness.statistics.summarize`.
         runs: of `harness.comparisons.asymptotic_runs`.
         meta: gives the epochs of pre-training.
+        styles: of `harness.figures.policy_styles`, for every policy, and those whose ASM had several lengths.
     """
     for values, group in runs.groupby(GROUP, sort=True):
         preset, metric, algorithm = map(str, values)
         samples = strata(group, "asymptotic_score")
         if samples and group["seed"].nunique() > 1:
             title = f"Performance profiles, {algorithm_title(preset, metric, algorithm)}"
-            yield file_stem("profile", algorithm, preset, metric), profiles(samples, title)
+            yield file_stem("profile", algorithm, preset, metric), profiles(samples, styles, title)
     for values, panel in summary.groupby(PANEL, sort=True):
         preset, metric, algorithm, task, bins = map(str, values)
         if not by_asm_length(panel, meta).empty:
             title = f"{setting_name(task, int(bins))}, {algorithm_title(preset, metric, algorithm)}"
             stem = file_stem("asm", task, f"{bins}bins", algorithm, preset, metric)
-            yield stem, asm_length_curve(panel, title, meta)
+            yield stem, asm_length_curve(panel, styles, title, meta)
 
 
-def profiles(samples: dict[str, list[np.ndarray]], title: str) -> Figure:
+def profiles(samples: dict[str, list[np.ndarray]], styles: Styles, title: str) -> Figure:
     """Share of runs above each normalised score, a curve a policy.
 
     Args:
@@ -49,8 +52,9 @@ def profiles(samples: dict[str, list[np.ndarray]], title: str) -> Figure:
     thresholds = np.linspace(min(0.0, pooled.min() - 1), max(100.0, pooled.max() + 1), 401)
     with plt.rc_context(RC):
         figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-        for policy, (colour, dashes, marker) in policy_styles(list(samples)).items():
-            shares = 100 * performance_profile(samples[policy], thresholds)
+        for policy, scores in samples.items():
+            colour, dashes, marker = styles[policy]
+            shares = 100 * performance_profile(scores, thresholds)
             axes.plot(thresholds, shares, dashes, color=colour, marker=marker, ms=4, markevery=40, lw=1.6, label=policy)
         axes.set_xlim(thresholds[0], thresholds[-1])
         axes.set_ylim(-2, 102)
@@ -62,7 +66,7 @@ def profiles(samples: dict[str, list[np.ndarray]], title: str) -> Figure:
     return figure
 
 
-def asm_length_curve(panel: pd.DataFrame, title: str, meta: ReportMeta) -> Figure:
+def asm_length_curve(panel: pd.DataFrame, styles: Styles, title: str, meta: ReportMeta) -> Figure:
     """Return at the full budget against the length of ASM pre-training, a column per tier.
 
     Policies without a length in their name are levels to compare with, as the paper does with factored-IQL. The axis
@@ -73,7 +77,6 @@ def asm_length_curve(panel: pd.DataFrame, title: str, meta: ReportMeta) -> Figur
     x = "epochs" if known else "percent"
     others = asymptotic(panel)[lambda rows: ~rows["policy"].isin(lengths["policy"])]
     tiers = sorted(lengths["tier"].unique(), key=tier_order)
-    styles = policy_styles(sorted({*lengths["base"], *others["policy"]}, key=policy_order))
     with plt.rc_context(RC):
         figure, grid = plt.subplots(
             1, len(tiers), figsize=(max(4.8, 1.2 + 2.9 * len(tiers)), 3.6), sharey=True, squeeze=False,

@@ -22,6 +22,7 @@ from harness.statistics import (
     Interval,
     asymptotic,
     bootstrap_interval,
+    mean_over,
     normalized_score,
     policy_order,
     tier_order,
@@ -159,26 +160,18 @@ def per_task(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
 
 
 def early_share(summary: pd.DataFrame, fraction: float = EARLY_FRACTION) -> pd.DataFrame:
-    """Rows task, columns policy: `share_of_best` at `fraction` of the budget, mean over bins and tiers.
-
-    NaN for a policy that lacks a dataset of the task.
-    """
-    early = summary[np.isclose(summary["fraction"], fraction)]
-    table = early.pivot(index=list(DATASET), columns="policy", values="share")
-    table = table.groupby(level="task").agg(lambda shares: shares.mean(skipna=False))
+    """Rows task, columns policy: `share_of_best` at `fraction` of the budget, by `mean_over` bins and tiers."""
+    table = mean_over(summary[np.isclose(summary["fraction"], fraction)], "share", "task")
     return table[sorted(table.columns, key=policy_order)]
 
 
 def minutes_to_target(summary: pd.DataFrame, by: Literal["tier", "bins"] = "tier") -> pd.DataFrame:
-    """Rows `by`, columns policy: minutes to the target of `time_to_target`, mean over whatever else varies.
+    """Rows `by`, columns policy: minutes to the target of `time_to_target`, by `mean_over` whatever else varies.
 
-    NaN where there is no target, infinite where one was not reached.
+    NaN where that is, or one of them; infinite where one was not reached.
     """
     times = time_to_target(summary)
-    seconds = times["seconds"].map(lambda value: np.inf if value is None else value).astype(float)
-    times["minutes"] = (seconds / 60).where(times["target"].notna())
-    table = times.pivot(index=["tier", "task", "bins"], columns="policy", values="minutes")
-    table = table.groupby(level=by, sort=True).agg(lambda minutes: minutes.mean(skipna=False))
+    table = mean_over(times.assign(minutes=times["seconds"] / 60), "minutes", by)
     rows = sorted(table.index, key=tier_order) if by == "tier" else table.index
     return table.loc[rows, sorted(table.columns, key=policy_order)]
 

@@ -6,7 +6,7 @@ in print and to colour-blind readers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,27 @@ RC: dict[Any, Any] = {
 }
 
 
-def policy_styles(policies: list[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour, line style and marker of each policy; unknown ones take theirs by alphabetical order."""
+Styles = dict[str, tuple[str, str, str]]
+
+
+def policy_styles(policies: Iterable[str]) -> Styles:
+    """Colour, line style and marker of each policy; unknown ones take theirs by alphabetical order.
+
+    What is drawn of one report takes them from one call, so that a policy looks the same wherever it is.
+    """
+    policies = list(policies)
     unknown = sorted(policy for policy in policies if policy.casefold() not in _STYLES)
     others = {policy: _OTHERS[index % len(_OTHERS)] for index, policy in enumerate(unknown)}
     return {policy: _STYLES.get(policy.casefold()) or others[policy] for policy in policies}
 
 
-def figures(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[tuple[str, Figure]]:
+def figures(summary: pd.DataFrame, meta: ReportMeta, styles: Styles) -> Iterator[tuple[str, Figure]]:
     """Every figure of a report with its file stem; the caller saves and closes them.
 
     Args:
         summary: of `harness.statistics.summarize`.
         meta: gives the reference lines.
+        styles: of `policy_styles`, for every policy.
     """
     for values, panel in summary.groupby(PANEL, sort=True):
         preset, metric, algorithm, task, bins = values
@@ -72,10 +80,10 @@ def figures(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[tuple[str, Figu
         stem = file_stem(task, f"{bins}bins", algorithm, preset, metric)
         if metric == RETURN:
             reference = meta.references.get((str(task), int(bins)))
-            yield f"curves_{stem}", return_curves(panel, reference, title, "Episode return")
+            yield f"curves_{stem}", return_curves(panel, styles, reference, title, "Episode return")
             yield f"table_{stem}", heat_table(panel, title, "Episode return")
         elif panel["fraction"].nunique() > 1:
-            yield f"estimates_{stem}", return_curves(panel, None, title, metric_name(metric).capitalize())
+            yield f"estimates_{stem}", return_curves(panel, styles, None, title, metric_name(metric).capitalize())
 
 
 def file_stem(*parts: str) -> str:
@@ -94,21 +102,22 @@ def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
     return paths
 
 
-def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, ylabel: str) -> Figure:
+def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | None, title: str, ylabel: str) -> Figure:
     """Mean return with its 95% band: a column per tier, against gradient steps above and seconds below.
 
     Lines go through every evaluation; markers and ticks are at those of `shown_fractions`.
     """
     tiers = sorted(panel["tier"].unique(), key=tier_order)
     marked = set(shown_fractions(panel))
-    styles = policy_styles(sorted(panel["policy"].unique(), key=policy_order))
+    policies = sorted(panel["policy"].unique(), key=policy_order)
     unit, unit_name = _time_unit(float((panel["asm_seconds"] + panel["train_seconds"]).max()))
     with plt.rc_context(RC):
         figure, grid = plt.subplots(
             2, len(tiers), figsize=(1.2 + 2.7 * len(tiers), 5.6), sharey=True, squeeze=False, layout="constrained"
         )
         for column, tier in enumerate(tiers):
-            for policy, (colour, dashes, marker) in styles.items():
+            for policy in policies:
+                colour, dashes, marker = styles[policy]
                 line = panel[(panel["tier"] == tier) & (panel["policy"] == policy)].sort_values("gradient_step")
                 times = (line["asm_seconds"] + line["train_seconds"]) / unit
                 at = np.flatnonzero(line["fraction"].isin(marked)).tolist()
@@ -117,8 +126,9 @@ def return_curves(panel: pd.DataFrame, reference: Reference | None, title: str, 
                     axes.plot(x, line["mean"], dashes, **style)
                     axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, lw=0)
             grid[0, column].set_title(tier)
-            ticks = panel.loc[(panel["tier"] == tier) & panel["fraction"].isin(marked), "gradient_step"]
-            _step_axis(grid[0, column], ticks)
+            steps = panel.loc[panel["tier"] == tier].set_index("fraction")["gradient_step"]
+            ticks = steps[steps.index.isin(marked)]
+            _step_axis(grid[0, column], steps if ticks.empty else ticks)  # a tier may only have begun
             grid[1, column].set_xlim(left=0)
             grid[1, column].set_xlabel(f"ASM pre-training + training ({unit_name})")
         for axes in grid.flat:
@@ -147,7 +157,9 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
     with plt.rc_context(RC):
         figure, axes = plt.subplots(figsize=(3.2 + 0.95 * len(fractions), 1.4 + 0.36 * len(rows)), layout="constrained")
         values = np.array([[_at(colours, row, fraction) for fraction in fractions] for row in rows])
-        image = axes.imshow(values, cmap="cividis", vmin=0, vmax=100 if normalized else None, aspect="auto")
+        lowest = float(np.nanmin([0.0, *values.flat]))  # below 0 where a simulator's rewards are costs
+        highest = 100.0 if normalized else max(0.0, float(np.nanmax([lowest, *values.flat])))
+        image = axes.imshow(values, cmap="cividis", vmin=lowest, vmax=highest, aspect="auto")
         for i, row in enumerate(rows):
             for j, fraction in enumerate(fractions):
                 mean, half = _at(means, row, fraction), _at(halves, row, fraction)

@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 
 from harness.records import Invocation, ReportMeta
-from harness.sections import NOTES, Section
+from harness.sections import Section, notes
 from harness.statistics import policy_order, tier_order
 from harness.tables import PAPER, text_columns
 
@@ -51,7 +51,7 @@ def html_page(
         {name: _distinct(shown[name], order) for name, order in _FACTS if name in shown},
         sections,
         images,
-        notes=NOTES if shown is table else (),
+        notes=notes(shown) if shown is table else (),
         invocations=invocations,
     )
 

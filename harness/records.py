@@ -37,7 +37,7 @@ _DTYPES = {
     "metric": str,
 }
 COLUMNS = tuple(_DTYPES)
-IDENTITY = ("preset", "metric", *CELL_COLUMNS)  # what makes two row sets the same cell's
+IDENTITY = ("preset", *CELL_COLUMNS)  # what makes two row sets the same cell's
 
 
 def metric_name(metric: str) -> str:
@@ -280,14 +280,15 @@ def read_csv(source: str | Path) -> pd.DataFrame:
 def merge(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """One table from the tables of several invocations, oldest first.
 
-    Of a cell that is in several, one row set is kept whole: the one that went furthest through its budget, and
-    of equals the latest. So a re-run replaces what was there, and one stopped half-way does not.
+    Of a cell that is in several, one row set is kept whole, estimates with the returns of the same training: the one
+    that was trained furthest, and of equals the latest. So a re-run replaces what was there, and one stopped half-way,
+    or a trial of a few steps, does not.
     """
     best: dict[tuple, pd.DataFrame] = {}
     for frame in frames:
         for identity, rows in frame.groupby(list(IDENTITY), sort=False):
             kept = best.get(identity)
-            if kept is None or rows["fraction"].max() >= kept["fraction"].max():
+            if kept is None or rows["gradient_step"].max() >= kept["gradient_step"].max():
                 best[identity] = rows
     if not best:
         return to_frame([], preset="")

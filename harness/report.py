@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.comparison_figures import comparison_figures
-from harness.comparisons import asymptotic_runs
-from harness.figures import figures, save
+from harness.comparisons import asymptotic_runs, by_asm_length
+from harness.figures import figures, policy_styles, save
 from harness.page import html_page
 from harness.probe_tables import RESULTS_FILE, probe_figures
 from harness.records import RETURN, Invocation, ReportMeta, to_csv, to_frame
-from harness.sections import NOTES, Section, probe_section, sections
+from harness.sections import Section, notes, probe_section, sections
 from harness.statistics import summarize
 from harness.tables import estimate_tables, half_width, matrix_tables, setting_tables, text_columns
 
@@ -35,12 +35,12 @@ def console_report(table: pd.DataFrame, meta: ReportMeta) -> RenderableType:
         parts += [Text(title, style="bold"), _console_table(rows)]
     if not parts:
         return Text(f"experiment {meta.experiment}: no evaluation has been stored yet")
-    return Group(*parts, *(Text(note, style="dim") for note in NOTES))
+    return Group(*parts, *(Text(note, style="dim") for note in notes(table)))
 
 
 def markdown_report(table: pd.DataFrame, meta: ReportMeta) -> str:
     """Everything a report says but its figures and settings, as Markdown."""
-    return _markdown(meta.experiment, sections(table, summarize(table, meta), meta, []), ())
+    return _markdown(meta.experiment, sections(table, summarize(table, meta), meta, []), (), notes(table))
 
 
 def write_report(
@@ -77,7 +77,7 @@ def write_report(
     raw += [] if probes is None else [(RESULTS_FILE, probes.to_csv(index=False))]
     for name, text in (
         ("report.html", html_page(table, meta, parts, images, invocations, probes)),
-        ("report.md", _markdown(meta.experiment, parts, invocations, NOTES if len(table) else ())),
+        ("report.md", _markdown(meta.experiment, parts, invocations, notes(table) if len(table) else ())),
         *raw,
     ):
         (directory / name).write_text(text, encoding="utf-8")
@@ -89,15 +89,17 @@ def _figures(
     table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, probes: pd.DataFrame | None
 ) -> Iterator[tuple[str, Figure]]:
     if len(table):
+        styles = policy_styles({*summary["policy"], *by_asm_length(summary, meta)["base"]})
         returned = table[table["metric"] == RETURN]
-        yield from comparison_figures(summary[summary["metric"] == RETURN], asymptotic_runs(returned, meta), meta)
-        yield from figures(summary, meta)
+        runs = asymptotic_runs(returned, meta)
+        yield from comparison_figures(summary[summary["metric"] == RETURN], runs, meta, styles)
+        yield from figures(summary, meta, styles)
     if probes is not None:
         yield from probe_figures(probes)
 
 
 def _markdown(
-    experiment: str, parts: Sequence[Section], invocations: Sequence[Invocation], notes: Sequence[str] = NOTES
+    experiment: str, parts: Sequence[Section], invocations: Sequence[Invocation], notes: Sequence[str]
 ) -> str:
     lines = [f"# {experiment}", ""]
     for part in parts:
@@ -125,13 +127,14 @@ def _console_table(rows: pd.DataFrame) -> Table:
     shown = rows.drop(columns="policy") if sections else rows
     rendered = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1))
     for index, column in enumerate(shown.columns):
-        rendered.add_column(str(column), justify="left" if index < text_columns(shown) else "right")
+        rendered.add_column(Text(str(column)), justify="left" if index < text_columns(shown) else "right")
     policy = None
     for full, row in zip(rows.itertuples(index=False), shown.itertuples(index=False), strict=True):
         if sections and full[0] != policy:
             policy = full[0]
             rendered.add_row(Text(str(policy), style="bold"))
-        rendered.add_row(*(f"  {value}" if sections and i == 0 else str(value) for i, value in enumerate(row)))
+        # As it is: rich would take a policy called spin[fixed] for markup.
+        rendered.add_row(*(Text(f"  {value}" if sections and i == 0 else str(value)) for i, value in enumerate(row)))
     return rendered
 
 
@@ -146,8 +149,8 @@ def parser() -> argparse.ArgumentParser:
   python -m harness.report --experiment spin_humanoid --tracking-uri http://localhost:5000
   python -m harness.report --experiment spin_humanoid --log   # the merged pages into the latest parent run too
 
-All invocations of the experiment are merged: of a cell run twice, the results that went furthest through the
-budget count, and of equals the latest.""",
+All invocations of the experiment are merged: of a cell run twice, the results of the longest training count, and of
+equals the latest.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--experiment", required=True, help="name of the MLflow experiment")

@@ -33,6 +33,18 @@ NOTES = (
     f"Time to target: seconds of ASM pre-training and training until 95% of {REFERENCE_POLICY}'s return at its full "
     "budget; evaluation is not counted.",
 )
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """What to know of all numbers of a table of `harness.records`."""
+    full = table[table["fraction"] >= 1.0]
+    budgets = sorted(full["gradient_step"].unique())
+    if len(budgets) < 2:
+        return list(NOTES)
+    steps = ", ".join(f"{step:,}" for step in budgets)
+    return [f"Not all trainings have the same budget: there are some of {steps} gradient steps.", *NOTES]
+
+
 _PAPER = (
     "Columns marked (paper) hold the numbers of arXiv 2601.04441: at its budget of 1M gradient steps, over five seeds, "
     "those by tier averaged over its own tasks, minutes on one A40. They are not of the tasks, data or budget of the "

@@ -7,6 +7,7 @@ that of the best checkpoint on the way.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -152,20 +153,20 @@ def time_to_target(
 
     Returns:
         One row a line: `LINE`, ``target`` (return; NaN without a finished reference policy in the same setting)
-        and ``seconds`` (None when never reached or without target).
+        and ``seconds``: infinite when the full budget did not get there, NaN without a target and while the line has
+        not got to its full budget. There is no target without a positive return to take a share of.
     """
     finished = asymptotic(summary)
     finished = finished[finished["policy"].str.casefold() == reference_policy.casefold()]
-    targets = finished.set_index(list(SETTING))["mean"] * share
+    targets = finished[finished["mean"] > 0].set_index(list(SETTING))["mean"] * share
     rows = []
     for values, line in summary.groupby(list(LINE), sort=True):
         target = float(targets.get(values[:-1], float("nan")))
         reached = line[line["mean"] >= target].sort_values("gradient_step").head(1)
-        seconds = None if reached.empty else float((reached["asm_seconds"] + reached["train_seconds"]).iloc[0])
-        rows.append({**dict(zip(LINE, values, strict=True)), "target": target, "seconds": seconds})
-    result = pd.DataFrame(rows, columns=[*LINE, "target", "seconds"])
-    result["seconds"] = pd.Series([row["seconds"] for row in rows], dtype=object)  # None, not NaN, for never
-    return result
+        never = not np.isnan(target) and len(asymptotic(line)) > 0
+        seconds = [*(reached["asm_seconds"] + reached["train_seconds"]), np.inf if never else np.nan][0]
+        rows.append([*values, target, float(seconds)])
+    return pd.DataFrame(rows, columns=[*LINE, "target", "seconds"])
 
 
 def shown_fractions(summary: pd.DataFrame, most: int = 12) -> list[float]:
@@ -183,16 +184,27 @@ def shown_fractions(summary: pd.DataFrame, most: int = 12) -> list[float]:
 def tier_by_policy(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
     """Rows tier and a last row ``average``, columns policy: `column` at the full budget, averaged over tasks.
 
-    NaN for a policy that lacks a task of the tier that another has finished, and then of the average too: a mean over
-    other tasks is no comparison.
+    NaN for a policy that lacks a task in the tier that any has finished in any tier, and then of the average too: a
+    mean over other tasks is no comparison.
     """
-    full = asymptotic(summary)
-    by_task = full.pivot_table(index=["tier", "task", "bins"], columns="policy", values=column, sort=True)
-    table = by_task.groupby(level="tier").agg(lambda values: values.mean(skipna=False))
+    table = mean_over(asymptotic(summary), column, "tier")
     table = table.loc[sorted(table.index, key=tier_order)]
     if not table.empty:
         table.loc["average"] = table.mean(axis=0, skipna=False)
     return table[sorted(table.columns, key=policy_order)]
+
+
+def mean_over(rows: pd.DataFrame, column: str, by: str) -> pd.DataFrame:
+    """Rows `by` (one of task, bins and tier), columns policy: the mean of `column` over the others of the three.
+
+    NaN for a policy that lacks one of the others' combinations, of those that there are for any policy and any `by`.
+    """
+    others = [name for name in ("task", "bins", "tier") if name != by]
+    table = rows.pivot(index=[by, *others], columns="policy", values=column)
+    pairs = itertools.product(sorted(set(rows[by])), sorted(set(rows[others].itertuples(index=False, name=None))))
+    whole = [(first, *rest) for first, rest in pairs]
+    table = table.reindex(pd.MultiIndex.from_tuples(whole, names=[by, *others]) if whole else table.index)
+    return table.groupby(level=by, sort=True).agg(lambda values: values.mean(skipna=False))
 
 
 def tier_order(tier: str) -> tuple[int, str]:

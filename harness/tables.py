@@ -61,10 +61,13 @@ def matrix_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
     for values, group in summary.groupby(GROUP, sort=True):
         if group["policy"].nunique() < 2 and group["tier"].nunique() < 2:
             continue
+        full = asymptotic(group)
         for column, what in (("mean", "return at the full budget"), ("normalized", "normalized score")):
-            matrix = tier_by_policy(group, column)
-            if matrix.notna().any(axis=None):
-                yield f"{algorithm_title(*values)}: {what} by tier and policy ({_datasets(group)})", _matrix(matrix)
+            scored = full[full[column].notna()]
+            if len(scored):
+                over = f"{_datasets(scored)}, {_counts(scored)}"
+                title = f"{algorithm_title(*values)}: {what} by tier and policy ({over})"
+                yield title, _matrix(tier_by_policy(scored, column))
 
 
 def paper_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
@@ -81,7 +84,8 @@ def paper_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
             yield from _cardinality_tables(dog, title)
             # The paper's other tables are over tasks, and this one is over the bins of one.
             standard = standard.drop(index=dog.index, errors="ignore")
-        over = f"ours over {_datasets(standard)}"
+        full = asymptotic(standard)
+        over = f"ours over {_datasets(full)}, {_counts(full)}" if len(full) else "ours of none yet"
         returns = tier_by_policy(standard).drop(index="average", errors="ignore")
         if returns.notna().any(axis=None):
             yield f"{title}: return by tier ({over})", _beside(returns, published.RETURNS, "tier")
@@ -109,14 +113,23 @@ def _cardinality_tables(dog: pd.DataFrame, title: str) -> Iterator[NamedTable]:
 def per_task_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
     """Return at the full budget on each dataset, a column a policy."""
     for values, group in summary.groupby(GROUP, sort=True):
-        means, lows, highs = (per_task(group, column) for column in ("mean", "low", "high"))
+        full = asymptotic(group)
+        if full.empty:
+            continue
+        parts = [per_task(full, column) for column in ("mean", "low", "high", "seeds")]
+        means, most = parts[0], float(full["seeds"].max())
+
+        def cell(mean: float, low: float, high: float, seeds: float, most: float = most) -> str:
+            few = f" ({seeds:.0f} of {most:.0f} seeds)" if seeds < most else ""
+            return _bounded(Interval(mean, low, high)) + few
+
         rows = [
-            [*dataset, *(_bounded(Interval(*cell)) for cell in zip(*bounds, strict=True))]
-            for dataset, *bounds in zip(means.index, means.to_numpy(), lows.to_numpy(), highs.to_numpy(), strict=True)
+            [*dataset, *(cell(*numbers) for numbers in zip(*row, strict=True))]
+            for dataset, *row in zip(means.index, *(part.to_numpy() for part in parts), strict=True)
         ]
-        if rows:
-            columns = ["task", "bins", "tier", *means.columns]
-            yield f"{algorithm_title(*values)}: return at the full budget", pd.DataFrame(rows, columns=columns)
+        columns = ["task", "bins", "tier", *means.columns]
+        title = f"{algorithm_title(*values)}: return at the full budget, {_counts(full)}"
+        yield title, pd.DataFrame(rows, columns=columns)
 
 
 def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
@@ -152,7 +165,7 @@ def asm_length_tables(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[Named
             if tier in references:
                 rows.append([REFERENCE_POLICY, tier, "–", "–", "–", bounded(references[tier]), _percent(100.0)])
             for row in lengths[lengths["tier"] == tier].sort_values(["base", "percent"]).itertuples():
-                share = _percent(100 * row.mean / reference if reference else math.nan)
+                share = _percent(100 * row.mean / reference if reference > 0 else math.nan)
                 length, epochs = f"{row.percent:g}%", _number(row.epochs)
                 rows.append([row.base, tier, length, epochs, _seconds(row.asm_seconds), bounded(row), share])
         columns = ["policy", "tier", "length", "epochs", "pre-training", "return", f"of {REFERENCE_POLICY}'s"]
@@ -218,18 +231,28 @@ def bounded(row: Any) -> str:
 
 def half_width(row: Any) -> str:
     """The mean of a row of the summary with half the width of its interval."""
-    return f"{row.mean:.0f}" if math.isnan(row.low) else f"{row.mean:.0f}±{(row.high - row.low) / 2:.0f}"
+    digits = _decimals(row.mean, row.low, row.high)
+    value = f"{row.mean:.{digits}f}"
+    return value if math.isnan(row.low) else f"{value}±{(row.high - row.low) / 2:.{digits}f}"
 
 
-def _bounded(interval: Interval, digits: int = 1) -> str:
+def _bounded(interval: Interval, digits: int | None = None) -> str:
+    fewer = _decimals(interval.value, interval.low, interval.high) if digits is None else digits
     if math.isnan(interval.low):
         return _number(interval.value, digits)
-    fewer = digits if digits > 1 else 0
-    return f"{interval.value:.{digits}f} [{interval.low:.{fewer}f}, {interval.high:.{fewer}f}]"
+    return f"{interval.value:.{max(fewer, 1)}f} [{interval.low:.{fewer}f}, {interval.high:.{fewer}f}]"
+
+
+def _decimals(*values: float) -> int:
+    """Of an interval, so that returns of a thousand are not written as exact, nor a success of 0.6 as 1."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 0 if largest >= 10 or largest == 0 else 1 if largest >= 1 else 2
 
 
 def _datasets(group: pd.DataFrame) -> str:
-    settings = group[["task", "bins"]].drop_duplicates().itertuples(index=False)
+    settings = list(group[["task", "bins"]].drop_duplicates().itertuples(index=False, name=None))
+    if len({bins for _, bins in settings}) == 1:
+        return setting_name(", ".join(task for task, _ in settings), settings[0][1])
     return ", ".join(setting_name(task, bins) for task, bins in settings)
 
 
@@ -276,14 +299,13 @@ def _times(group: pd.DataFrame) -> pd.DataFrame:
     for (policy, tier), line in _lines(group):
         target = targets.loc[tuple(line.iloc[0][list(LINE)])]
         last = line.sort_values("gradient_step").iloc[-1]
-        never = target["seconds"] is None and not math.isnan(target["target"])
         rows.append(
             [
                 policy,
                 tier,
                 *(_seconds(last[name]) for name in ("asm_seconds", "train_seconds", "evaluation_seconds")),
                 _number(target["target"]),
-                "never" if never else _seconds(target["seconds"]),
+                _seconds(target["seconds"]),
             ]
         )
     return pd.DataFrame(
@@ -303,9 +325,10 @@ def _lines(group: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     return sorted(lines, key=lambda item: (policy_order(item[0][0]), tier_order(item[0][1])))
 
 
-def _number(value: float, digits: int = 1) -> str:
+def _number(value: float, digits: int | None = None) -> str:
     if math.isinf(value):
         return "never"  # only times are infinite
+    digits = max(1, _decimals(value)) if digits is None else digits
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
@@ -313,7 +336,7 @@ def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.{2 if abs(value) < 1 else 1}f}%"  # as the paper writes 0.37%
 
 
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
+def _seconds(value: float) -> str:
+    if not math.isfinite(value):
+        return _number(value)
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"

@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_packaged_configs()
     try:
         experiment = configuration(options)
-        machine = experiment.machine.resolve()
+        experiment.machine.resolve()  # a device that is not here is told of before data is made
         for cell in one_of_each_dataset(experiment.cells()):
             prepare_dataset(experiment, cell, lambda _event: None)
         rows = []

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from harness.figures import return_curves
+from harness.figures import policy_styles, return_curves
 from harness.records import Reference
 
 
@@ -16,7 +16,7 @@ def test_the_name_of_the_published_expert_stays_clear_of_the_title():
             for step, mean in ((50, 9.0), (5000, 676.0))
         ]
     )
-    figure = return_curves(panel, Reference(5.0, 711.9), "humanoid-stand", "Episode return")
+    figure = return_curves(panel, policy_styles(["spin"]), Reference(5.0, 711.9), "humanoid-stand", "Episode return")
     figure.canvas.draw()
     for axes in figure.axes[:4]:
         (name,) = [each for each in axes.texts if each.get_text() == "published expert"]

@@ -2,13 +2,16 @@ import re
 import shutil
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from synthetic import FRACTIONS, META, TASKS, table
 
+from harness import report
 from harness.comparison_figures import comparison_figures
 from harness.comparisons import asymptotic_runs
 from harness.connection import connect
@@ -16,8 +19,10 @@ from harness.figures import figures, policy_styles, save
 from harness.records import ReportMeta, from_frame, merge, read_csv, to_frame
 from harness.report import console_report, main, markdown_report, write_report
 from harness.statistics import shown_fractions, summarize
-from harness.tables import asm_length_tables
+from harness.tables import asm_length_tables, bounded, half_width
 from harness.tracking import Tracker
+
+STYLES = policy_styles(["factored", "autoregressive", "saint", "spin", *(f"spin-asm-{n}%" for n in (5, 20, 100))])
 
 
 def console_text(*arguments: object, width: int = 80) -> str:
@@ -73,13 +78,13 @@ def test_presets_are_never_mixed() -> None:
 
 def test_estimates_stand_apart_from_returns(tmp_path: Path) -> None:
     rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=1)
-    text = markdown_report(merge([rows, estimates(rows, "fitted_q")]), META)
+    text = markdown_report(pd.concat([rows, estimates(rows, "fitted_q")]), META)
     returns, part = text.split("## Estimates")
     assert "Estimates from data alone, not returns of a simulator." in part
     assert "IQL, laptop preset, estimated fitted q, 1 seed of 4 episodes" in part and "fitted q" not in returns
     (order,) = [line for line in part.splitlines() if "estimated fitted q | 2 |" in line]
     assert order.endswith("| 2 | 1.00 | 0.0 |")  # the very returns order the policies as they do
-    write_report(merge([rows, estimates(rows, "fitted_q")]), META, tmp_path)
+    write_report(pd.concat([rows, estimates(rows, "fitted_q")]), META, tmp_path)
     svg = (tmp_path / "estimates_humanoid-stand_3bins_iql_laptop_fitted_q.svg").read_text()
     assert "Estimated fitted q" in svg and "published" not in svg
 
@@ -197,7 +202,7 @@ def test_the_curve_over_pretraining_shows_what_the_summary_says() -> None:
     policies = ("factored", *(f"spin-asm-{percent}%" for percent in (5, 20, 100)))
     rows = table(policies, ("medium-expert",), seeds=1)
     summary = summarize(rows, META)
-    ((stem, figure),) = comparison_figures(summary, asymptotic_runs(rows, META), META)
+    ((stem, figure),) = comparison_figures(summary, asymptotic_runs(rows, META), META, STYLES)
     assert stem == "asm_humanoid-stand_3bins_iql_laptop"
     (line, level) = figure.axes[0].lines
     assert line.get_xdata().tolist() == [5, 20, 100]  # type: ignore[union-attr]
@@ -207,7 +212,7 @@ def test_the_curve_over_pretraining_shows_what_the_summary_says() -> None:
     assert level.get_ydata()[0] == full["factored"]  # type: ignore[index]
     other = {("paper", "humanoid-stand", 3, "medium-expert"): 100.0}
     known = attrs.evolve(META, asm_epochs={("laptop", "humanoid-stand", 3, "medium-expert"): 40.0, **other})
-    ((_, figure),) = comparison_figures(summary, asymptotic_runs(rows, known), known)
+    ((_, figure),) = comparison_figures(summary, asymptotic_runs(rows, known), known, STYLES)
     assert figure.axes[0].lines[0].get_xdata().tolist() == [2, 8, 40]  # type: ignore[union-attr]
     assert figure.axes[0].get_xlabel() == "epochs of ASM pre-training"
     (_, table_of_lengths) = next(asm_length_tables(summary, known))
@@ -225,7 +230,7 @@ def test_of_hundreds_of_evaluations_tables_show_the_protocols() -> None:
     text = markdown_report(rows, META)
     assert "| policy | tier | 1% | 5% | 10% | 25% | 50% | 100% |" in text
     summary = summarize(rows, META)
-    (_, curves), (_, heat) = figures(summary, META)
+    (_, curves), (_, heat) = figures(summary, META, STYLES)
     line = curves.axes[0].lines[0]
     assert len(line.get_xdata()) == 200  # type: ignore[arg-type]
     assert [marks[at] for at in line.get_markevery()] == list(FRACTIONS)  # type: ignore[union-attr]
@@ -236,7 +241,7 @@ def test_of_hundreds_of_evaluations_tables_show_the_protocols() -> None:
 
 def test_figures_show_what_the_summary_says() -> None:
     summary = summarize(table(policies=("spin",), tiers=("expert",), seeds=1), META)
-    (curve_name, curves), (table_name, heat) = figures(summary, META)
+    (curve_name, curves), (table_name, heat) = figures(summary, META, STYLES)
     assert curve_name.startswith("curves_") and table_name.startswith("table_")
     steps, seconds = curves.axes[:2]
     assert steps.lines[0].get_ydata().tolist() == summary["mean"].tolist()  # type: ignore[union-attr]
@@ -250,8 +255,65 @@ def test_a_figure_copes_with_what_an_interrupted_run_leaves(tmp_path: Path) -> N
     partial = rows[(rows["policy"] == "spin") | (rows["fraction"] < 0.02)]
     partial = partial[(partial["tier"] == "expert") | (partial["policy"] == "spin")]
     summary = summarize(partial, ReportMeta(experiment="x"))  # and no reference returns either
-    stems = [stem for stem, figure in figures(summary, ReportMeta(experiment="x")) if save(figure, tmp_path, stem)]
+    stems = [
+        stem for stem, figure in figures(summary, ReportMeta(experiment="x"), STYLES) if save(figure, tmp_path, stem)
+    ]
     assert len(stems) == 2
+
+
+def test_what_a_report_says_of_costs_and_of_a_tier_that_has_only_begun(tmp_path: Path) -> None:
+    rows = table(policies=("factored", "spin"), tiers=("medium",), seeds=1)
+    costs = rows.assign(**{"return": -1.0 - rows["return"]})
+    write_report(costs, ReportMeta(experiment="x"), tmp_path)
+    assert "never" not in (tmp_path / "report.md").read_text()  # 95% of a cost would be less of it
+    marks = tuple(step / 200 for step in range(1, 201))
+    whole = table(policies=("spin",), tiers=("medium",), seeds=1, fractions=marks)
+    begun = table(policies=("spin",), tiers=("expert",), seeds=1, fractions=marks[:1])
+    write_report(pd.concat([whole, begun]), META, tmp_path)
+
+
+def test_a_policy_has_one_colour_in_all_figures_of_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = table(policies=("spin-a", "spin-b"), tiers=("expert",), tasks=("humanoid-stand", "cheetah-run"))
+    of_b = rows[(rows["policy"] == "spin-b") | (rows["task"] == "humanoid-stand")]
+    drawn: list[tuple[str, ...]] = []
+
+    def keep(figure: Figure, _directory: Path, stem: str) -> list[Path]:
+        lines = [line for axes in figure.axes for line in axes.lines if line.get_label() == "spin-b"]
+        drawn.extend((stem.partition("_")[0], str(line.get_color())) for line in lines)
+        (tmp_path / f"{stem}.svg").write_text("<svg/>")
+        return []
+
+    monkeypatch.setattr(report, "save", keep)
+    write_report(of_b, META, tmp_path)
+    assert {kind for kind, _ in drawn} == {"profile", "curves"} and len({colour for _, colour in drawn}) == 1
+
+
+def test_seeds_that_are_missing_are_counted() -> None:
+    rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=3)
+    text = markdown_report(rows[(rows["policy"] == "factored") | (rows["seed"] == 0)], META)
+    (line,) = [line for line in text.splitlines() if line.startswith("| humanoid-stand | 3 | expert |")]
+    assert line.count("seeds)") == 1 and "(1 of 3 seeds)" in line.split("|")[5]
+    assert "ours over humanoid-stand, 3 bins, 1 to 3 seeds of 4 episodes" in text
+
+
+@pytest.mark.parametrize(("scale", "shown"), [(100.0, "62.0±8"), (10.0, "6.2±0.8"), (1.0, "0.62±0.08")])
+def test_small_returns_have_bounds_that_hold_their_mean(scale: float, shown: str) -> None:
+    row = SimpleNamespace(mean=0.62 * scale, low=0.54 * scale, high=0.70 * scale)
+    assert half_width(row) == shown.replace("62.0", "62")
+    low, high = bounded(row).partition(" [")[2].rstrip("]").split(", ")
+    assert float(low) < row.mean < float(high)
+
+
+def test_a_policy_may_be_called_what_rich_takes_for_markup() -> None:
+    rows = table(policies=("spin",), tiers=("expert",), seeds=1).assign(policy="spin[/fixed]")
+    assert "spin[/fixed]" in console_text(rows, META)
+
+
+def test_trainings_of_several_budgets_are_told_of() -> None:
+    rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=1)
+    shorter = rows.assign(gradient_step=rows["gradient_step"].where(rows["policy"] == "spin", 50))
+    assert "some of 50, 2,000 gradient steps" in markdown_report(shorter, META)
+    assert "same budget" not in markdown_report(rows, META)
 
 
 def test_policies_look_different_and_always_the_same() -> None:

@@ -150,9 +150,20 @@ def test_time_to_target_counts_asm_and_training_to_the_first_evaluation_that_rea
     assert times.loc[("spin", "expert"), "target"] == 95
     assert times.loc[("spin", "expert"), "seconds"] == 40
     assert times.loc[("factored", "expert"), "seconds"] == 50
-    assert times.loc[("saint", "expert"), "seconds"] is None  # never
-    assert times.loc[("spin", "medium"), "seconds"] is None  # nothing to compare with
+    assert times.loc[("saint", "expert"), "seconds"] == math.inf  # never
+    assert math.isnan(times.loc[("spin", "medium"), "seconds"])  # nothing to compare with
     assert math.isnan(times.loc[("spin", "medium"), "target"])
+
+
+def test_a_target_that_an_unfinished_training_has_not_reached_is_not_one_it_never_will() -> None:
+    rows = table((key("factored"), evaluation(1.0, 100.0)), (key("spin"), evaluation(0.5, 90.0)))
+    assert math.isnan(time_to_target(summarize(rows, META)).set_index("policy").loc["spin", "seconds"])
+
+
+def test_costs_give_no_target() -> None:
+    rows = table((key("factored"), evaluation(1.0, -400.0)), (key("spin"), evaluation(1.0, -390.0)))
+    times = time_to_target(summarize(rows, META))
+    assert times["target"].isna().all() and times["seconds"].isna().all()
 
 
 def test_tables_in_the_papers_order() -> None:
@@ -168,9 +179,9 @@ def test_tables_in_the_papers_order() -> None:
     assert list(by_policy.columns) == ["factored", "spin"]
     assert list(by_policy.index) == ["medium", "expert", "average"]
     assert by_policy.loc["expert", "factored"] == 80  # mean over the tasks t and u
-    assert by_policy.loc["medium", "spin"] == 50
     assert math.isnan(by_policy.loc["expert", "spin"])  # it lacks the task u
     assert math.isnan(by_policy.loc["average", "factored"])  # it lacks medium
+    assert math.isnan(by_policy.loc["medium", "spin"])  # nobody has the task u there
     alone = tier_by_policy(summarize(rows[(rows["task"] == "t") & (rows["policy"] == "spin")], META))
     assert alone.loc["average", "spin"] == 75
 
@@ -223,3 +234,11 @@ def test_a_rerun_replaces_a_cell_whole_unless_it_stopped_early() -> None:
     assert sorted(kept["return"]) == [1, 1, 3]
     assert sorted(merge([old, stopped, newer])["return"]) == [2, 2, 3]
     assert merge([]).empty
+
+
+def test_a_trial_of_a_few_steps_replaces_no_training_and_estimates_stay_with_their_returns() -> None:
+    whole = table((key(), evaluation(1.0, 500.0)), (key(), attrs.evolve(evaluation(1.0, 0.1), metric="fitted_q")))
+    trial = table((key(), evaluation(1.0, 4.0))).assign(gradient_step=1)
+    assert set(merge([whole, trial])["return"]) == {500.0, 0.1}
+    again = table((key(), evaluation(1.0, 480.0)))
+    assert set(merge([whole, again])["return"]) == {480.0}
