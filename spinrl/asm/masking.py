@@ -12,6 +12,8 @@ from torch.nn import functional
 from spinrl.asm.model import ASM
 from spinrl.registry import Component, register
 
+_PROBABILITY = 0.15  # the paper's
+
 
 @register
 @attrs.frozen(kw_only=True)
@@ -32,12 +34,17 @@ class Masking(Component):
     kind: ClassVar[str] = "masking"
 
     share: Literal["fixed", "per_sample"] = attrs.field(default="fixed", validator=in_(("fixed", "per_sample")))
-    probability: float = attrs.field(default=0.15, validator=[gt(0), le(1)])
+    probability: float = attrs.field(default=_PROBABILITY, validator=[gt(0), le(1)])
     least: float = attrs.field(default=0.0, validator=[ge(0), le(1)])
     mask: float = attrs.field(default=0.8, validator=[ge(0), le(1)])
     random: float = attrs.field(default=0.1, validator=[ge(0), le(1)])
 
     def __attrs_post_init__(self) -> None:
+        # What would change nothing is refused: it would be taken for an ablation that has no effect.
+        if self.share == "per_sample" and self.probability != _PROBABILITY:
+            raise ValueError("probability changes nothing where share is per_sample: least is what counts there")
+        if self.share == "fixed" and self.least:
+            raise ValueError("least changes nothing where share is fixed: probability is what counts there")
         if self.mask + self.random > 1 + 1e-9:
             raise ValueError(f"random wants at most 1 - mask, got mask {self.mask} and random {self.random}")
 

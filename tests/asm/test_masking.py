@@ -23,9 +23,15 @@ def _draw(masking, nvec, rows, seed):
     return action, counts, *masking.apply(action, counts, generator)
 
 
-@given(NVEC, st.integers(1, 20), st.integers(0, 1000), st.sampled_from(["fixed", "per_sample"]), st.floats(0.01, 1))
-def test_tokens_are_choices_or_the_mask_token_and_only_chosen_ones_change(nvec, rows, seed, share, probability):
-    action, counts, tokens, chosen = _draw(Masking(share=share, probability=probability), nvec, rows, seed)
+@given(
+    NVEC,
+    st.integers(1, 20),
+    st.integers(0, 1000),
+    st.builds(Masking, probability=st.floats(0.01, 1))
+    | st.builds(Masking, share=st.just("per_sample"), least=st.floats(0, 1)),
+)
+def test_tokens_are_choices_or_the_mask_token_and_only_chosen_ones_change(nvec, rows, seed, masking):
+    action, counts, tokens, chosen = _draw(masking, nvec, rows, seed)
     assert chosen.any()
     assert ((tokens >= 0) & (tokens <= counts)).all()
     assert torch.equal(tokens[~chosen], action[~chosen])
@@ -50,6 +56,12 @@ def test_a_share_per_sample_ranges_from_none_to_all():
 def test_at_least_one_is_chosen_even_when_the_probability_is_tiny():
     *_, chosen = _draw(Masking(probability=1e-9), [3, 3], 4, 0)
     assert chosen.sum() == 1
+
+
+@pytest.mark.parametrize("fields", [{"share": "per_sample", "probability": 0.6}, {"least": 0.5}])
+def test_a_field_that_would_change_nothing_is_refused(fields):
+    with pytest.raises(ValueError, match="changes nothing where share is"):
+        Masking(**fields)
 
 
 def test_the_split_may_not_exceed_one():
