@@ -8,7 +8,8 @@ import torch
 from spinrl.data.store import Store
 
 LIMIT = 10.0  # standard deviations; what lies further out is cut off
-SMALLEST = 1e-2  # standard deviation below which an entry counts as constant
+SMALLEST = 1e-6  # standard deviation, as a share of the largest value, below which an entry counts as constant
+RULE = 2  # counts the ways in which scales were chosen, for what is cached
 
 
 @attrs.frozen(eq=False)
@@ -17,7 +18,7 @@ class Standardizer:
 
     Attributes:
         mean: (S,).
-        scale: (S,), one over the standard deviation.
+        scale: (S,), one over the standard deviation; 0 for what is constant, of which nothing can be learned.
     """
 
     mean: torch.Tensor
@@ -25,9 +26,10 @@ class Standardizer:
 
     @classmethod
     def of(cls, store: Store) -> Standardizer:
-        """From all observations of a dataset."""
+        """From all observations of a dataset, in whatever units they are."""
         observation = store.data["observations", "observation"]  # (R, S)
-        return cls(observation.mean(0), 1.0 / observation.std(0).clamp_min(SMALLEST))
+        std, largest = observation.std(0), observation.abs().amax(0)
+        return cls(observation.mean(0), torch.where(std > SMALLEST * largest, 1.0 / std, 0.0))
 
     def __call__(self, observation: torch.Tensor) -> torch.Tensor:
         """(..., S) to (..., S)."""
