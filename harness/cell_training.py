@@ -33,7 +33,7 @@ from spinrl.config import to_plain
 from spinrl.data import ReplayLoader, Store, row_features
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
-from spinrl.seeding import child_seed
+from spinrl.seeding import child_seed, random_state, restore_random_state
 from spinrl.tasks import Environment
 from spinrl.train import train
 
@@ -96,7 +96,7 @@ class CellTraining:
             return
         self.algorithm.load_state_dict(state["algorithm"])
         self.loader.load_state_dict(state["loader"])
-        torch.set_rng_state(state["torch_rng"])
+        restore_random_state(state)
         self.step = state["step"]
         self.train_seconds = state["train_seconds"]
         self.counted = state["counted"]
@@ -111,12 +111,12 @@ class CellTraining:
         checkpoint.save_latest(
             {
                 "format_version": CHECKPOINT_VERSION,
+                **random_state(),
                 "algorithm": self.algorithm.state_dict(),
                 "loader": self.loader.state_dict(),
                 "standardizer": None
                 if self.standardizer is None
                 else {"mean": self.standardizer.mean, "scale": self.standardizer.scale},
-                "torch_rng": torch.get_rng_state(),
                 "step": self.step,
                 "train_seconds": self.train_seconds,
                 "counted": self.counted,

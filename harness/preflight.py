@@ -95,8 +95,12 @@ def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | 
         store = experiment.dataset(cell).cached()
         if store is None:
             return None
-        standardized = experiment.standardize_observations
-        identity = cell.pretraining.fingerprint(store.fingerprint, cell.key.seed, standardized=standardized)
+        identity = cell.pretraining.fingerprint(
+            store.fingerprint,
+            cell.key.seed,
+            standardized=experiment.standardize_observations,
+            precision=experiment.machine.resolve().precision,
+        )
         return (store, FrozenASM.load(asm_folder(identity))) if asm_folder(identity).exists() else None
     except (StoreError, ASMError):
         return None

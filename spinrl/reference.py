@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,7 +86,7 @@ def load_policy(path: Path, policy: Policy) -> None:
         CheckpointError: when the file is damaged or not a checkpoint, or is of another kind or other sizes.
     """
     mappings: dict[type[Policy], Callable[[Weights], dict[str, torch.Tensor]]] = {
-        FactoredPolicy: factored,
+        FactoredPolicy: partial(factored, policy=policy),
         AutoregressivePolicy: autoregressive,
         SAINTPolicy: transformer_policy,
         SPINPolicy: transformer_policy,
@@ -141,7 +142,7 @@ class ReferenceASM(ASMSource):
     def total_steps(self, transitions: int) -> int:
         return 0
 
-    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
+    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False, precision: str = "fp32") -> str:
         try:
             content = hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()
         except OSError as error:
@@ -170,14 +171,23 @@ class ReferenceASM(ASMSource):
         return self  # its sizes are the file's
 
 
-def factored(weights: Weights) -> dict[str, torch.Tensor]:
-    """A factored policy: the MLP `shared`, and linear `heads`."""
+def factored(weights: Weights, policy: Policy | None = None) -> dict[str, torch.Tensor]:
+    """A factored policy: the MLP `shared`, and linear `heads`.
+
+    Args:
+        weights: of the reference.
+        policy: that they are for, which need not have dropout, of which there are no weights, where the reference had
+            it; without, they are for one that does.
+    """
     read = _Reader(weights)
     out: dict[str, torch.Tensor] = {}
-    # The positions of the linear layers differ with dropout on; ours follow the same rule.
-    for layer in read.numbers("shared.", 1):
+    theirs = read.numbers("shared.", 1)
+    ours = theirs if policy is None else _linear_layers(policy.get_submodule("trunk"))
+    if len(ours) != len(theirs):
+        raise ValueError(f"it has {len(theirs)} hidden layers, not {len(ours)}")
+    for here, there in zip(ours, theirs, strict=True):
         for part in ("weight", "bias"):
-            out[f"trunk.{layer}.{part}"] = read(f"shared.{layer}.{part}")
+            out[f"trunk.{here}.{part}"] = read(f"shared.{there}.{part}")
     out |= _linear_heads(read)
     return read.finish(out)
 
@@ -237,6 +247,11 @@ def value_network(weights: Weights) -> dict[str, torch.Tensor]:
     read = _Reader(weights)
     out = {f"{2 * layer}.{part}": read(f"l{layer + 1}.{part}") for layer in range(3) for part in ("weight", "bias")}
     return read.finish(out)
+
+
+def _linear_layers(module: nn.Module) -> list[int]:
+    """Where they stand in a sequence of layers."""
+    return [place for place, layer in enumerate(module.children()) if isinstance(layer, nn.Linear)]
 
 
 def _encoder(read: _Reader, state_encoder: str, blocks: str) -> dict[str, torch.Tensor]:

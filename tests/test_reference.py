@@ -14,6 +14,7 @@ from spinrl.checkpoint import CheckpointError
 from spinrl.data import Episode, SourceRecord, Store, StoreWriter
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import SPIN, Factored
+from spinrl.specs import ActionSpec
 
 
 def saved(case, prefix, path, place=None):
@@ -115,6 +116,31 @@ def test_a_references_asm_that_cannot_be_used_is_refused_before_anything_runs(tm
 def _tokens(case):
     """The action with the mask token where the recorder masked it."""
     return torch.where(case.arrays["asm/mask"].bool(), torch.tensor(case.spec.nvec), case.arrays["asm/input_action"])
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(0.0, 0.1), (0.1, 0.0), (0.0, 0.0)])
+def test_dropout_has_no_weights_and_may_be_on_one_side_alone(theirs, ours, tmp_path):
+    spec = ActionSpec((3, 2))
+    made, policy = (
+        Factored(hidden=(8, 8), dropout=dropout).build(5, spec, seed=seed) for seed, dropout in ((1, theirs), (2, ours))
+    )
+    names = {"trunk": "shared"}  # what the reference calls it; its layers stand where those of an equal one of ours do
+    weights = {
+        f"{names['trunk']}.{key.removeprefix('trunk.')}": value
+        for key, value in made.state_dict().items()
+        if "trunk" in key
+    }
+    for slot, choices in enumerate(spec.nvec):
+        weights[f"heads.{slot}.weight"] = made.heads.weight[slot, :, :choices].t()
+        weights[f"heads.{slot}.bias"] = made.heads.bias[slot, 0, :choices]
+    torch.save({"imitation_state_dict": weights}, tmp_path / "bcq.pt")
+    reference.load_policy(tmp_path / "bcq.pt", policy)
+    observation = torch.randn(4, 5)
+    with torch.no_grad():
+        assert torch.equal(policy.eval().logits(observation), made.eval().logits(observation))
+    shallow = Factored(hidden=(8,), dropout=ours).build(5, spec, seed=0)
+    with pytest.raises(CheckpointError, match="it has 2 hidden layers, not 1"):
+        reference.load_policy(tmp_path / "bcq.pt", shallow)
 
 
 def test_what_does_not_fit_is_refused_by_name(tmp_path):

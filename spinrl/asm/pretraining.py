@@ -21,9 +21,10 @@ from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import ReplayLoader, Standardizer, Store, home
 from spinrl.data.cache import OnDamage, OnWait, get_sound
+from spinrl.data.standardizer import RULE
 from spinrl.machine import ResolvedMachine
 from spinrl.registry import Component, register
-from spinrl.seeding import child_seed, torch_generator
+from spinrl.seeding import child_seed, random_state, restore_random_state, torch_generator
 from spinrl.specs import ActionSpec
 
 # Called with the steps done and, by name, the loss and the share of masked entries predicted right.
@@ -75,13 +76,14 @@ class ASMSource(Component, ABC):
         return None
 
     @abstractmethod
-    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
-        """Of everything that the weights depend on.
+    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False, precision: str = "fp32") -> str:
+        """Of everything that the weights depend on, but for the rounding that differs between machines.
 
         Args:
             dataset: the store's fingerprint.
             seed: of the pre-training.
             standardized: whether observations are in the dataset's standard units.
+            precision: of the matrix products, fp32 or bf16.
         """
 
     @abstractmethod
@@ -148,10 +150,16 @@ class Pretraining(ASMSource):
     def passes(self, transitions: int) -> float | None:
         return self.total_steps(transitions) * self.batch_size / transitions
 
-    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False) -> str:
+    def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False, precision: str = "fp32") -> str:
         unreported = attrs.evolve(self, report_every=1, checkpoint_minutes=1.0)
         return fingerprint(
-            {"pretraining": to_plain(unreported), "dataset": dataset, "seed": seed, "standardized": standardized}
+            {
+                "pretraining": to_plain(unreported),
+                "dataset": dataset,
+                "seed": seed,
+                "standardized": RULE if standardized else None,
+                "precision": precision,
+            }
         )
 
     def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
@@ -201,7 +209,8 @@ def pretrained_asm(
         ASMError: when the cached one is damaged, or the loss is no longer finite.
         CheckpointError: when a checkpoint of the pre-training is damaged, or cannot be written.
     """
-    identity = config.fingerprint(store.fingerprint, seed, standardized=standardizer is not None)
+    standardized = standardizer is not None
+    identity = config.fingerprint(store.fingerprint, seed, standardized=standardized, precision=machine.precision)
 
     def build(folder: Path) -> None:
         request = ASMRequest(
@@ -235,7 +244,10 @@ class _Pretrainer:
         self.store = store
         self.seed = seed
         self.machine = machine
-        self.identity = config.fingerprint(store.fingerprint, seed, standardized=request.standardizer is not None)
+        standardized = request.standardizer is not None
+        self.identity = config.fingerprint(
+            store.fingerprint, seed, standardized=standardized, precision=machine.precision
+        )
         self.path = _checkpoint_path(request.folder)
         self.total = config.total_steps(len(store))
         self.model: ASM = config.encoder.build(store.observation_size, store.action_spec, seed=seed).to(machine.device)
@@ -313,11 +325,10 @@ class _Pretrainer:
             "optimizer": self.optimizer.state_dict(),
             "loader": self.loader.state_dict(),
             "generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
             "step": self.step,
             "seconds": self.seconds,
             "curve": self.curve,
-        }
+        } | random_state()
         try:
             checkpoint.save(state, self.path)
         except CheckpointError as error:  # the next one may find room on the disk again
@@ -330,7 +341,7 @@ class _Pretrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.loader.load_state_dict(state["loader"])
         self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
+        restore_random_state(state)
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state.get("curve", [])
         self.scheduler.last_epoch = self.step
 

@@ -15,7 +15,8 @@ from spinrl.seeding import child_seed
 def seeded_initialization(seed: int, *names: str | int) -> Iterator[None]:
     """Within the block, new modules draw from the named child seed; the global stream is left where it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(child_seed(seed, "initialization", *names))
+        # Not torch.manual_seed: that would seed GPUs too, which nothing puts back.
+        torch.default_generator.manual_seed(child_seed(seed, "initialization", *names))
         yield
 
 

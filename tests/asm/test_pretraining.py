@@ -85,8 +85,16 @@ def test_what_the_fingerprint_depends_on():
         CONFIG.fingerprint("data", 1),
         attrs.evolve(CONFIG, learning_rate=1e-3).fingerprint("data", 0),
         attrs.evolve(CONFIG, masking=Masking(probability=0.2)).fingerprint("data", 0),
+        CONFIG.fingerprint("data", 0, standardized=True),
+        CONFIG.fingerprint("data", 0, precision="bf16"),
     ]
-    assert len({base, *others}) == 5
+    assert len({base, *others}) == 7
+
+
+def test_an_asm_of_another_precision_is_another_asm(store):
+    machines = [attrs.evolve(MACHINE, precision=precision) for precision in ("bf16", "fp32", "bf16")]
+    first, other, again = (pretrained_asm(CONFIG, store, seed=0, machine=machine).fingerprint for machine in machines)
+    assert first == again != other
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
