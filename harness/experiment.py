@@ -238,6 +238,13 @@ class Experiment(ExperimentConfig):
         for name in self.pretrainings:
             if name not in (policies := _named(self.policies)):
                 raise ValueError(f"pretrainings wants names of policies ({', '.join(policies)}), got {name!r}")
+        shares = list(self.evaluation.marks(self.training.gradient_steps).values())
+        for estimator in self.evaluation.estimators:
+            if missing := [share for share in estimator.fractions or () if share not in shares]:
+                raise ValueError(
+                    f"{type(estimator).__name__}.fractions wants shares of the budget at which policies are evaluated "
+                    f"({', '.join(f'{share:g}' for share in shares)}), got {missing}; add them to Evaluating.fractions"
+                )
         for field in ("tasks", "bins", "tiers", "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):

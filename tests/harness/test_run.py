@@ -214,6 +214,11 @@ REFERENCE_ASM = ["--set", "Experiment.pretraining=@ReferenceASM()", "--set", "Re
     ("arguments", "message"),
     [
         (["--set", "IQL.expektile=0.7"], "did you mean expectile"),
+        (["--set", "Masking.probability=0.6"], "least is what counts there"),
+        (
+            ["--gin", "gin/own_data.gin", "--set", "FittedQ.fractions=[0.2, 1.0]"],
+            r"got \[0.2\]; add them to Eval",
+        ),
         (["--set", "IQL.expectile=1.7"], "IQL.expectile wants"),
         (["--set", "IQL.expectile='high'"], "IQL.expectile wants a float"),
         (["--gin", "gin/polices/saint.gin"], "no such file"),
