@@ -121,15 +121,9 @@ def _tokens(case):
 @pytest.mark.parametrize(("theirs", "ours"), [(0.0, 0.1), (0.1, 0.0), (0.0, 0.0)])
 def test_dropout_has_no_weights_and_may_be_on_one_side_alone(theirs, ours, tmp_path):
     spec = ActionSpec((3, 2))
-    made, policy = (
-        Factored(hidden=(8, 8), dropout=dropout).build(5, spec, seed=seed) for seed, dropout in ((1, theirs), (2, ours))
-    )
-    names = {"trunk": "shared"}  # what the reference calls it; its layers stand where those of an equal one of ours do
-    weights = {
-        f"{names['trunk']}.{key.removeprefix('trunk.')}": value
-        for key, value in made.state_dict().items()
-        if "trunk" in key
-    }
+    made = Factored(hidden=(8, 8), dropout=theirs).build(5, spec, seed=1)
+    policy = Factored(hidden=(8, 8), dropout=ours).build(5, spec, seed=2)
+    weights = {f"shared.{name}": value for name, value in made.trunk.state_dict().items()}
     for slot, choices in enumerate(spec.nvec):
         weights[f"heads.{slot}.weight"] = made.heads.weight[slot, :, :choices].t()
         weights[f"heads.{slot}.bias"] = made.heads.bias[slot, 0, :choices]

@@ -44,7 +44,9 @@ class Masking(Component):
         if self.share == "per_sample" and self.probability != _PROBABILITY:
             raise ValueError("probability changes nothing where share is per_sample: least is what counts there")
         if self.share == "fixed" and self.least:
-            raise ValueError("least changes nothing where share is fixed: probability is what counts there")
+            raise ValueError(
+                "least changes nothing where share is fixed, and wants to be 0: probability is what counts there"
+            )
         if self.mask + self.random > 1 + 1e-9:
             raise ValueError(f"random wants at most 1 - mask, got mask {self.mask} and random {self.random}")
 
