@@ -33,8 +33,9 @@ from harness.arguments import add_configuration_options, configuration_words
 from harness.paths import use_packaged_configs
 from harness.signals import both_signals_stop
 from spinrl.behaviors import Behavior, BehaviorError, load_behavior
+from spinrl.behaviors.decqn import DecQN
 from spinrl.behaviors.shipping import choose, ship
-from spinrl.behaviors.training import DecQN, train
+from spinrl.behaviors.training import train
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import ConfigError, load
 from spinrl.data import home

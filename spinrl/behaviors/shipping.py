@@ -20,8 +20,8 @@ from safetensors.torch import save as save_safetensors
 
 from spinrl import checkpoint
 from spinrl.behaviors.behavior import BehaviorError, weights_name
+from spinrl.behaviors.decqn import DecQN
 from spinrl.behaviors.network import DecoupledQNetwork
-from spinrl.behaviors.training import DecQN
 from spinrl.machine import available_cores
 from spinrl.nn.fixed_batch import in_fixed_batches
 from spinrl.plain import to_plain

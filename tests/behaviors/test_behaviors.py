@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinrl import checkpoint, machine
-from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, load_behavior, shipped, training
+from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, decqn, load_behavior, shipped
+from spinrl.behaviors.decqn import DecQN
+from spinrl.behaviors.learner import Learner
+from spinrl.behaviors.shaping import Progressive, Upright
 from spinrl.behaviors.shipping import Candidate, _choose, choose, ship
-from spinrl.behaviors.training import DecQN, Learner, Progressive, Upright, train
+from spinrl.behaviors.training import train
 from spinrl.specs import ActionSpec
 from spinrl.tasks import TASKS, get_task
 
@@ -110,7 +113,7 @@ def test_a_learner_goes_on_from_any_device_on_any_other(device, tmp_path):
 def test_what_is_left_to_the_machine_is_what_it_has(monkeypatch):
     config = attrs.evolve(TINY, num_actors=0, device="auto")
     for cores, has_gpu, wanted in ((1, False, (1, "cpu")), (2, True, (1, "cuda")), (16, False, (15, "cpu"))):
-        monkeypatch.setattr(training, "available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(decqn, "available_cores", lambda cores=cores: cores)
         monkeypatch.setattr(machine.torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
         taken = config.on_this_machine()
         assert (taken.num_actors, taken.device) == wanted

@@ -15,8 +15,8 @@ import pytest
 from harness.paths import use_packaged_configs
 from spinrl import checkpoint
 from spinrl.behaviors import load_behavior, shipped
+from spinrl.behaviors.decqn import DecQN
 from spinrl.behaviors.shipping import Candidate
-from spinrl.behaviors.training import DecQN
 from spinrl.config import to_plain
 from tools import train_behavior
 from tools.train_behavior import configuration, main, parser
