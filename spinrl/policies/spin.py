@@ -150,11 +150,14 @@ class SPINPolicy(IndependentPolicy):
         if not self.config.cached or self.slot_queries.requires_grad:
             return None
         queries = self.slot_queries.detach().cpu().contiguous()
-        digest = hashlib.sha256(queries.numpy().tobytes()).hexdigest()
+        # Of the weights themselves: an ASM that is made again, of the same fingerprint, differs in its last bits.
+        digest = hashlib.sha256()
+        for tensor in (queries, *self.encoder.state_dict().values()):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return FrozenInput(
             encode=self._embed,
             shape=tuple(queries.shape),
-            identity=f"{self.asm_fingerprint} {digest}",
+            identity=f"{self.asm_fingerprint} {digest.hexdigest()}",
             shared=self.config.query_share == 0,
         )
 

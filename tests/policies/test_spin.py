@@ -133,6 +133,9 @@ def test_queries_are_trained_for_their_share_and_then_fixed():
     algorithm.update(contracts.random_batch(SPEC))
     assert torch.equal(policy.slot_queries, half)
     assert policy.frozen_input().identity == frozen.identity
+    with torch.no_grad():
+        next(policy.encoder.parameters()).add_(1e-6)  # as of an ASM that was made again elsewhere
+    assert policy.frozen_input().identity != frozen.identity
 
 
 def test_an_asm_can_be_unfrozen_after_a_share_of_the_budget():
