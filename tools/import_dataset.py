@@ -50,7 +50,7 @@ from spinrl.data.importers.choices import Choices
 from spinrl.data.importers.minari_datasets import import_minari
 from spinrl.data.importers.result import ImportResult
 from spinrl.data.importers.tables import FORMATS
-from spinrl.data.metadata import read_metadata
+from spinrl.data.metadata import check_name, read_metadata
 
 MINARI = "minari:"
 ARRAY_OPTIONS = ("choices", "action_offset", "ends", "episode_length", "episode_column", "column")
@@ -109,7 +109,11 @@ def array_options(options: argparse.Namespace) -> ArrayOptions:
         meaning, equals, names = given.partition("=")
         if meaning not in ALIASES or not equals:
             raise StoreError(f"--column wants MEANING=NAME with a meaning of {', '.join(ALIASES)}, got {given!r}")
+        if meaning in columns:
+            raise StoreError(f"--column names {meaning} twice; give all its columns at once: {meaning}=NAME,NAME")
         columns[meaning] = tuple(name for name in names.split(",") if name)
+    if abs(options.action_offset or 0) >= 2**31:
+        raise StoreError(f"--action-offset wants what the first choice is called, got {options.action_offset}")
     if options.episode_column is not None:
         columns["episode"] = (options.episode_column,)
     return ArrayOptions(
@@ -156,8 +160,7 @@ def name_of(options: argparse.Namespace, kind: Kind) -> str:
         StoreError: when the one that was given cannot be a folder's, or there is no such published file.
     """
     if options.name is not None:
-        if not re.fullmatch(r"\w[\w.-]*", options.name):
-            raise StoreError(f"--name wants letters, digits, _ . and -, got {options.name!r}")
+        check_name("name", options.name)
         return options.name
     if kind == "published":
         about = published.Name.of(published.find(options.file), **told(options))
@@ -196,12 +199,12 @@ def placed(path: Path, replace: bool, make: Callable[[Path], ImportResult]) -> I
     """
     if not path.exists():
         return make(path)
-    if not replace:
-        raise StoreError(f"{path} exists already; delete it, give another --name, or --replace it")
     try:
         read_metadata(path)
     except StoreError as error:
-        raise StoreError(f"--replace leaves alone what is no store: {error}") from None
+        raise StoreError(f"{path} exists already and is left alone, for it is no sound store: {error}") from None
+    if not replace:
+        raise StoreError(f"{path} exists already; give another --name, or --replace it")
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         result = make(beside / path.name)
@@ -280,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; nothing was written", file=sys.stderr)
         return 130
     console.print(summary(result))
-    console.print(f"written to {result.store.path}; train on it with", highlight=False, soft_wrap=True)
+    console.print(f"written to {result.store.path}; train on it with", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"  {training_command(result.store, name, options.out)}", highlight=False, markup=False, soft_wrap=True
     )

@@ -33,7 +33,8 @@ def split(store: Store, share: float, seed: int, making: Making = AS_IT_IS) -> t
     episodes = store.metadata.episodes
     if episodes < 2:
         raise StoreError(
-            f"store {store.path} has one episode, of which none can be held out; set Experiment.held_out=0"
+            f"store {store.path} has one episode, of which none can be held out; set Experiment.held_out=0 "
+            "and Evaluating.estimators=[@FittedQ()]"
         )
     count = min(max(1, round(share * episodes)), episodes - 1)
     held_out = np.zeros(episodes, dtype=bool)

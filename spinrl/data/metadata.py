@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -168,7 +169,7 @@ def read_metadata(folder: Path) -> StoreMetadata:
         content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
         version, checksum = content.pop("format_version"), content.pop("checksum", None)
     except FileNotFoundError:
-        raise DamagedStoreError(f"store {folder} has no {METADATA_FILE}, so it is not a store; {REMAKE}") from None
+        raise DamagedStoreError(f"{folder} has no {METADATA_FILE}, so it is not a store; name another folder") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise DamagedStoreError(f"store {folder}: {METADATA_FILE} is not readable; {REMAKE}") from None
     if version != FORMAT_VERSION:
@@ -182,9 +183,21 @@ def read_metadata(folder: Path) -> StoreMetadata:
     try:
         sources = [SourceRecord(**source) for source in content.pop("sources")]
         files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
+        check_name("task", content["task"])
+        check_name("tier", content["tier"])
         return StoreMetadata(sources=sources, files=files, **content)
     except (TypeError, KeyError, AttributeError) as error:
         raise DamagedStoreError(f"store {folder}: {METADATA_FILE} is not as expected ({error}); {REMAKE}") from None
+
+
+def check_name(what: str, name: str) -> None:
+    """Check what files and folders are called after, be it given or told by a file of somebody else's.
+
+    Raises:
+        StoreError: when it is more than a plain name.
+    """
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        raise StoreError(f"{what} wants letters, digits, spaces, _ . and -, got {name!r}; give another with --{what}")
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from spinrl.data.metadata import (
     StoreMetadata,
     array_file,
     array_layout,
+    check_name,
     store_bytes,
     write_metadata,
 )
@@ -70,6 +71,8 @@ class StoreWriter:
         expected: tuple[int, int] | None = None,
     ) -> None:
         self.path = Path(path)
+        check_name("task", task)
+        check_name("tier", tier)
         self._task, self._bins, self._tier = task, bins, tier
         self._spec, self._observation_size = action_spec, observation_size
         self._sources = list(sources)

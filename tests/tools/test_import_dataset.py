@@ -106,8 +106,19 @@ def test_replace_leaves_alone_what_is_no_store(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_text("x")
     assert import_dataset.main([log(), "--choices", "3,3,5", "--out", "photos", "--replace"]) == 2
-    assert "--replace leaves alone what is no store" in capsys.readouterr().err
+    assert "is left alone, for it is no sound store" in capsys.readouterr().err
     assert (tmp_path / "photos" / "one.jpg").exists()
+
+
+def test_a_folder_may_be_called_what_rich_takes_for_markup(capsys):
+    assert import_dataset.main([log(), "--choices", "3,3,5", "--out", "out[/old]"]) == 0
+    assert "written to out[/old]; train" in capsys.readouterr().out
+
+
+def test_what_single_precision_loses_is_said(capsys):
+    time = 1.7e9 + np.arange(30.0)
+    assert import_dataset.main([log(observations=np.stack([time - time[0], time], 1)), "--choices", "3,3,5"]) == 0
+    assert "observations, entry 1, vary by less than single precision" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +130,14 @@ def test_replace_leaves_alone_what_is_no_store(tmp_path, capsys):
         ({}, ["--choices", "3,3,5", "--ends", "terminal"], "leave out --ends"),
         ({}, ["--choices", "3,3,5", "--column", "colour=x"], "--column wants MEANING=NAME"),
         ({}, ["--choices", "3,3,5", "--column", "rewards=x"], "no column x for rewards"),
-        ({}, ["--choices", "3,3,5", "--name", "../x"], "--name wants letters"),
+        ({}, ["--choices", "3,3,5", "--name", "../x"], "name wants letters"),
+        ({}, ["--choices", "3,3,5", "--task", "../../x"], "task wants letters"),
+        ({}, ["--choices", "3,3,5", "--tier", "a/b"], "tier wants letters"),
+        ({}, ["--choices", "3,3,5", "--action-offset", "99999999999999999999"], "--action-offset wants"),
+        ({}, ["--choices", "3,3,5", "--column", "rewards=a", "--column", "rewards=b"], "names rewards twice"),
+        ({"observations": np.zeros((30, 0))}, ["--choices", "3,3,5"], "column observations has no entries"),
+        ({"actions": np.zeros((30, 0), int)}, ["--choices", "3"], "column actions has no entries"),
+        ({"actions": np.eye(5)[np.zeros((30, 3), int)]}, ["--choices", "5"], "of one-hot vectors, take argmax(-1)"),
         ({}, ["--choices", "3,3,5", "--bins", "3"], "--bins does not go with"),
         ({"terminals": None, "timeouts": None}, ["--choices", "3,3,5"], "does not say where episodes end"),
         ({"timeouts": None}, ["--choices", "3,3,5"], "give --ends terminal if that is how they all end"),

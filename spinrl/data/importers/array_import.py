@@ -93,6 +93,11 @@ def _action_notes(arrays: Arrays, options: ArrayOptions) -> list[str]:
         made.append("choices are those seen (--choices observed): the last one of a sub-action may be missing")
     if options.action_offset:
         made.append(f"actions count from {options.action_offset} in the file, from 0 here")
+    for meaning, entry in arrays.coarse.items():
+        made.append(
+            f"{meaning}, entry {entry}, vary by less than single precision holds of values so large: what they tell is "
+            "lost; subtract an origin first"
+        )
     if arrays.float_actions:
         made.append("actions are stored as floats, all of them whole numbers, and are read as integers")
     return made

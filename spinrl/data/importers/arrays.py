@@ -85,6 +85,7 @@ class Arrays:
     Attributes:
         columns: names by what they mean, for everything that the file has.
         float_actions: whether actions are whole numbers stored as floats; known once they were read.
+        coarse: by meaning, the first entry that single precision does not tell apart; known once they were read.
 
     Raises:
         StoreError: when the file cannot be read, a column is missing, or several could be meant.
@@ -93,6 +94,7 @@ class Arrays:
     def __init__(self, file: Path, given: Mapping[str, Sequence[str]]) -> None:
         self.file = file
         self.float_actions = False
+        self.coarse: dict[str, int] = {}
         self._table = open_table(file)
         self.columns = find_columns(file, self._table.names, given)
 
@@ -137,6 +139,15 @@ class Arrays:
             row += len(next(iter(block.values())))
 
     def _values(self, meaning: str, block: Block, row: int) -> np.ndarray:
+        for name in self.columns[meaning]:
+            shape = block[name].shape[1:]
+            if 0 in shape:
+                raise StoreError(f"{self.file}: column {name} has no entries in a row")
+            if meaning == "actions" and sum(size > 1 for size in shape) > 1:
+                raise StoreError(
+                    f"{self.file}: {name} want one number a sub-action, got {' × '.join(map(str, shape))} a row; "
+                    "of one-hot vectors, take argmax(-1)"
+                )
         values = [block[name].reshape(len(block[name]), -1) for name in self.columns[meaning]]
         together = np.concatenate(values, axis=1)
         kind, what = together.dtype.kind, f"{self.file}: {meaning}"
@@ -155,6 +166,12 @@ class Arrays:
             return _flags(together, what, row)[:, 0]
         _refuse(not_finite(together), together, what, row, "a finite number")
         single = together.astype(np.float32)
+        # Of a time stamp, say, whose differences single precision does not hold.
+        if together.dtype.itemsize > single.dtype.itemsize:
+            exact = together.astype(np.float64)
+            lost, spread = np.abs(exact - single).max(axis=0), np.ptp(exact, axis=0)
+            if (coarse := np.flatnonzero((lost > 1e-3 * spread) & (spread > 0))).size:
+                self.coarse.setdefault(meaning, int(coarse[0]))
         return single if meaning in _SEVERAL else single[:, 0]
 
 

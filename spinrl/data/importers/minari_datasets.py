@@ -65,7 +65,7 @@ def import_minari(
         sources=recorded.sources or [SourceRecord(behavior=tier)],
         expected=(total, episodes),
     ) as writer:
-        for episode in _episodes(dataset, what, start):
+        for episode in _episodes(dataset, what, start, several=len(recorded.sources) > 1):
             if not (episode.terminated[-1] or episode.truncated[-1]):
                 cut += 1
                 episode = attrs.evolve(episode, truncated=np.arange(len(episode)) == len(episode) - 1)
@@ -110,8 +110,8 @@ class _Recorded:
         return cls(ours["task"], ours["tier"], [SourceRecord(**source) for source in ours["sources"]])
 
 
-def _episodes(dataset: Any, what: str, start: np.ndarray) -> Iterator[Episode]:
-    """All episodes.
+def _episodes(dataset: Any, what: str, start: np.ndarray, *, several: bool) -> Iterator[Episode]:
+    """All episodes; each tells its source where there are several, of a dataset that was exported from a store.
 
     Raises:
         StoreError: for what does not fit the dataset's own description.
@@ -134,7 +134,7 @@ def _episodes(dataset: Any, what: str, start: np.ndarray) -> Iterator[Episode]:
                 rewards=np.asarray(data.rewards).astype(np.float32),
                 terminated=terminated,
                 truncated=truncated,
-                source=int(about.get(SOURCE, 0)),
+                source=int(about[SOURCE]) if several else 0,
             )
 
 

@@ -155,6 +155,8 @@ class Machine:
             try:
                 instruction, argument, _ = next(instructions)
             except StopIteration:
+                if file.read(1):
+                    raise RefusedError("something follows the end of its list; a file holds one list") from None
                 return
             except (ValueError, OverflowError) as error:
                 raise RefusedError(f"it is cut off, or no pickle ({error})") from None

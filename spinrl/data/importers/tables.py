@@ -105,14 +105,21 @@ class HDF5Table(Table):
     def read(self, names: Sequence[str]) -> tuple[int, Iterator[Block]]:
         with in_one_line(self.file), self._h5py.File(self.file, "r") as opened:
             for name in names:
-                self._check(name, opened[name].dtype)
+                if not self._is_text(opened[name]):
+                    self._check(name, opened[name].dtype)
             rows = self._rows({name: opened[name].shape[0] for name in names})
         return rows, self._blocks(names, rows)
 
     def _blocks(self, names: Sequence[str], rows: int) -> Iterator[Block]:
         with in_one_line(self.file), self._h5py.File(self.file, "r") as opened:
             for at in range(0, rows, BLOCK):
-                yield {name: opened[name][at : at + BLOCK] for name in names}
+                yield {name: self._block(opened[name], slice(at, at + BLOCK)) for name in names}
+
+    def _is_text(self, column: Any) -> bool:
+        return self._h5py.check_string_dtype(column.dtype) is not None
+
+    def _block(self, column: Any, rows: slice) -> np.ndarray:
+        return np.asarray(column.asstr()[rows], dtype=str) if self._is_text(column) else column[rows]
 
 
 class ParquetTable(Table):
@@ -143,6 +150,8 @@ class ParquetTable(Table):
             if len(lengths) > 1:
                 raise StoreError(f"{self.file}: column {name} holds lists of {lengths[0]} to {lengths[-1]} entries")
             return self._column(name, values.flatten()).reshape(len(values), -1)
+        if types.is_dictionary(values.type):  # categories of pandas
+            return self._column(name, values.dictionary_decode())
         if types.is_string(values.type) or types.is_large_string(values.type):
             return np.array(values.to_pylist(), dtype=str)
         array = values.to_numpy(zero_copy_only=False)

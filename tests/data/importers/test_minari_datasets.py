@@ -149,6 +149,12 @@ def test_a_recorded_dataset_of_nested_spaces(tmp_path):
     assert "1 episodes have no marked end, and are stored as cut off there" in result.notes
 
 
+def test_what_others_call_a_source_is_none_of_ours(tmp_path):
+    dataset_id = recorded(BOX, CHOICES, [steps(ACTIONS, ROWS)])
+    minari.load_dataset(dataset_id).storage.update_episode_metadata([{"source": "human"}])
+    assert len(import_minari(dataset_id, tmp_path / "store", name="robot").store) == len(ACTIONS)
+
+
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 def test_an_environment_recorded_by_minari(tmp_path, data_format):
     environment = gymnasium.spec("CartPole-v1")
@@ -225,3 +231,6 @@ def test_our_part_of_the_metadata_is_not_trusted(tmp_path, root):
     for ours in ("x", {"task": 1, "tier": "a", "sources": []}, {"task": "a", "tier": "b", "sources": [{"x": 1}]}):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"spinrl": ours}))
         refused(tmp_path, dataset_id, "could not be read")
+    ours = {"task": "../../elsewhere", "tier": "a", "sources": []}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"spinrl": ours}))
+    refused(tmp_path, dataset_id, "task wants letters")

@@ -147,6 +147,7 @@ def _nested(depth: int) -> bytes:
 OBSERVATION = np.zeros(17)
 REFUSALS = {
     "calls out": (pickle.dumps([_Calls(os.system, "touch hacked")]), "it asks for posix.system"),
+    "holds two lists": (2 * pickle.dumps(transitions()), "something follows the end of its list"),
     "calls eval": (pickle.dumps([_Calls(eval, "1")]), "it asks for builtins.eval"),
     "allocates": (pickle.dumps([_Calls(bytearray, 2**31)]), "it asks for builtins.bytearray"),
     "allocates an array": (b"\x80\x04]" + b"\x8e" + struct.pack("<Q", 2**62) + b"ab.", "cut off|asks for more than"),

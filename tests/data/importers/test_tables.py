@@ -112,6 +112,19 @@ def test_lists_of_a_size_that_changes_between_blocks(tmp_path):
             refused(file, spoiled, "in row 5")
 
 
+@pytest.mark.parametrize("suffix", [".hdf5", ".parquet"])
+def test_episodes_may_be_called_by_text_of_any_kind(tmp_path, suffix):
+    arrays, names = without(logged(), "episode"), ["first"] * 4 + ["second"] * 3
+    if suffix == ".hdf5":
+        file = save(tmp_path / "log.hdf5", {**arrays, "episode": np.array(names, dtype=object)})
+    else:
+        file = tmp_path / "log.parquet"
+        columns = {name: list(values) for name, values in arrays.items()}
+        pd.DataFrame({**columns, "episode": pd.Categorical(names)}).to_parquet(file)
+    store = import_arrays(file, tmp_path / "store", ArrayOptions(choices=(3, 2, 5)), task="robot").store
+    assert store.data["episodes", "length"].tolist() == [4, 3]
+
+
 def test_lists_of_fixed_size_and_episodes_called_by_text(tmp_path):
     arrays = without(logged(), "episode")
     columns = {name: pa.array(list(values)) for name, values in arrays.items()}
