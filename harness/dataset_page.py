@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.page import render
 from harness.sections import Section
-from harness.tables import NamedTable
+from harness.tables import NamedTable, number
 from spinrl.data import Store
 from spinrl.data.description import Description
 
@@ -108,9 +108,9 @@ def _sources(description: Description) -> pd.DataFrame:
                     "source": label,
                     "episodes": f"{len(returns):,}",
                     "transitions": f"{lengths.sum():,}",
-                    "return": f"{returns.mean():.1f} ± {returns.std():.1f}",
-                    "lowest": f"{returns.min():.1f}",
-                    "highest": f"{returns.max():.1f}",
+                    "return": f"{number(returns.mean())} ± {number(returns.std())}",
+                    "lowest": number(returns.min()),
+                    "highest": number(returns.max()),
                     "steps": _range(lengths),
                 }
             )
@@ -159,11 +159,11 @@ def _range(values: Any) -> str:
 def _listed(numbers: list[int]) -> str:
     """Rising numbers with runs drawn together, e.g. ``0, 3–5``, and only the first few runs of many."""
     runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1][1:] = [number]
+    for each in numbers:
+        if runs and runs[-1][-1] == each - 1:
+            runs[-1][1:] = [each]
         else:
-            runs.append([number])
+            runs.append([each])
     shown = ["–".join(map(str, run)) for run in runs[:RUNS]]
     return ", ".join(shown + ["…"] * (len(runs) > RUNS)) or "none"
 

@@ -23,7 +23,7 @@ from matplotlib.ticker import NullLocator
 
 from harness.records import RETURN, Reference, ReportMeta, metric_name, setting_name
 from harness.statistics import policy_order, shown_fractions, tier_order
-from harness.tables import algorithm_title
+from harness.tables import algorithm_title, decimals
 
 PANEL = ["preset", "metric", "algorithm", "task", "bins"]  # what one figure shows
 _STYLES = {
@@ -163,7 +163,9 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
         for i, row in enumerate(rows):
             for j, fraction in enumerate(fractions):
                 mean, half = _at(means, row, fraction), _at(halves, row, fraction)
-                text = "–" if np.isnan(mean) else f"{mean:.0f}" + ("" if np.isnan(half) else f" ± {half:.0f}")
+                digits = decimals(mean, half)
+                text = "–" if np.isnan(mean) else f"{mean:.{digits}f}"
+                text += "" if np.isnan(half) else f" ± {half:.{digits}f}"
                 axes.text(j, i, text, ha="center", va="center", color=ink(image, float(values[i, j])), fontsize=8)
         axes.set_xticks(range(len(fractions)), [f"{100 * fraction:g}%" for fraction in fractions])
         axes.set_yticks(range(len(rows)), [f"{policy}  {tier}" for policy, tier in rows])

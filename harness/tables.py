@@ -51,7 +51,7 @@ def setting_tables(summary: pd.DataFrame, interval: Callable[[Any], str]) -> Ite
         setting = f"{setting_name(task, bins)}, {algorithm_title(*rest)}"
         yield f"{setting}: mean return by share of the budget, {_counts(group)}", _by_fraction(group, interval)
         if group["normalized"].notna().any():
-            yield f"{setting}: normalized score", _by_fraction(group, lambda row: _number(row.normalized))
+            yield f"{setting}: normalized score", _by_fraction(group, lambda row: number(row.normalized))
         yield f"{setting}: share of the best full-budget return", _by_fraction(group, lambda row: _percent(row.share))
         yield f"{setting}: seconds spent, and time to target", _times(group)
 
@@ -166,7 +166,7 @@ def asm_length_tables(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[Named
                 rows.append([REFERENCE_POLICY, tier, "–", "–", "–", bounded(references[tier]), _percent(100.0)])
             for row in lengths[lengths["tier"] == tier].sort_values(["base", "percent"]).itertuples():
                 share = _percent(100 * row.mean / reference if reference > 0 else math.nan)
-                length, epochs = f"{row.percent:g}%", _number(row.epochs)
+                length, epochs = f"{row.percent:g}%", number(row.epochs)
                 rows.append([row.base, tier, length, epochs, _seconds(row.asm_seconds), bounded(row), share])
         columns = ["policy", "tier", "length", "epochs", "pre-training", "return", f"of {REFERENCE_POLICY}'s"]
         title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}: return at the full budget by length"
@@ -206,7 +206,7 @@ def estimate_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
     if not compared.empty:
         rows = [
             [row.task, row.bins, row.tier, row.algorithm, metric_name(row.metric), row.policies,
-             _number(row.tau, 2), _number(row.regret)]
+             number(row.tau, 2), number(row.regret)]
             for row in compared.itertuples()
         ]  # fmt: skip
         columns = ["task", "bins", "tier", "algorithm", "estimate", "policies", "Kendall's τ", "regret"]
@@ -231,19 +231,19 @@ def bounded(row: Any) -> str:
 
 def half_width(row: Any) -> str:
     """The mean of a row of the summary with half the width of its interval."""
-    digits = _decimals(row.mean, row.low, row.high)
+    digits = decimals(row.mean, row.low, row.high)
     value = f"{row.mean:.{digits}f}"
     return value if math.isnan(row.low) else f"{value}±{(row.high - row.low) / 2:.{digits}f}"
 
 
 def _bounded(interval: Interval, digits: int | None = None) -> str:
-    fewer = _decimals(interval.value, interval.low, interval.high) if digits is None else digits
+    fewer = decimals(interval.value, interval.low, interval.high) if digits is None else digits
     if math.isnan(interval.low):
-        return _number(interval.value, digits)
+        return number(interval.value, digits)
     return f"{interval.value:.{max(fewer, 1)}f} [{interval.low:.{fewer}f}, {interval.high:.{fewer}f}]"
 
 
-def _decimals(*values: float) -> int:
+def decimals(*values: float) -> int:
     """Of an interval, so that returns of a thousand are not written as exact, nor a success of 0.6 as 1."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return 0 if largest >= 10 or largest == 0 else 1 if largest >= 1 else 2
@@ -272,7 +272,7 @@ def _beside(
 
     A last row of `paper` that is an average or total is made for ours from the paper's other rows.
     """
-    cell = cell or _number
+    cell = cell or number
     labels = [label for label in paper.index if label not in ("average", "total")]
     combined = {label: ours.reindex(labels).agg(how, skipna=False) for label, how in _COMBINED if label in paper.index}
     shown = ours.reindex([*labels, *(label for label in ours.index if label not in labels)])
@@ -304,7 +304,7 @@ def _times(group: pd.DataFrame) -> pd.DataFrame:
                 policy,
                 tier,
                 *(_seconds(last[name]) for name in ("asm_seconds", "train_seconds", "evaluation_seconds")),
-                _number(target["target"]),
+                number(target["target"]),
                 _seconds(target["seconds"]),
             ]
         )
@@ -315,7 +315,7 @@ def _times(group: pd.DataFrame) -> pd.DataFrame:
 
 def _matrix(matrix: pd.DataFrame) -> pd.DataFrame:
     rows = [
-        [tier, *(_number(value) for value in row)] for tier, row in zip(matrix.index, matrix.to_numpy(), strict=True)
+        [tier, *(number(value) for value in row)] for tier, row in zip(matrix.index, matrix.to_numpy(), strict=True)
     ]
     return pd.DataFrame(rows, columns=["tier", *matrix.columns])
 
@@ -325,10 +325,11 @@ def _lines(group: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     return sorted(lines, key=lambda item: (policy_order(item[0][0]), tier_order(item[0][1])))
 
 
-def _number(value: float, digits: int | None = None) -> str:
+def number(value: float, digits: int | None = None) -> str:
+    """A number with as many decimals as its size asks for, or a dash where there is none."""
     if math.isinf(value):
         return "never"  # only times are infinite
-    digits = max(1, _decimals(value)) if digits is None else digits
+    digits = max(1, decimals(value)) if digits is None else digits
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
@@ -338,5 +339,5 @@ def _percent(value: float) -> str:
 
 def _seconds(value: float) -> str:
     if not math.isfinite(value):
-        return _number(value)
+        return number(value)
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"

@@ -398,9 +398,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row | ImportRow] = []
     code = 0
     try:
+        files = [find(name) for name in options.published or ()]
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
         with both_signals_stop(), tempfile.TemporaryDirectory(dir=options.folder) as cache:
             os.environ["SPINRL_HOME"] = cache
-            files = [find(name) for name in options.published or ()]
             for row in map(measure_import, files) if files else measure(options, console):
                 rows.append(row)
                 if options.json:

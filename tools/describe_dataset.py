@@ -21,6 +21,7 @@ import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.arguments import at_least_one
 from harness.dataset_figures import observation_ranges, overview
@@ -53,10 +54,10 @@ def show(store: Store, description: Description, console: Console) -> None:
     """Print the tables."""
     facts = Table(box=None, show_header=False, padding=(0, 1))
     for fact in checks(store, description).items():
-        facts.add_row(*fact)
+        facts.add_row(*map(Text, fact))
     console.print(facts)
     for title, rows in tables(description):
-        console.print(f"\n[bold]{title}[/bold]")
+        console.print(Text(f"\n{title}", style="bold"))
         console.print(_console_table(rows))
     for note in NOTES:
         console.print(note, style="dim")
@@ -65,9 +66,9 @@ def show(store: Store, description: Description, console: Console) -> None:
 def _console_table(rows: pd.DataFrame) -> Table:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, column in enumerate(rows.columns):
-        made.add_column(str(column), justify="right" if index else "left")
+        made.add_column(Text(str(column)), justify="right" if index else "left")
     for row in rows.itertuples(index=False):
-        made.add_row(*map(str, row))
+        made.add_row(*(Text(str(cell)) for cell in row))
     return made
 
 
@@ -111,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StoreError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -112,6 +112,9 @@ class GymnasiumEnvironment:
             with _in_one_line(f"{self._name} cannot take the step {actions[row].tolist()}"):
                 observation, rewards[row], terminated, truncated, _ = self._envs[index].step(action)
                 self._last[index] = np.ravel(observation)
+            if not (math.isfinite(rewards[row]) and np.isfinite(self._last[index]).all()):
+                step = f"{self._name} answers the step {actions[row].tolist()}"
+                raise SimulatorError(f"{step} with a reward or observation that is not finite")
             self._ended[index] = terminated or truncated
         return self._last[list(indices)].copy(), rewards
 

@@ -28,7 +28,8 @@ class Counter(gymnasium.Env):
         self.steps += 1
         if self.steps == 3:
             self._fail_in("third step")
-        return self._observe(), float(action[0]), bool(self.stops and action[1] == 1), self.steps >= self.length, {}
+        reward = float("nan") if self.fails == "reward" else float(action[0])
+        return self._observe(), reward, bool(self.stops and action[1] == 1), self.steps >= self.length, {}
 
     def _fail_in(self, call):
         if self.fails == call:

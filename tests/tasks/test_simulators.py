@@ -84,3 +84,10 @@ def test_whatever_an_environment_raises_is_one_line_that_names_it(call):
         environment.reset(0, seed=0)
         environment.step(np.array([[2, 0]]))
     assert "\n" not in str(failure.value) and isinstance(failure.value.__cause__, LookupError)
+
+
+def test_a_reward_that_is_no_number_is_no_result():
+    environment = counter(fails="reward").build(1)
+    environment.reset(0, 0)
+    with pytest.raises(SimulatorError, match=r"Counter-v0 answers the step \[1, 0\] with a reward"):
+        environment.step(np.array([[1, 0]]))
