@@ -174,14 +174,14 @@ class Outbox:
     def _enqueue(self, operation: Operation) -> None:
         # A text that replaces one of the same name takes the place of the earlier where that was not sent: the table of
         # all returns, which grows, is written anew every half minute. The first in the queue may be on its way.
-        name = _replaced(operation)
-        unsent = itertools.islice(self._queue, 1, None) if name else ()
-        outdated = [each for each in unsent if _replaced(each) == name]
-        for each in outdated:
-            self._queue.remove(each)
+        waiting, name = len(self._queue), _replaced(operation)
+        if name:
+            rest = (each for each in itertools.islice(self._queue, 1, None) if _replaced(each) != name)
+            self._queue = deque([*itertools.islice(self._queue, 1), *rest])
+        grew = len(self._queue) == waiting
         self._queue.append(operation)
         if self.away:
-            self._journal([] if outdated else [operation])
+            self._journal([operation] if grew else [])
 
     def _seal(self, run: str) -> None:
         metrics = self._buffers.pop(run, [])

@@ -220,6 +220,15 @@ def test_of_a_table_that_is_written_anew_the_latest_alone_waits_for_the_store(tm
     assert outbox.close(0.0) == 7
 
 
+def test_what_may_be_on_its_way_keeps_its_place_though_an_equal_text_follows(tmp_path: Path) -> None:
+    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=60.0, warn=lambda _: None)
+    same = [{"op": "text", "run": "a", "artifact_file": "returns.csv", "text": "1"} for _ in range(3)]
+    for operation in same:
+        outbox.put(operation)
+    assert [id(each) for each in outbox._queue] == [id(same[0]), id(same[2])]
+    assert outbox.close(0.0) == 2
+
+
 def test_every_operation_can_be_applied_twice(tracker: Tracker) -> None:
     parent = parent_run(tracker)
     metrics = [["loss", 0.5, 1000, 1], ["loss", "nan", 1000, 2]]
