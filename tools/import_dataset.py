@@ -160,7 +160,7 @@ def name_of(options: argparse.Namespace, kind: Kind) -> str:
         StoreError: when the one that was given cannot be a folder's, or there is no such published file.
     """
     if options.name is not None:
-        check_name("name", options.name)
+        check_name("--name", options.name)
         return options.name
     if kind == "published":
         about = published.Name.of(published.find(options.file), **told(options))

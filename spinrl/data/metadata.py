@@ -183,21 +183,26 @@ def read_metadata(folder: Path) -> StoreMetadata:
     try:
         sources = [SourceRecord(**source) for source in content.pop("sources")]
         files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
-        check_name("task", content["task"])
-        check_name("tier", content["tier"])
+        check_name("--task", content["task"], spaces=True)
+        check_name("--tier", content["tier"], spaces=True)
         return StoreMetadata(sources=sources, files=files, **content)
     except (TypeError, KeyError, AttributeError) as error:
         raise DamagedStoreError(f"store {folder}: {METADATA_FILE} is not as expected ({error}); {REMAKE}") from None
 
 
-def check_name(what: str, name: str) -> None:
+def check_name(option: str, name: str, *, spaces: bool = False) -> None:
     """Check what files and folders are called after, be it given or told by a file of somebody else's.
+
+    Args:
+        option: that gives another one.
+        name: what is checked.
+        spaces: whether it may have them, as tiers of collected sources do.
 
     Raises:
         StoreError: when it is more than a plain name.
     """
-    if not re.fullmatch(r"\w[\w .-]*", name):
-        raise StoreError(f"{what} wants letters, digits, spaces, _ . and -, got {name!r}; give another with --{what}")
+    if not re.fullmatch(r"\w[\w .-]*" if spaces else r"\w[\w.-]*", name):
+        raise StoreError(f"{option} wants letters, digits, {'spaces, ' if spaces else ''}_ . and -, got {name!r}")
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -71,8 +71,8 @@ class StoreWriter:
         expected: tuple[int, int] | None = None,
     ) -> None:
         self.path = Path(path)
-        check_name("task", task)
-        check_name("tier", tier)
+        check_name("--task", task, spaces=True)
+        check_name("--tier", tier, spaces=True)
         self._task, self._bins, self._tier = task, bins, tier
         self._spec, self._observation_size = action_spec, observation_size
         self._sources = list(sources)

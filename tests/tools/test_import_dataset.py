@@ -130,7 +130,7 @@ def test_what_single_precision_loses_is_said(capsys):
         ({}, ["--choices", "3,3,5", "--ends", "terminal"], "leave out --ends"),
         ({}, ["--choices", "3,3,5", "--column", "colour=x"], "--column wants MEANING=NAME"),
         ({}, ["--choices", "3,3,5", "--column", "rewards=x"], "no column x for rewards"),
-        ({}, ["--choices", "3,3,5", "--name", "../x"], "name wants letters"),
+        ({}, ["--choices", "3,3,5", "--name", "../x"], "--name wants letters"),
         ({}, ["--choices", "3,3,5", "--task", "../../x"], "task wants letters"),
         ({}, ["--choices", "3,3,5", "--tier", "a/b"], "tier wants letters"),
         ({}, ["--choices", "3,3,5", "--action-offset", "99999999999999999999"], "--action-offset wants"),
