@@ -30,7 +30,7 @@ from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import to_plain
-from spinrl.data import ReplayLoader, Store, row_features
+from spinrl.data import ReplayLoader, Standardizer, Store, row_features
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed, random_state, restore_random_state
@@ -54,6 +54,7 @@ class CellTraining:
         cell: Cell,
         store: Store,
         held_out: Store | None,
+        standardizer: Standardizer | None,
         asm: FrozenASM | None,
         machine: ResolvedMachine,
         path: Path,
@@ -62,13 +63,13 @@ class CellTraining:
         self.experiment = experiment
         self.cell = cell
         self.path = path
-        self.standardizer = experiment.standardizer(store)
+        self.standardizer = standardizer
         self.loader = ReplayLoader(
             store,
             experiment.training.batch_size,
             seed,
             device=machine.device,
-            standardizer=self.standardizer,
+            standardizer=standardizer,
         )
         policy = cell.policy.build(store.observation_size, store.action_spec, asm=asm, seed=seed)
         self.algorithm: Algorithm = cell.algorithm.build(

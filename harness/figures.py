@@ -158,7 +158,7 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
         figure, axes = plt.subplots(figsize=(3.2 + 0.95 * len(fractions), 1.4 + 0.36 * len(rows)), layout="constrained")
         values = np.array([[_at(colours, row, fraction) for fraction in fractions] for row in rows])
         lowest = float(np.nanmin([0.0, *values.flat]))  # below 0 where a simulator's rewards are costs
-        highest = 100.0 if normalized else max(0.0, float(np.nanmax([lowest, *values.flat])))
+        highest = 100.0 if normalized else float(np.nanmax([0.0, *values.flat]))
         image = axes.imshow(values, cmap="cividis", vmin=lowest, vmax=highest, aspect="auto")
         for i, row in enumerate(rows):
             for j, fraction in enumerate(fractions):

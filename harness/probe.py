@@ -176,7 +176,8 @@ def probe_cell(
     label = _label(cell)
     report = partial(_tell, tracked, CellStages(progress, console, label))
     store, _ = prepare_dataset(experiment, cell, report)
-    trained = prepare_asm(experiment, cell, store, machine, report)
+    standardizer = experiment.standardizer(store)
+    trained = prepare_asm(cell, store, standardizer, machine, report)
     random = FrozenASM.untrained(
         cell.pretraining.encoder, store.observation_size, store.action_spec, seed=cell.key.seed
     )
@@ -193,7 +194,7 @@ def probe_cell(
                     store,
                     what,
                     seed=cell.key.seed,
-                    standardizer=experiment.standardizer(store),
+                    standardizer=standardizer,
                 )
                 shares = {share: getattr(result, share) for share in SHARES}
                 tracked.metrics({f"probe/{share}_{name}_{what}": value for share, value in shares.items()}, 0)

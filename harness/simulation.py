@@ -10,10 +10,6 @@ from spinrl.specs import ActionSpec
 from spinrl.tasks import BatchedEnvironment, Environment, ParallelEnvironment, SimulatorError, get_task
 
 
-class SimulatorMismatch(SimulatorError):
-    """A simulator that is not of the task that the data is of; the message says what differs."""
-
-
 def build_environment(
     experiment: Experiment, cell: Cell, data: Store | DatasetPlan, *, episodes: int, threads: int = 1
 ) -> Environment:
@@ -27,8 +23,8 @@ def build_environment(
         threads: processes that they may be spread over.
 
     Raises:
-        SimulatorMismatch: when the simulator's actions or observations are not the dataset's.
-        SimulatorError: when there is no such simulator, or it cannot be reset and take a step.
+        SimulatorError: when there is no such simulator, it cannot be reset and take a step, or its actions or
+            observations are not the dataset's.
     """
     task = cell.key.task
     if task not in experiment.simulators:
@@ -52,19 +48,19 @@ def require_task(name: str, data: Store | DatasetPlan) -> None:
     """Check that a dataset's actions and observations are those of the benchmark's task whose name it bears.
 
     Raises:
-        SimulatorMismatch: when they are not: its returns would be another task's.
+        SimulatorError: when they are not: its returns would be another task's.
     """
     task = get_task(name)
     try:
         spec = task.action_spec(data.action_spec.max_choices)
     except ValueError as error:
-        raise SimulatorMismatch(f"{name}: {error}; name own data otherwise (--name when it is imported)") from error
+        raise SimulatorError(f"{name}: {error}; name own data otherwise (--name when it is imported)") from error
     _require_agreement(name, spec, task.observation_size, data)
 
 
 def _require_agreement(task: str, spec: ActionSpec, size: int, data: Store | DatasetPlan) -> None:
     if (spec, size) != (data.action_spec, data.observation_size):
-        raise SimulatorMismatch(
+        raise SimulatorError(
             f"the simulator of {task} takes actions of {list(spec.nvec)} choices and gives {size} "
             f"observation entries; the dataset has {list(data.action_spec.nvec)} and {data.observation_size}: "
             "name its own simulator (Experiment.simulators), or name the data otherwise (--name when it is imported)"

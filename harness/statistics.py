@@ -163,9 +163,11 @@ def time_to_target(
     for values, line in summary.groupby(list(LINE), sort=True):
         target = float(targets.get(values[:-1], float("nan")))
         reached = line[line["mean"] >= target].sort_values("gradient_step").head(1)
-        never = not np.isnan(target) and len(asymptotic(line)) > 0
-        seconds = [*(reached["asm_seconds"] + reached["train_seconds"]), np.inf if never else np.nan][0]
-        rows.append([*values, target, float(seconds)])
+        if len(reached):
+            seconds = float((reached["asm_seconds"] + reached["train_seconds"]).iloc[0])
+        else:
+            seconds = np.nan if np.isnan(target) or asymptotic(line).empty else np.inf
+        rows.append([*values, target, seconds])
     return pd.DataFrame(rows, columns=[*LINE, "target", "seconds"])
 
 

@@ -155,8 +155,7 @@ class ReferenceASM(ASMSource):
     def make(self, request: ASMRequest) -> FrozenASM:
         store = request.store
         model = self._network(store.observation_size, store.action_spec, request.standardizer is not None)
-        identity = self.fingerprint(store.fingerprint, request.seed)
-        return FrozenASM.of(model, identity, 0.0, {"reference_checkpoint": Path(self.checkpoint).name})
+        return FrozenASM.of(model, request.fingerprint, 0.0, {"reference_checkpoint": Path(self.checkpoint).name})
 
     def _network(self, observation_size: int, action_spec: ActionSpec, standardized: bool) -> ASM:
         if standardized:

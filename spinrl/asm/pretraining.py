@@ -40,6 +40,7 @@ class ASMRequest:
         seed: of weights, batches, masks and dropout.
         machine: device and precision.
         standardizer: of the store's observations, or None for raw ones.
+        fingerprint: that it will have.
         folder: that it will be saved as; what is needed to go on after a kill may lie beside it.
         progress: told every `report_every` steps.
         on_resume: told what an interrupted pre-training reported.
@@ -50,6 +51,7 @@ class ASMRequest:
     seed: int
     machine: ResolvedMachine
     standardizer: Standardizer | None
+    fingerprint: str
     folder: Path
     progress: PretrainingProgress | None = None
     on_resume: Callable[[Curve], None] | None = None
@@ -218,6 +220,7 @@ def pretrained_asm(
             seed=seed,
             machine=machine,
             standardizer=standardizer,
+            fingerprint=identity,
             folder=folder,
             progress=progress,
             on_resume=on_resume,
@@ -244,10 +247,6 @@ class _Pretrainer:
         self.store = store
         self.seed = seed
         self.machine = machine
-        standardized = request.standardizer is not None
-        self.identity = config.fingerprint(
-            store.fingerprint, seed, standardized=standardized, precision=machine.precision
-        )
         self.path = _checkpoint_path(request.folder)
         self.total = config.total_steps(len(store))
         self.model: ASM = config.encoder.build(store.observation_size, store.action_spec, seed=seed).to(machine.device)
@@ -306,7 +305,7 @@ class _Pretrainer:
             "curve": self.curve,
             "machine": attrs.asdict(self.machine),
         }
-        return FrozenASM.of(self.model, self.identity, self.seconds, card)
+        return FrozenASM.of(self.model, self.request.fingerprint, self.seconds, card)
 
     def _update(self) -> tuple[torch.Tensor, torch.Tensor]:
         observation, action = self.loader.sample_actions()

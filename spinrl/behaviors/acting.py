@@ -27,6 +27,7 @@ class Mailbox:
         self._seen = 0.0
 
     def publish(self, network: DecoupledQNetwork) -> None:
+        """Let actors see the weights as they are now."""
         flat = torch.cat([value.detach().reshape(-1) for value in network.state_dict().values()]).cpu()
         self._array[1:] = flat.numpy()
         self._array[0] += 1

@@ -129,4 +129,5 @@ class Learner:
 
 
 def source_of(behavior: Behavior) -> str:
+    """Name and fingerprint of a behaviour that a training starts from."""
     return f"{weights_name(behavior.task, behavior.bins, behavior.level)} ({behavior.fingerprint})"

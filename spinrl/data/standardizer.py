@@ -28,7 +28,7 @@ class Standardizer:
     def of(cls, store: Store) -> Standardizer:
         """From all observations of a dataset, in whatever units they are."""
         observation = store.data["observations", "observation"]  # (R, S)
-        std, largest = observation.std(0), observation.abs().amax(0)
+        std, largest = observation.std(0), torch.maximum(observation.amax(0), -observation.amin(0))
         return cls(observation.mean(0), torch.where(std > SMALLEST * largest, 1.0 / std, 0.0))
 
     def __call__(self, observation: torch.Tensor) -> torch.Tensor:
