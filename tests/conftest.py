@@ -26,6 +26,12 @@ def _isolated(tmp_path_factory, monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """The CPU, and a GPU where there is one."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def _smoke_home(tmp_path_factory):
     return tmp_path_factory.mktemp("smoke-home")

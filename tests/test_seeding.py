@@ -7,7 +7,6 @@ from spinrl.nn.initialization import seeded_initialization
 from spinrl.seeding import random_state, restore_random_state
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_what_torch_draws_goes_on_from_a_checkpoint(device):
     torch.rand(3, device=device)
     state = random_state()

@@ -86,14 +86,14 @@ GUESSES = {("uniform_bins", "awac"): 7}  # seed of the noise on the first guess,
 CASES = [(case, name, policy) for case in golden.CASES for name, each in RECORDED.items() for policy in each.policies]
 
 
-def build(case, name, policy):
+def build(case, name, policy, device="cpu"):
+    machine = ResolvedMachine(device=device)
     config = RECORDED[name].config(case.meta)
-    built = config.build(case.policy(policy), case.observation_size, case.spec, seed=0, machine=ResolvedMachine())
-    return built.double()
+    return config.build(case.policy(policy), case.observation_size, case.spec, seed=0, machine=machine).double()
 
 
-def batch_of(case):
-    return case.batch().apply(lambda each: each.double() if each.is_floating_point() else each)
+def batch_of(case, device="cpu"):
+    return case.batch().apply(lambda each: each.double() if each.is_floating_point() else each).to(device)
 
 
 @functools.cache
@@ -127,15 +127,15 @@ def starts(case_name, name):
 
 
 @pytest.mark.parametrize(("case_name", "name", "policy"), CASES)
-def test_two_steps(case_name, name, policy):
+def test_two_steps(case_name, name, policy, device):
     case, recorded = golden.load(case_name), RECORDED[name]
-    algorithm = build(case, name, policy)
+    algorithm = build(case, name, policy, device)
     algorithm.load_state_dict(starts(case_name, name), strict=False)
     for step in ("step1", "step2"):
-        losses = algorithm.update(batch_of(case))
+        losses = algorithm.update(batch_of(case, device))
         for ours, theirs in recorded.losses.items():
             expected = case.arrays[f"{name}/{policy}/{step}/{theirs}"]
-            torch.testing.assert_close(losses[ours].double(), expected, rtol=1e-5, atol=0)
+            torch.testing.assert_close(losses[ours].cpu().double(), expected, rtol=1e-5, atol=0)
     compare(algorithm.state_dict(), ends(case_name, name))
     compare(algorithm.policy.state_dict(), case.mapped_policy(policy, f"{name}/{policy}/policy_after2/"))
 
@@ -157,5 +157,5 @@ def compare(ours, expected):
         if key.endswith("key.bias"):
             continue
         torch.testing.assert_close(
-            ours[key], value.double(), rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+            ours[key].cpu(), value.double(), rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
         )

@@ -31,7 +31,6 @@ TINY = DecQN(
     replay_capacity=2000,
     training_episode_steps=100,
 )
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 BATCH = (  # as `SharedReplay.sample` gives it, of two transitions
     np.zeros((2, 9), np.float32),
     np.zeros((2, 2), np.int64),
@@ -85,7 +84,6 @@ def test_a_training_goes_on_from_a_behaviour_of_other_bins(tmp_path):
     assert other.can_act and other.started_from == f"cheetah-run-3bins-expert ({start.fingerprint})"
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_a_learner_goes_on_from_any_device_on_any_other(device, tmp_path):
     start = load_behavior("cheetah-run", 3, "expert")
     config = attrs.evolve(TINY, task="cheetah-run", hidden=tuple(start.card["hidden"]), critics=2)
@@ -255,7 +253,6 @@ def test_what_is_not_shipped_is_named_with_the_command_that_trains_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", DEVICES)
 def test_training_resumes_from_its_folder_on_another_machine_and_ships(device, tmp_path, monkeypatch):
     def until(updates, env_steps, command, **machine):
         often = {"report_every": 0.2, "save_every": 0.2, "snapshot_every": 0.2}

@@ -12,10 +12,10 @@ def case(request):
 
 
 @pytest.mark.parametrize("name", golden.POLICIES)
-def test_log_probs_per_sub_action(case, name):
-    policy = case.policy(name).eval()
-    log_probs = policy.log_probs(case.arrays["batch/state"], case.arrays["batch/action"])
-    torch.testing.assert_close(case.ragged(log_probs), case.arrays[f"policy/{name}/log_probs"], rtol=0, atol=1e-5)
+def test_log_probs_per_sub_action(case, name, device):
+    policy = case.policy(name).eval().to(device)
+    log_probs = policy.log_probs(case.arrays["batch/state"].to(device), case.arrays["batch/action"].to(device))
+    torch.testing.assert_close(case.ragged(log_probs.cpu()), case.arrays[f"policy/{name}/log_probs"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", golden.POLICIES)
@@ -27,12 +27,12 @@ def test_joint_log_prob_sums_the_chosen_ones(case, name):
     torch.testing.assert_close(policy.log_prob(case.arrays["batch/state"], action), expected, rtol=0, atol=1e-5)
 
 
-def test_asm_slot_embeddings_logits_and_loss(case):
-    asm = case.asm().eval()
-    observation, tokens, chosen = (case.arrays[key] for key in ("batch/state", "asm/input_action", "asm/mask"))
-    embeddings = asm.slot_embeddings(observation, tokens)
+def test_asm_slot_embeddings_logits_and_loss(case, device):
+    asm = case.asm().eval().to(device)
+    observation, tokens = (case.arrays[key].to(device) for key in ("batch/state", "asm/input_action"))
+    embeddings = asm.slot_embeddings(observation, tokens).cpu()
     torch.testing.assert_close(embeddings, case.arrays["asm/slot_embeddings"], rtol=0, atol=1e-5)
-    logits = asm(observation, tokens)
+    logits, chosen = asm(observation, tokens).cpu(), case.arrays["asm/mask"]
     torch.testing.assert_close(case.ragged(logits), case.arrays["asm/logits"], rtol=0, atol=1e-5)
     loss = functional.cross_entropy(logits[chosen], case.arrays["batch/action"][chosen])
     torch.testing.assert_close(loss.double(), case.arrays["asm/loss"], rtol=1e-5, atol=0)
