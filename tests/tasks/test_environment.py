@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from dm_control import suite
+from dm_control.rl.control import PhysicsError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +40,19 @@ def test_every_environment_steps_as_the_suites_own_whatever_another_does(name):
         expected = own.step(both.controls[np.arange(task.num_sub_actions), pair[1]])
         flat = np.concatenate([np.ravel(value) for value in expected.observation.values()]).astype(np.float32)
         assert rewards[1] == expected.reward and observations[1].tobytes() == flat.tobytes()
+
+
+def test_a_simulation_that_blows_up_is_an_error_each_time_and_a_reset_mends_it():
+    task = get_task("cheetah-run")
+    environment = BatchedEnvironment(task, 3, 2)
+    actions = np.ones((2, task.num_sub_actions), dtype=np.int64)
+    for _ in range(2):
+        environment.reset(0, 1), environment.reset(1, 1)
+        environment.step(actions)
+        environment.simulators[1].physics.data.qvel[0] = np.nan
+        with pytest.raises(PhysicsError, match="mjWARN_BADQ"):
+            environment.step(actions)
+        environment.step(actions)  # nothing new
 
 
 @given(st.integers(2, 100), st.floats(-5, 0), st.floats(0.1, 5))
