@@ -24,6 +24,8 @@ def _isolated(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yield
     torch.set_num_threads(threads)
+    if "mlflow" in sys.modules:  # registering a model sets it for the whole process
+        sys.modules["mlflow"].set_tracking_uri(None)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
