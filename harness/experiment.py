@@ -14,12 +14,12 @@ from harness.launchers import Launcher, Local
 from harness.records import PROTOCOL_FRACTIONS, CellKey
 from spinrl.algorithms import AlgorithmConfig
 from spinrl.asm import ASMSource, LinearProbe, Pretraining
+from spinrl.config.registry import Component, register
 from spinrl.data import DatasetPlan, HoldingOut, Recipe, Standardizer, Store
 from spinrl.evaluation import Estimator
 from spinrl.machine import Machine, available_cores
 from spinrl.policies import PolicyConfig
 from spinrl.reference import ReferenceASM  # noqa: F401  # so that bindings find it
-from spinrl.registry import Component, register
 from spinrl.tasks import EPISODE_STEPS, TASKS, Simulator, get_task
 
 _C = TypeVar("_C", bound=Component)

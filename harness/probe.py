@@ -26,16 +26,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.arguments import configuration_words
-from harness.cell import prepare_asm, prepare_dataset
-from harness.events import ASMReady, DatasetReady, Event, Metrics
+from harness.cells.events import ASMReady, DatasetReady, Event, Metrics
+from harness.cells.run_cell import prepare_asm, prepare_dataset
+from harness.command_line import both_signals_stop, configuration_words, use_packaged_configs
 from harness.experiment import Cell, Experiment
-from harness.launch import EXPECTED, failure_text
-from harness.paths import use_packaged_configs
-from harness.preflight import PreflightError, cached_asm, check
-from harness.probe_tables import NOTES, RESULTS_FILE, SHARES, probe_tables
-from harness.progress import Progress
-from harness.records import ReportMeta, to_frame, to_the_minute
+from harness.launching.outcome import EXPECTED, failure_text
+from harness.planning.preflight import PreflightError, cached_asm, check
+from harness.reporting.probe import NOTES, RESULTS_FILE, SHARES, probe_tables
+from harness.reporting.returns import ReportMeta, to_frame, to_the_minute
 from harness.run import (
     add_experiment_options,
     common_tags,
@@ -43,10 +41,10 @@ from harness.run import (
     load_experiment,
     log_report,
 )
-from harness.runs import PROBE_ROLE, ROLE_TAG, TrackedRun
-from harness.signals import both_signals_stop
-from harness.stages import CellStages
-from harness.tracking import Tracker, TrackingError
+from harness.terminal.progress import Progress
+from harness.terminal.stages import CellStages
+from harness.tracking.runs import PROBE_ROLE, ROLE_TAG, TrackedRun
+from harness.tracking.tracker import Tracker, TrackingError
 from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeError, ProbeResult, probe_asm
 from spinrl.config import ConfigError, Resolved, flatten
 from spinrl.machine import ResolvedMachine

@@ -15,15 +15,16 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparison_figures import comparison_figures
-from harness.comparisons import asymptotic_runs, by_asm_length
-from harness.figures import figures, policy_styles, save
-from harness.page import html_page
-from harness.probe_tables import RESULTS_FILE, probe_figures
-from harness.records import RETURN, Invocation, ReportMeta, to_csv, to_frame
-from harness.sections import Section, notes, probe_section, sections
-from harness.statistics import summarize
-from harness.tables import estimate_tables, half_width, matrix_tables, setting_tables, text_columns
+from harness.records import RETURN
+from harness.reporting.comparison_figures import comparison_figures
+from harness.reporting.comparisons import asymptotic_runs, by_asm_length
+from harness.reporting.figures import figures, policy_styles, save
+from harness.reporting.html import html_page
+from harness.reporting.probe import RESULTS_FILE, probe_figures
+from harness.reporting.returns import Invocation, ReportMeta, to_csv, to_frame
+from harness.reporting.sections import Section, notes, probe_section, sections
+from harness.reporting.statistics import summarize
+from harness.reporting.tables import estimate_tables, half_width, matrix_tables, setting_tables, text_columns
 
 
 def console_report(table: pd.DataFrame, meta: ReportMeta) -> RenderableType:
@@ -58,7 +59,7 @@ def write_report(
         meta: what goes with it.
         directory: made where it is missing.
         invocations: what the table was made by; without them a report has no settings.
-        probes: of `harness.results.load_probes`, if there are any.
+        probes: of `harness.tracking.read_back.load_probes`, if there are any.
 
     Returns:
         Every file written.
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = parser().parse_args(arguments)
 
-    from harness.results import (  # MLflow takes seconds to import; --help need not wait
+    from harness.tracking.read_back import (  # MLflow takes seconds to import; --help need not wait
         NoReturnsError,
         ResultsError,
         load_invocations,

@@ -36,27 +36,32 @@ import pandas as pd
 from filelock import FileLock
 from rich.console import Console
 
-from harness.arguments import add_configuration_options, at_least_one, configuration_words
-from harness.cost import Cost, estimate_cost
+from harness.command_line import (
+    add_configuration_options,
+    at_least_one,
+    both_signals_stop,
+    configuration_words,
+    git_commit,
+    use_packaged_configs,
+    versions,
+)
 from harness.experiment import Cell, Experiment
-from harness.launch import CellOutcome
-from harness.launchers import LaunchError
-from harness.observer import RunObserver
-from harness.outbox import one_line
-from harness.paths import use_packaged_configs
-from harness.preflight import PreflightError, check, one_of_each_dataset
-from harness.progress import Progress, duration
-from harness.provenance import git_commit, versions
-from harness.records import Invocation, Reference, ReportMeta, to_frame, to_the_minute
+from harness.launching.launch import run_cells, share, slots
+from harness.launching.outcome import CellOutcome, LaunchError
+from harness.planning.cost import Cost, estimate_cost
+from harness.planning.preflight import PreflightError, check, one_of_each_dataset
 from harness.report import console_report, write_report
-from harness.runs import TrackedRun
-from harness.signals import both_signals_stop
-from harness.study import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
-from harness.tracking import Tracker, TrackingError
+from harness.reporting.returns import Invocation, Reference, ReportMeta, to_frame, to_the_minute
+from harness.terminal.observer import RunObserver
+from harness.terminal.progress import Progress, duration
+from harness.tracking.outbox import one_line
+from harness.tracking.resume import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
+from harness.tracking.runs import TrackedRun
+from harness.tracking.tracker import Tracker, TrackingError
 from spinrl.config import ConfigError, Resolved, flatten, format_registry, load
+from spinrl.config.registry import did_you_mean
 from spinrl.data import home
 from spinrl.machine import ResolvedMachine
-from spinrl.registry import did_you_mean
 from spinrl.tasks import TASKS, SimulatorError, get_task
 
 LAUNCHERS = {"local": "Local", "ray": "Ray", "slurm": "Slurm"}  # components by what they are called on the command line
@@ -162,12 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         machine = experiment.machine.resolve()
         cells = chosen_cells(experiment, options.only)
         check(experiment, cells)
-        jobs = experiment.launcher.slots(experiment, cells, machine)
+        jobs = slots(experiment.launcher, experiment, cells, machine)
     except (ConfigError, LaunchError, PreflightError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     console = Console()
-    machine = experiment.launcher.share(machine, jobs)
+    machine = share(experiment.launcher, machine, jobs)
     machine.apply()
     console.print(f"[dim]timing a few steps of {len(cells)} cells on this machine …[/dim]")
     try:
@@ -259,8 +264,8 @@ def run(
     folder = home() / "studies" / parent.key / str(parent.session)
     try:
         with both_signals_stop(), progress:
-            outcomes = experiment.launcher.run(
-                experiment, todo, machine, observer, slots=jobs, folder=folder, fresh=fresh
+            outcomes = run_cells(
+                experiment.launcher, experiment, todo, machine, observer, jobs=jobs, folder=folder, fresh=fresh
             )
         if any(outcome.failure for outcome in outcomes):
             status, code = "FAILED", 1

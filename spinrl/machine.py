@@ -14,7 +14,7 @@ import attrs
 import torch
 from attrs.validators import ge, in_, optional
 
-from spinrl.registry import Component, register
+from spinrl.config.registry import Component, register
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 

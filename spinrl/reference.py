@@ -24,8 +24,8 @@ from torch.nn import functional
 from spinrl import checkpoint
 from spinrl.asm import ASM, ASMEncoder, ASMRequest, ASMSource, FrozenASM
 from spinrl.config import fingerprint, to_plain
+from spinrl.config.registry import register
 from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy, SAINTPolicy, SPINPolicy
-from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
 Weights = Mapping[str, torch.Tensor]

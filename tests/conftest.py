@@ -49,7 +49,10 @@ def shared_cache(_smoke_home, monkeypatch):
 @pytest.fixture(scope="session")
 def _fresh_store(tmp_path_factory):
     """Makes an MLflow store by copying one, as long as the first has been made: its tables take more than a second."""
-    create, template = sys.modules["harness.connection"]._create_sqlite, tmp_path_factory.mktemp("mlflow") / "fresh.db"
+    create, template = (
+        sys.modules["harness.tracking.connection"]._create_sqlite,
+        tmp_path_factory.mktemp("mlflow") / "fresh.db",
+    )
 
     def copy(path):
         create(template)
@@ -61,8 +64,8 @@ def _fresh_store(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _stores_are_copies(request, monkeypatch):
-    if "harness.connection" in sys.modules and not request.node.get_closest_marker("real_store"):
-        monkeypatch.setattr("harness.connection._create_sqlite", request.getfixturevalue("_fresh_store"))
+    if "harness.tracking.connection" in sys.modules and not request.node.get_closest_marker("real_store"):
+        monkeypatch.setattr("harness.tracking.connection._create_sqlite", request.getfixturevalue("_fresh_store"))
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ from typing import Any
 import attrs
 
 from harness import run as command
-from harness.mlflow_store import MlflowClient
-from harness.records import read_csv
+from harness.reporting.returns import read_csv
+from harness.tracking.operations import MlflowClient
 from spinrl.data import Store
 
 GRID = """

@@ -9,8 +9,8 @@ import pytest
 
 from harness import report
 from harness import run as command
-from spinrl import registry
 from spinrl.behaviors import load_behavior, shipped
+from spinrl.config import registry
 from spinrl.tasks import TASKS
 from tools import (
     collect_dataset,
@@ -119,7 +119,7 @@ def test_the_policy_in_one_file_keeps_the_contract(monkeypatch):
     exec(
         "import attrs, torch\nfrom attrs.validators import ge\nfrom torch import nn\n"
         "from spinrl.nn import seeded_initialization\n"
-        "from spinrl.policies.base import IndependentPolicy, PolicyConfig\nfrom spinrl.registry import register\n"
+        "from spinrl.policies.base import IndependentPolicy, PolicyConfig\nfrom spinrl.config import register\n"
         + source,
         names,
     )

@@ -21,9 +21,9 @@ from typing import Any
 import attrs
 import torch
 
+from harness.command_line import config_root
 from harness.experiment import Experiment
-from harness.paths import config_root
-from harness.steps import finish, pretraining_step, random_batch, untrained_policy
+from harness.planning.timed_steps import finish, pretraining_step, random_batch, untrained_policy
 from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import Pretraining

@@ -40,9 +40,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.arguments import at_least_one
-from harness.paths import use_packaged_configs
-from harness.signals import both_signals_stop
+from harness.command_line import at_least_one, both_signals_stop, use_packaged_configs
 from spinrl.behaviors import BehaviorError, load_behavior
 from spinrl.config import ConfigError
 from spinrl.data import (
@@ -57,9 +55,9 @@ from spinrl.data import (
     rollouts,
     tier_store,
 )
-from spinrl.data.collection import WIDEST
+from spinrl.data.collect.processes import WIDEST
+from spinrl.data.collect.rollout import roll_out
 from spinrl.data.importers.published import find, import_published
-from spinrl.data.rollout import roll_out
 from spinrl.machine import available_cores
 from spinrl.tasks import EPISODE_STEPS, TASKS, BatchedEnvironment, get_task
 from tools import collect_dataset

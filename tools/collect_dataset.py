@@ -26,12 +26,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.arguments import add_configuration_options, at_least_one
+from harness.command_line import add_configuration_options, at_least_one, both_signals_stop, use_packaged_configs
 from harness.experiment import Experiment
-from harness.paths import use_packaged_configs
-from harness.progress import Progress, Stage
-from harness.signals import both_signals_stop
+from harness.terminal.progress import Progress, Stage
 from spinrl.behaviors import BehaviorError
+from spinrl.cache import made_alone
 from spinrl.config import ConfigError, load
 from spinrl.data import (
     CollectionError,
@@ -45,8 +44,7 @@ from spinrl.data import (
     source_store,
     tier_store,
 )
-from spinrl.data.cache import made_alone
-from spinrl.data.metadata import METADATA_FILE
+from spinrl.data.store.metadata import METADATA_FILE
 from spinrl.tasks import get_task
 
 

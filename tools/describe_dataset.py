@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.arguments import at_least_one
-from harness.dataset_figures import observation_ranges, overview
-from harness.dataset_page import NOTES, checks, html, tables, to_json
-from harness.figures import save
+from harness.command_line import at_least_one
+from harness.reporting.dataset_figures import observation_ranges, overview
+from harness.reporting.dataset_page import NOTES, checks, html, tables, to_json
+from harness.reporting.figures import save
 from spinrl.data import Store, StoreError, store_folder
 from spinrl.data.description import SAMPLE, Description
 

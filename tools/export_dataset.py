@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from harness.signals import both_signals_stop
+from harness.command_line import both_signals_stop
 from spinrl.data import Store, StoreError, store_folder
 from spinrl.data.importers.minari_export import export_minari
 from tools.import_dataset import shown

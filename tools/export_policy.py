@@ -34,16 +34,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.arguments import add_configuration_options
-from harness.connection import default_uri, redacted
+from harness.command_line import add_configuration_options, use_packaged_configs
 from harness.experiment import Experiment
-from harness.finished import FinishedCell, FinishedError, finished_cell, simulated
-from harness.paths import use_packaged_configs
-from harness.reference_cell import reference_cell
-from harness.served import log_model
+from harness.exporting.finished import FinishedCell, FinishedError, finished_cell, simulated
+from harness.exporting.reference import reference_cell
+from harness.exporting.serve import log_model
+from harness.tracking.connection import default_uri, redacted
+from spinrl.cache import made_alone
 from spinrl.config import ConfigError, load
 from spinrl.data import Store, StoreError, home
-from spinrl.data.cache import made_alone
 from spinrl.evaluation import episode_seeds
 from spinrl.export import (
     FORMATS,

@@ -38,19 +38,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.progress import Progress, Stage
-from harness.signals import both_signals_stop
+from harness.command_line import both_signals_stop
+from harness.terminal.progress import Progress, Stage
+from spinrl.cache import made_alone
 from spinrl.data import Store, StoreError
-from spinrl.data.cache import made_alone
-from spinrl.data.imported import imported_folder
 from spinrl.data.importers import published
 from spinrl.data.importers.array_import import ArrayOptions, import_arrays
 from spinrl.data.importers.arrays import ALIASES
 from spinrl.data.importers.choices import Choices
 from spinrl.data.importers.minari_datasets import import_minari
+from spinrl.data.importers.recipes import imported_folder
 from spinrl.data.importers.result import ImportResult
 from spinrl.data.importers.tables import FORMATS
-from spinrl.data.metadata import check_name, read_metadata
+from spinrl.data.store.metadata import check_name, read_metadata
 
 MINARI = "minari:"
 ARRAY_OPTIONS = ("choices", "action_offset", "ends", "episode_length", "episode_column", "column")

@@ -23,16 +23,17 @@ import attrs
 import torch
 from rich.console import Console
 
-from harness.arguments import add_configuration_options
-from harness.cell import prepare_dataset
+from harness.cells.run_cell import prepare_dataset
+from harness.command_line import add_configuration_options, use_packaged_configs
 from harness.experiment import Cell, Experiment
-from harness.launchers import LaunchError, Local
-from harness.observer import RunObserver
-from harness.paths import use_packaged_configs
-from harness.progress import Progress
-from harness.records import ReportMeta
+from harness.launchers import Local
+from harness.launching.launch import run_cells, share, slots
+from harness.launching.outcome import LaunchError
+from harness.reporting.returns import ReportMeta
 from harness.run import LAUNCHERS
-from harness.tracking import Tracker
+from harness.terminal.observer import RunObserver
+from harness.terminal.progress import Progress
+from harness.tracking.tracker import Tracker
 from spinrl.config import ConfigError, load
 from spinrl.data import home
 from spinrl.machine import ResolvedMachine
@@ -54,8 +55,8 @@ def measure(experiment: Experiment, jobs: int) -> Measured:
     experiment = attrs.evolve(experiment, launcher=attrs.evolve(experiment.launcher, jobs=jobs))
     cells = experiment.cells()
     machine = experiment.machine.resolve()
-    slots = experiment.launcher.slots(experiment, cells, machine)
-    machine = experiment.launcher.share(machine, slots)
+    together = slots(experiment.launcher, experiment, cells, machine)
+    machine = share(experiment.launcher, machine, together)
     console = Console(quiet=True)
     with tempfile.TemporaryDirectory() as folder:
         tracker = Tracker.open(f"sqlite:///{folder}/mlflow.db", "scaling", directory=Path(folder), warn=print)
@@ -66,8 +67,8 @@ def measure(experiment: Experiment, jobs: int) -> Measured:
             observer = RunObserver(experiment, parent, progress, console, meta, " ".join)
             spool = home() / "studies" / parent.key / "scaling"
             began, busy = time.monotonic(), time.process_time()
-            outcomes = experiment.launcher.run(
-                experiment, cells, machine, observer, slots=slots, folder=spool, fresh=True
+            outcomes = run_cells(
+                experiment.launcher, experiment, cells, machine, observer, jobs=together, folder=spool, fresh=True
             )
             seconds, observing = time.monotonic() - began, time.process_time() - busy
         parent.finish()

@@ -29,13 +29,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from harness.arguments import add_configuration_options, configuration_words
-from harness.paths import use_packaged_configs
-from harness.signals import both_signals_stop
+from harness.command_line import add_configuration_options, both_signals_stop, configuration_words, use_packaged_configs
 from spinrl.behaviors import Behavior, BehaviorError, load_behavior
-from spinrl.behaviors.decqn import DecQN
-from spinrl.behaviors.shipping import choose, ship
-from spinrl.behaviors.training import train
+from spinrl.behaviors.train.decqn import DecQN
+from spinrl.behaviors.train.loop import train
+from spinrl.behaviors.train.ship import choose, ship
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import ConfigError, load
 from spinrl.data import home

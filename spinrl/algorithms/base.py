@@ -12,10 +12,10 @@ from attrs.validators import deep_iterable, ge, gt, le
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
+from spinrl.config.registry import Component
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble, ValueNetwork, seeded_initialization
 from spinrl.policies.base import Policy
-from spinrl.registry import Component
 from spinrl.specs import (
     ACTION,
     NEXT_OBSERVATION,

@@ -20,10 +20,10 @@ from spinrl.algorithms.base import (
     transition,
 )
 from spinrl.algorithms.losses import ensemble_mse, td_target
+from spinrl.config.registry import register
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble
 from spinrl.policies import IndependentPolicy, Policy, forbid, gumbel_noise, gumbel_to_uniform, uniform_to_gumbel
-from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
 

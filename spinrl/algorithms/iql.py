@@ -18,10 +18,10 @@ from spinrl.algorithms.losses import (
     td_target,
     weighted_log_likelihood,
 )
+from spinrl.config.registry import register
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble, ValueNetwork
 from spinrl.policies.base import Policy
-from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from spinrl.asm.model import ASM, ASMEncoder
+from spinrl.cache import DamagedError
 from spinrl.config import ConfigError, from_plain, to_plain
-from spinrl.data.cache import DamagedError
 from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1

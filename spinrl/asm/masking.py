@@ -10,7 +10,7 @@ from attrs.validators import ge, gt, in_, le
 from torch.nn import functional
 
 from spinrl.asm.model import ASM
-from spinrl.registry import Component, register
+from spinrl.config.registry import Component, register
 
 _PROBABILITY = 0.15  # the paper's
 

@@ -9,8 +9,8 @@ import torch
 from attrs.validators import ge, gt, lt, optional
 from torch import nn
 
+from spinrl.config.registry import Component, register
 from spinrl.nn import SlotEncoder, StackedHeads, seeded_initialization
-from spinrl.registry import Component, register
 from spinrl.specs import ActionSpec
 
 

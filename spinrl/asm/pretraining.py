@@ -17,13 +17,13 @@ from spinrl import checkpoint
 from spinrl.asm.frozen import ASMError, Curve, FrozenASM
 from spinrl.asm.masking import Masking, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
+from spinrl.cache import OnDamage, OnWait, get_sound
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
+from spinrl.config.registry import Component, register
 from spinrl.data import ReplayLoader, Standardizer, Store, home
-from spinrl.data.cache import OnDamage, OnWait, get_sound
 from spinrl.data.standardizer import RULE
 from spinrl.machine import ResolvedMachine
-from spinrl.registry import Component, register
 from spinrl.seeding import child_seed, random_state, restore_random_state, torch_generator
 from spinrl.specs import ActionSpec
 

@@ -26,9 +26,9 @@ from torch.nn import functional
 
 from spinrl.asm.frozen import FrozenASM
 from spinrl.asm.model import ASM
+from spinrl.config.registry import Component, register
 from spinrl.data import Standardizer, Store, StoreStorage
 from spinrl.nn import StackedHeads, seeded_initialization
-from spinrl.registry import Component, register
 from spinrl.seeding import torch_generator
 from spinrl.specs import ActionSpec
 

@@ -1,19 +1,18 @@
 """Datasets: the on-disk store, tier recipes, collection by rolling out behaviour policies, and the replay loader."""
 
-from spinrl.data.build import cached_tier, collected, combine, rollouts, source_store, tier_store
-from spinrl.data.cache import get_or_build, home, locked
-from spinrl.data.collection import CollectionError, collect_episodes
-from spinrl.data.imported import Imported, Published, imported_folder, store_folder
+from spinrl.cache import Making, Progress, get_or_build, home, locked
+from spinrl.data.collect.processes import CollectionError, collect_episodes
+from spinrl.data.collect.rollout import Rollout, Source, roll_out
+from spinrl.data.collect.tiers import Tier, cached_tier, collected, combine, rollouts, source_store, tier_store
+from spinrl.data.features import RowFeatures, features_bytes, features_path, row_features
+from spinrl.data.holdout import HoldingOut
+from spinrl.data.importers.recipes import Imported, Published, imported_folder, store_folder
 from spinrl.data.loader import ReplayLoader, StoreStorage
-from spinrl.data.making import Making, Progress
-from spinrl.data.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
-from spinrl.data.plans import DatasetPlan, HoldingOut
-from spinrl.data.rollout import Rollout, roll_out
-from spinrl.data.row_features import RowFeatures, features_bytes, features_path, row_features
+from spinrl.data.recipe import DatasetPlan, Recipe
 from spinrl.data.standardizer import Standardizer
-from spinrl.data.store import Episode, Store
-from spinrl.data.tiers import Recipe, Source, Tier
-from spinrl.data.writer import StoreWriter
+from spinrl.data.store.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
+from spinrl.data.store.store import Episode, Store
+from spinrl.data.store.writer import StoreWriter
 
 __all__ = [
     "CollectionError",

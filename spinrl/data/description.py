@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from spinrl.data.metadata import SourceRecord
-from spinrl.data.store import Store
+from spinrl.data.store.metadata import SourceRecord
+from spinrl.data.store.store import Store
 from spinrl.seeding import numpy_generator
 
 SAMPLE = 200_000  # transitions from which mutual information is estimated, at most

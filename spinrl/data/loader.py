@@ -10,7 +10,7 @@ from torchrl.data import ReplayBuffer
 from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, Storage
 
 from spinrl.data.standardizer import Standardizer
-from spinrl.data.store import Store
+from spinrl.data.store.store import Store
 from spinrl.seeding import torch_generator
 from spinrl.specs import ACTION, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
 

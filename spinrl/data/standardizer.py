@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import torch
 
-from spinrl.data.store import Store
+from spinrl.data.store.store import Store
 
 LIMIT = 10.0  # standard deviations; what lies further out is cut off
 SMALLEST = 1e-6  # standard deviation, as a share of the largest value, below which an entry counts as constant

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from spinrl.algorithms import Algorithm
+from spinrl.config.registry import Component, register
 from spinrl.data import Progress, Standardizer, Store
 from spinrl.evaluation.rollout import ActionChoice
-from spinrl.registry import Component, register
 from spinrl.seeding import numpy_generator
 from spinrl.specs import ACTION, OBSERVATION
 

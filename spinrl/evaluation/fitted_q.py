@@ -17,13 +17,13 @@ from torch.nn import functional
 
 from spinrl.algorithms import Algorithm
 from spinrl.algorithms.base import minimize, polyak_update, transition
+from spinrl.config.registry import register
 from spinrl.data import ReplayLoader
 from spinrl.evaluation.estimators import ROWS, EstimationData, Estimator, Progress, check_fractions, judged_episodes
 from spinrl.evaluation.rollout import ActionChoice
 from spinrl.nn.initialization import seeded_initialization
 from spinrl.nn.mlp import MLP
 from spinrl.policies import Policy, gumbel_noise
-from spinrl.registry import register
 from spinrl.seeding import child_seed, torch_generator
 from spinrl.specs import ActionSpec
 

@@ -10,10 +10,10 @@ from attrs.validators import gt
 from torch import nn
 from torch.nn import functional
 
+from spinrl.config.registry import register
 from spinrl.nn import LSTMLayer, StackedHeads, seeded_initialization
 from spinrl.nn.lstm import Memory
 from spinrl.policies.base import Policy, PolicyConfig, PretrainedASM, forbid
-from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
 

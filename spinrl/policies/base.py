@@ -13,7 +13,7 @@ from tensordict.nn import InteractionType, TensorDictModuleBase
 from tensordict.nn.probabilistic import interaction_type
 
 from spinrl.asm.model import ASM, ASMEncoder
-from spinrl.registry import Component
+from spinrl.config.registry import Component
 from spinrl.specs import ACTION, LOGITS, OBSERVATION, SAMPLE_LOG_PROB, ActionSpec
 
 

@@ -6,9 +6,9 @@ import attrs
 import torch
 from attrs.validators import deep_iterable, ge, gt, lt
 
+from spinrl.config.registry import register
 from spinrl.nn import MLP, StackedHeads, seeded_initialization
 from spinrl.policies.base import IndependentPolicy, PolicyConfig, PretrainedASM
-from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from spinrl.asm.model import ASMEncoder
+from spinrl.config.registry import register
 from spinrl.nn import seeded_initialization
 from spinrl.policies.base import IndependentPolicy, PolicyConfig, PretrainedASM
-from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
 

@@ -12,9 +12,9 @@ from attrs.validators import ge, in_, le
 from torch import nn
 
 from spinrl.asm.model import ASM, ASMEncoder
+from spinrl.config.registry import register
 from spinrl.nn import StateEncoder, seeded_initialization
 from spinrl.policies.base import FrozenInput, IndependentPolicy, PolicyConfig, PretrainedASM
-from spinrl.registry import register
 from spinrl.specs import ActionSpec
 
 

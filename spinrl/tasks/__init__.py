@@ -1,9 +1,9 @@
 """The benchmark's tasks as data, and batched environments that step many of their episodes in lock-step."""
 
+from spinrl.tasks.benchmark import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task
 from spinrl.tasks.environment import BatchedEnvironment, Environment, control_values
+from spinrl.tasks.gymnasium_env import Gymnasium, GymnasiumEnvironment, Simulator, SimulatorError
 from spinrl.tasks.parallel import ParallelEnvironment
-from spinrl.tasks.simulators import Gymnasium, GymnasiumEnvironment, Simulator, SimulatorError
-from spinrl.tasks.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task
 
 __all__ = [
     "EPISODE_STEPS",

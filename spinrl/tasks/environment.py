@@ -17,7 +17,7 @@ from dm_control.mujoco import Physics
 from dm_control.rl.control import Environment as Simulator
 
 from spinrl.specs import ActionSpec
-from spinrl.tasks.tasks import Task
+from spinrl.tasks.benchmark import Task
 
 # The suite's own cheetah makes MuJoCo warn of this once an environment and process, which no user can mend.
 logging.getLogger("absl").addFilter(lambda record: "settotalmass" not in record.getMessage())

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from spinrl.tasks.benchmark import Task, get_task
 from spinrl.tasks.environment import BatchedEnvironment
-from spinrl.tasks.tasks import Task, get_task
 
 
 class ParallelEnvironment:

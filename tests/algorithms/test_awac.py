@@ -3,12 +3,12 @@
 import contracts
 import pytest
 import torch
-from policy_samples import POLICIES
 
 from spinrl.algorithms import AWAC
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import IndependentPolicy, gumbel_noise
 from spinrl.specs import OBSERVATION, ActionSpec
+from tests.algorithms.policy_samples import POLICIES
 
 SMALL = AWAC(hidden=[16, 16])
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from policy_samples import POLICIES
 
 from spinrl.algorithms import BCQ
 from spinrl.algorithms.base import transition
 from spinrl.algorithms.losses import ensemble_mse, td_target
 from spinrl.policies import SPIN, gumbel_noise
 from spinrl.specs import NEXT_OBSERVATION, OBSERVATION, ActionSpec
+from tests.algorithms.policy_samples import POLICIES
 
 SMALL = BCQ(hidden=[16, 16])
 

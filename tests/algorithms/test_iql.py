@@ -3,11 +3,11 @@
 import contracts
 import pytest
 import torch
-from policy_samples import POLICIES
 
 from spinrl.algorithms import IQL
 from spinrl.machine import ResolvedMachine, compiler_available
 from spinrl.specs import NEXT_TERMINATED, ActionSpec
+from tests.algorithms.policy_samples import POLICIES
 
 SMALL = IQL(hidden=[16, 16])
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from spinrl import checkpoint, machine
 from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, decqn, load_behavior, shipped
-from spinrl.behaviors.decqn import DecQN
-from spinrl.behaviors.learner import Learner
-from spinrl.behaviors.shaping import Progressive, Upright
-from spinrl.behaviors.shipping import Candidate, _choose, choose, ship
-from spinrl.behaviors.training import train
+from spinrl.behaviors.train.decqn import DecQN
+from spinrl.behaviors.train.learner import Learner
+from spinrl.behaviors.train.loop import train
+from spinrl.behaviors.train.shaping import Progressive, Upright
+from spinrl.behaviors.train.ship import Candidate, _choose, choose, ship
 from spinrl.specs import ActionSpec
 from spinrl.tasks import TASKS, get_task
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinrl.behaviors.replay import NStepTransition, NStepWindow, ReplayLayout, SharedReplay, share_out
+from spinrl.behaviors.train.replay import NStepTransition, NStepWindow, ReplayLayout, SharedReplay, share_out
 
 
 @given(st.integers(1, 5), st.integers(1, 12), st.floats(0.5, 0.999))

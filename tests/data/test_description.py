@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_samples import random_episode, write_store
 
 import spinrl.data.description as description_module
 from spinrl.data import Episode, SourceRecord, Store
@@ -22,6 +21,7 @@ from spinrl.data.description import (
     source_labels,
 )
 from spinrl.specs import ActionSpec
+from tests.data.store_samples import random_episode, write_store
 
 SPEC = ActionSpec((2, 4, 3))
 

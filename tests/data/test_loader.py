@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_samples import random_episode, write_store
 
 from spinrl.data import ReplayLoader, Store
 from spinrl.specs import (
@@ -16,6 +15,7 @@ from spinrl.specs import (
     OBSERVATION,
     ActionSpec,
 )
+from tests.data.store_samples import random_episode, write_store
 
 SPEC = ActionSpec((3, 300, 2))
 SIZE = 4

@@ -4,10 +4,10 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from store_samples import random_episode, write_store
 
 from spinrl.data import ReplayLoader, Standardizer, Store
 from spinrl.specs import ActionSpec
+from tests.data.store_samples import random_episode, write_store
 
 SPEC = ActionSpec([3, 2])
 

@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from harness.records import CellKey, Evaluation, Reference, ReportMeta, to_frame
+from harness.records import CellKey, Evaluation
+from harness.reporting.returns import Reference, ReportMeta, to_frame
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 TIERS = ("medium", "medium-expert", "random-medium-expert", "expert")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.command_line import config_root
 from harness.experiment import Evaluating, Experiment
-from harness.paths import config_root
 from spinrl.config import ConfigError, from_plain, load, to_plain
 
 MAIN = config_root() / "gin" / "spin_humanoid.gin"

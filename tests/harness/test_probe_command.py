@@ -9,10 +9,10 @@ import pytest
 
 from harness import probe as command
 from harness import report
+from harness.command_line import config_root
 from harness.experiment import Experiment
-from harness.paths import config_root
 from spinrl.config import load
-from spinrl.registry import ConfigError
+from spinrl.config.registry import ConfigError
 
 LINEAR_PROBE = config_root() / "gin" / "experiments" / "linear_probe.gin"
 SMALL = (

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
-from synthetic import FRACTIONS, META, TASKS, table
 
 from harness import report
-from harness.comparison_figures import comparison_figures
-from harness.comparisons import asymptotic_runs
-from harness.connection import connect
-from harness.figures import figures, policy_styles, save
-from harness.records import ReportMeta, from_frame, merge, read_csv, to_frame
 from harness.report import console_report, main, markdown_report, write_report
-from harness.statistics import shown_fractions, summarize
-from harness.tables import asm_length_tables, bounded, half_width
-from harness.tracking import Tracker
+from harness.reporting.comparison_figures import comparison_figures
+from harness.reporting.comparisons import asymptotic_runs
+from harness.reporting.figures import figures, policy_styles, save
+from harness.reporting.returns import ReportMeta, from_frame, merge, read_csv, to_frame
+from harness.reporting.statistics import shown_fractions, summarize
+from harness.reporting.tables import asm_length_tables, bounded, half_width
+from harness.tracking.connection import connect
+from harness.tracking.tracker import Tracker
+from tests.harness.synthetic import FRACTIONS, META, TASKS, table
 
 STYLES = policy_styles(["factored", "autoregressive", "saint", "spin", *(f"spin-asm-{n}%" for n in (5, 20, 100))])
 

@@ -14,7 +14,7 @@ import pytest
 
 from harness import run as command
 from harness.experiment import Experiment
-from harness.results import load_results
+from harness.tracking.read_back import load_results
 from spinrl.config import load
 from spinrl.data import Store
 from spinrl.data.importers.published import DATA_DIR

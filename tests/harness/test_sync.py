@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from harness import sync
-from harness.journal import FOLDER, Journal, read_journal
-from harness.mlflow_store import RUN_KEY_TAG, MlflowClient
-from harness.tracking import Tracker
+from harness.tracking.journal import FOLDER, Journal, read_journal
+from harness.tracking.operations import RUN_KEY_TAG, MlflowClient
+from harness.tracking.tracker import Tracker
 
 RUN = [
     {"op": "create", "run": "k", "name": "main", "start_time": 1, "tags": {"preset": "laptop"}, "parent": None},
@@ -65,7 +65,7 @@ def test_a_journal_that_a_kill_or_a_full_disk_cut_off_is_read_up_to_there(here, 
     path = journal(here)
     made = Journal(path, {})
     whole = path.read_bytes()
-    monkeypatch.setattr("harness.journal.os.strerror", lambda _number: "full")
+    monkeypatch.setattr("harness.tracking.journal.os.strerror", lambda _number: "full")
     with monkeypatch.context() as full:
         full.setattr("pathlib.Path.open", lambda path, *_, **__: HalfTaken(path, "ab"))
         with pytest.raises(OSError, match="full"):

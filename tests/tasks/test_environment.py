@@ -7,7 +7,7 @@ from dm_control.rl.control import PhysicsError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.statistics import normalized_score
+from harness.reporting.statistics import normalized_score
 from spinrl.tasks import (
     TASKS,
     BatchedEnvironment,

@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from harness import run as harness_run
-from harness.finished import finished_cell
+from harness.exporting.finished import finished_cell
 from spinrl import checkpoint
 from spinrl.data.importers.published import import_published
 from spinrl.export import load_runner
 from tests.data.importers.test_published import transitions, write
-from tests.harness.test_reference_cell import factored_checkpoint
+from tests.harness.exporting.test_reference_cell import factored_checkpoint
 from tools import export_policy
 
 pytestmark = pytest.mark.slow

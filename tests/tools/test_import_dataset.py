@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from spinrl.data import Store
-from spinrl.data.imported import imported_folder
 from spinrl.data.importers.published import DATA_DIR
+from spinrl.data.importers.recipes import imported_folder
 from tools import export_dataset, import_dataset
 
 
@@ -234,7 +234,7 @@ def test_being_stopped_leaves_nothing_behind(monkeypatch, capsys):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spinrl.data.writer.check_episode", stopped)
+    monkeypatch.setattr("spinrl.data.store.writer.check_episode", stopped)
     assert import_dataset.main([log(), "--choices", "3,3,5"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert kept() == []

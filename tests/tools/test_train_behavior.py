@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.paths import use_packaged_configs
+from harness.command_line import use_packaged_configs
 from spinrl import checkpoint
 from spinrl.behaviors import load_behavior, shipped
-from spinrl.behaviors.decqn import DecQN
-from spinrl.behaviors.shipping import Candidate
+from spinrl.behaviors.train.decqn import DecQN
+from spinrl.behaviors.train.ship import Candidate
 from spinrl.config import to_plain
 from tools import train_behavior
 from tools.train_behavior import configuration, main, parser

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import attrs
 
+from spinrl.cache import Progress
 from spinrl.data.importers.arrays import Arrays
 from spinrl.data.importers.choices import Choices, SeenActions, bins_of, decide_choices
 from spinrl.data.importers.ends import Kind, decide_ends
 from spinrl.data.importers.episodes import Episodes
 from spinrl.data.importers.result import ImportResult
-from spinrl.data.making import Progress
-from spinrl.data.metadata import SourceRecord
-from spinrl.data.store import Store
-from spinrl.data.writer import StoreWriter
+from spinrl.data.store.metadata import SourceRecord
+from spinrl.data.store.store import Store
+from spinrl.data.store.writer import StoreWriter
 
 
 @attrs.frozen(kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 import numpy as np
 
-from spinrl.data.checks import not_finite
 from spinrl.data.importers.tables import Block, open_table
-from spinrl.data.metadata import StoreError
+from spinrl.data.store.metadata import StoreError
+from spinrl.data.store.validate import not_finite
 
 # What the columns are usually called. Gymnasium's names mean the same as D4RL's.
 ALIASES: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from spinrl.data.importers.arrays import Arrays
-from spinrl.data.metadata import StoreError
+from spinrl.data.store.metadata import StoreError
 from spinrl.specs import ActionSpec
 
 MOST = 1 << 16  # choices of a sub-action, as stores hold them

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from spinrl.data.importers.arrays import Columns
-from spinrl.data.metadata import StoreError
+from spinrl.data.store.metadata import StoreError
 
 Kind = Literal["terminal", "timeout"]
 

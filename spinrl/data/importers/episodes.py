@@ -8,8 +8,8 @@ import numpy as np
 
 from spinrl.data.importers.arrays import Columns
 from spinrl.data.importers.ends import Ends
-from spinrl.data.metadata import StoreError
-from spinrl.data.store import Episode
+from spinrl.data.store.metadata import StoreError
+from spinrl.data.store.store import Episode
 
 
 class Episodes:

@@ -10,14 +10,14 @@ import attrs
 import numpy as np
 from attrs.validators import instance_of, optional
 
+from spinrl.cache import Progress
 from spinrl.data.importers.choices import bins_of
 from spinrl.data.importers.minari_spaces import flat, joint_action, observation_size
 from spinrl.data.importers.result import ImportResult, require
 from spinrl.data.importers.tables import in_one_line
-from spinrl.data.making import Progress
-from spinrl.data.metadata import SourceRecord, StoreError
-from spinrl.data.store import Episode, Store
-from spinrl.data.writer import StoreWriter
+from spinrl.data.store.metadata import SourceRecord, StoreError
+from spinrl.data.store.store import Episode, Store
+from spinrl.data.store.writer import StoreWriter
 
 # What `spinrl.data.importers.minari_export` adds, as Minari has no field for it.
 OURS = "spinrl"  # of the dataset's metadata: the task, the tier and the behaviours

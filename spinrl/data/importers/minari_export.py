@@ -11,13 +11,12 @@ from typing import Any
 import attrs
 import numpy as np
 
-from spinrl.data.cache import made_alone
+from spinrl.cache import Progress, made_alone
 from spinrl.data.importers.minari_datasets import OURS, SOURCE, dataset_folder, minari_modules
 from spinrl.data.importers.result import require
 from spinrl.data.importers.tables import in_one_line
-from spinrl.data.making import Progress
-from spinrl.data.metadata import StoreError
-from spinrl.data.store import Store
+from spinrl.data.store.metadata import StoreError
+from spinrl.data.store.store import Store
 
 
 def export_minari(

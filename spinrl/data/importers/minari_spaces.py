@@ -9,7 +9,7 @@ import numpy as np
 
 from spinrl.data.importers.choices import action_spec
 from spinrl.data.importers.result import require
-from spinrl.data.metadata import StoreError
+from spinrl.data.store.metadata import StoreError
 from spinrl.specs import ActionSpec
 
 

@@ -18,12 +18,12 @@ from typing import BinaryIO
 import attrs
 import numpy as np
 
-from spinrl.data.checks import not_finite
+from spinrl.cache import Progress
 from spinrl.data.importers import pickle_reader
-from spinrl.data.making import Progress
-from spinrl.data.metadata import SourceRecord, StoreError
-from spinrl.data.store import Episode, Store
-from spinrl.data.writer import StoreWriter
+from spinrl.data.store.metadata import SourceRecord, StoreError
+from spinrl.data.store.store import Episode, Store
+from spinrl.data.store.validate import not_finite
+from spinrl.data.store.writer import StoreWriter
 from spinrl.specs import ActionSpec
 from spinrl.tasks import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS
 

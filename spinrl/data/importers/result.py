@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from spinrl.data.metadata import StoreError
-from spinrl.data.store import Store
+from spinrl.data.store.metadata import StoreError
+from spinrl.data.store.store import Store
 
 
 @attrs.frozen

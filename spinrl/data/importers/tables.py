@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spinrl.data.importers.result import require
-from spinrl.data.metadata import StoreError
+from spinrl.data.store.metadata import StoreError
 
 BLOCK = 1 << 15  # rows read at once
 _PLAIN = "biufSU"  # booleans, numbers and text; no objects, records or dates

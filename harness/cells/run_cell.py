@@ -1,0 +1,157 @@
+"""One cell of the grid, from dataset to returns at every budget fraction.
+
+A cell knows neither MLflow nor the terminal: what happens is told to a `report` function as events.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import attrs
+
+from harness.cells.environments import build_environment
+from harness.cells.events import (
+    ASMReady,
+    DatasetReady,
+    Fault,
+    Metrics,
+    Report,
+    Trained,
+    Waiting,
+    stage_progress,
+)
+from harness.cells.training import CellTraining
+from harness.experiment import Cell, Experiment
+from harness.records import RETURN, Evaluation
+from spinrl.asm import Curve, FrozenASM, pretrained_asm
+from spinrl.config import fingerprint, to_plain
+from spinrl.data import Making, Standardizer, Store, home, locked
+from spinrl.machine import ResolvedMachine
+from spinrl.tasks import Environment
+
+
+def prepare_dataset(experiment: Experiment, cell: Cell, report: Report) -> tuple[Store, Store | None]:
+    """The cell's dataset, and what is held out of it: from the cache where they are, else made; verified.
+
+    Raises:
+        BehaviorError, CollectionError, StoreError: in one line each.
+    """
+    plan = experiment.dataset(cell)
+    making = Making(
+        processes=experiment.collectors,
+        progress=stage_progress(report, "collecting", "transitions" if plan.parts else "bytes"),
+        on_wait=lambda path: report(Waiting(path)),
+        on_damage=lambda message: report(Fault(message)),
+    )
+    store = plan.store(making)
+    report(DatasetReady(store.path, store.fingerprint, len(store), store.observation_size, store.action_spec.nvec))
+    return store, plan.held_out()
+
+
+def prepare_asm(
+    cell: Cell, store: Store, standardizer: Standardizer | None, machine: ResolvedMachine, report: Report
+) -> FrozenASM:
+    """The cell's frozen ASM: from the cache where it is, else pre-trained on the cell's dataset."""
+    total = cell.pretraining.total_steps(len(store))
+    tell = stage_progress(report, "pre-training", "steps")
+
+    def progress(step: int, values: dict[str, float]) -> None:
+        tell(step, total)
+        report(Metrics(step, values))
+
+    def resumed(curve: Curve) -> None:
+        for each in _metrics(curve):
+            report(each)
+
+    asm = pretrained_asm(
+        cell.pretraining,
+        store,
+        seed=cell.key.seed,
+        machine=machine,
+        standardizer=standardizer,
+        progress=progress,
+        on_resume=resumed,
+        on_wait=lambda path: report(Waiting(path)),
+        on_damage=lambda message: report(Fault(message)),
+    )
+    report(ASMReady(asm.fingerprint, asm.seconds, _metrics(asm.curve)))
+    return asm
+
+
+def _metrics(curve: Curve) -> tuple[Metrics, ...]:
+    return tuple(Metrics(step, values) for step, values in curve)
+
+
+def run_cell(
+    experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report, *, fresh: bool = False
+) -> list[Evaluation]:
+    """Dataset, ASM where the policy wants one, training, and an evaluation at every mark.
+
+    An interrupted training goes on from its last checkpoint when the same cell runs again, unless it is to be `fresh`.
+
+    Returns:
+        Every evaluation, in order of gradient step.
+
+    Raises:
+        DivergedError: when a loss is no longer finite.
+    """
+    machine.apply()
+    store, held_out = prepare_dataset(experiment, cell, report)
+    standardizer = experiment.standardizer(store)
+    asm = prepare_asm(cell, store, standardizer, machine, report) if cell.policy.needs_asm else None
+    identity = _identity(experiment, cell, store, asm, machine)
+    path = home() / "cells" / identity / "checkpoint.pt"
+    # Of two runs of the very same cell, one trains and the other waits: they would write the same checkpoint.
+    with locked(path.parent, lambda entry: report(Waiting(entry))):
+        if fresh:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        training = CellTraining(experiment, cell, store, held_out, standardizer, asm, machine, path)
+        training.resume(report)
+        environment = None
+        if experiment.simulated(cell.key.task):
+            episodes = experiment.evaluation.episodes
+            environment = build_environment(experiment, cell, store, episodes=episodes, threads=machine.threads)
+        try:
+            _train_and_judge(training, environment, report)
+        finally:
+            if environment is not None:
+                environment.close()
+        training.save()
+        report(Trained(training.path))
+        for folder in (training.path.parent, *training.private):
+            shutil.rmtree(folder, ignore_errors=True)
+        return training.evaluations
+
+
+def _train_and_judge(training: CellTraining, environment: Environment | None, report: Report) -> None:
+    """Train, and evaluate and estimate what is due and was not yet, at every mark of the budget."""
+    config = training.experiment.evaluation
+    for mark, fraction in config.marks(training.experiment.training.gradient_steps).items():
+        if mark > training.step:
+            training.advance(mark, report)
+        made = {each.metric for each in training.evaluations if each.gradient_step == mark}
+        if environment is not None and RETURN not in made:
+            training.evaluate(mark, fraction, environment, report)
+        for estimator in config.estimators:
+            due = estimator.fractions is None or fraction in estimator.fractions
+            if due and estimator.metric not in made:
+                training.estimate(mark, fraction, estimator, report)
+
+
+def _identity(experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM | None, machine: ResolvedMachine) -> str:
+    """Fingerprint of everything that a cell's numbers depend on: only the very same cell may resume."""
+    parts: dict[str, Any] = {
+        "key": attrs.asdict(cell.key),
+        "policy": to_plain(cell.policy),
+        "algorithm": to_plain(cell.algorithm),
+        "training": to_plain(attrs.evolve(experiment.training, report_every=1, checkpoint_minutes=1.0)),
+        "evaluation": to_plain(experiment.evaluation),
+        "dataset": store.fingerprint,
+        "standardized": experiment.standardize_observations,
+        "asm": asm.fingerprint if asm else None,
+        "machine": [machine.device, machine.precision, machine.compile, machine.threads],
+    }
+    if simulator := experiment.simulators.get(cell.key.task):
+        parts["simulator"] = to_plain(simulator)
+    return fingerprint(parts)

@@ -1,0 +1,274 @@
+"""The training of one cell: what changes while it goes on, and what a checkpoint of it holds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import torch
+
+from harness.cells.events import (
+    Evaluated,
+    Fault,
+    FeaturesReady,
+    Metrics,
+    Notice,
+    Report,
+    Resumed,
+    StageProgress,
+    StageStarted,
+    Waiting,
+    stage_progress,
+)
+from harness.experiment import Cell, Experiment
+from harness.records import RETURN, Evaluation
+from spinrl import checkpoint
+from spinrl.algorithms import Algorithm
+from spinrl.asm import FrozenASM
+from spinrl.checkpoint import CheckpointError
+from spinrl.config import to_plain
+from spinrl.data import ReplayLoader, Standardizer, Store, row_features
+from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
+from spinrl.machine import ResolvedMachine
+from spinrl.seeding import child_seed, random_state, restore_random_state
+from spinrl.tasks import Environment
+from spinrl.train import train
+
+CHECKPOINT_VERSION = 1
+UNLOGGED_SECONDS = 60.0  # after which a metric has reached the tracking store, or the journal beside it
+
+
+class DivergedError(Exception):
+    """A training whose loss is no longer finite; the message says which and where."""
+
+
+class CellTraining:
+    """What changes while a cell trains, and what a checkpoint of it holds."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        cell: Cell,
+        store: Store,
+        held_out: Store | None,
+        standardizer: Standardizer | None,
+        asm: FrozenASM | None,
+        machine: ResolvedMachine,
+        path: Path,
+    ) -> None:
+        seed = cell.key.seed
+        self.experiment = experiment
+        self.cell = cell
+        self.path = path
+        self.standardizer = standardizer
+        self.loader = ReplayLoader(
+            store,
+            experiment.training.batch_size,
+            seed,
+            device=machine.device,
+            standardizer=standardizer,
+        )
+        policy = cell.policy.build(store.observation_size, store.action_spec, asm=asm, seed=seed)
+        self.algorithm: Algorithm = cell.algorithm.build(
+            policy, store.observation_size, store.action_spec, seed=seed, machine=machine
+        )
+        torch.manual_seed(child_seed(seed, "dropout"))
+        self.asm = asm
+        self.machine = machine
+        self.store = store
+        self.held_out = held_out
+        self.prepared: str | None = None  # identity of the frozen input whose features the loader gives along
+        self.private: set[Path] = set()  # features that no other training can use
+        self.step = 0
+        self.train_seconds = 0.0
+        self.counted: str | None = None  # identity of the frozen input whose seconds are among `train_seconds`
+        self.evaluation_seconds = 0.0
+        self.evaluations: list[Evaluation] = []
+        self.recent: list[tuple[float, Metrics]] = []  # with the time; those that may not have been logged
+        self.told_of_cut = False
+
+    def resume(self, report: Report) -> None:
+        """Go on from the checkpoint of an interrupted run, if there is one."""
+        state = checkpoint.load_latest(self.path, on_damage=lambda error: report(Fault(str(error))))
+        if state is None:
+            return
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.loader.load_state_dict(state["loader"])
+        restore_random_state(state)
+        self.step = state["step"]
+        self.train_seconds = state["train_seconds"]
+        self.counted = state["counted"]
+        self.evaluation_seconds = state["evaluation_seconds"]
+        self.evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
+        recent = tuple(Metrics(step, values) for step, values in state["recent"])
+        self.recent = [(time.monotonic(), each) for each in recent]
+        report(Resumed(self.step, tuple(self.evaluations), recent))
+
+    def save(self) -> None:
+        """Everything that resuming, and exporting the policy, needs."""
+        checkpoint.save_latest(
+            {
+                "format_version": CHECKPOINT_VERSION,
+                **random_state(),
+                "algorithm": self.algorithm.state_dict(),
+                "loader": self.loader.state_dict(),
+                "standardizer": None
+                if self.standardizer is None
+                else {"mean": self.standardizer.mean, "scale": self.standardizer.scale},
+                "step": self.step,
+                "train_seconds": self.train_seconds,
+                "counted": self.counted,
+                "evaluation_seconds": self.evaluation_seconds,
+                "evaluations": [each.to_plain() for each in self.evaluations],
+                "recent": [(each.step, each.values) for _, each in self.recent],
+                "cell": {
+                    **attrs.asdict(self.cell.key),
+                    "policy_config": to_plain(self.cell.policy),
+                    "algorithm_config": to_plain(self.cell.algorithm),
+                    "encoder_config": to_plain(self.cell.pretraining.encoder),
+                    "observation_size": self.store.observation_size,
+                    "nvec": list(self.store.action_spec.nvec),
+                    "dataset_fingerprint": self.store.fingerprint,
+                    "asm_fingerprint": self.asm.fingerprint if self.asm else None,
+                    "gradient_steps": self.experiment.training.gradient_steps,
+                    "action": self.experiment.evaluation.action,
+                    "episode_steps": self.experiment.evaluation.episode_steps,
+                },
+            },
+            self.path,
+        )
+        self.recent = [(at, each) for at, each in self.recent if at > time.monotonic() - UNLOGGED_SECONDS]
+
+    def advance(self, mark: int, report: Report) -> None:
+        """Train up to gradient step `mark`, with the policy told of its milestones on the way."""
+        total = self.experiment.training.gradient_steps
+        stops = {math.ceil(share * total - 1e-9) for share in self.algorithm.policy.milestones}
+        for stop in sorted({mark, *(stop for stop in stops if self.step < stop < mark)}):
+            self.algorithm.policy.reach(self.step / total)
+            self._prepare(report)
+            self._train_to(stop, report)
+
+    def _prepare(self, report: Report) -> None:
+        """Compute what the policy makes of every observation, where that stays the same from here on."""
+        frozen = self.algorithm.policy.frozen_input()
+        if frozen is None or frozen.identity == self.prepared:
+            return
+        # In fp32 whatever the precision of the training: those in the cache serve runs of any.
+        features = row_features(
+            self.store,
+            frozen.encode,
+            frozen.shape,
+            frozen.identity,
+            standardizer=self.standardizer,
+            device=self.machine.device,
+            progress=stage_progress(report, "embedding", "observations"),
+            on_wait=lambda path: report(Waiting(path)),
+            on_damage=lambda message: report(Fault(message)),
+        )
+        report(FeaturesReady(features.seconds, features.num_bytes))
+        if not frozen.shared:
+            self.private.add(features.path)
+        self.loader.give_along(features.values, following=self.cell.algorithm.asks_next_policy)
+        self.prepared = frozen.identity
+        if self.counted != self.prepared:
+            self.train_seconds += features.seconds
+            self.counted = self.prepared
+
+    def _train_to(self, mark: int, report: Report) -> None:
+        """Train up to gradient step `mark`; seconds of checkpoints and logging are not training time."""
+        report(StageStarted("training", self.experiment.training.gradient_steps, "steps"))
+        config = self.experiment.training
+        loop = train(self.algorithm, self.loader.sample, mark, start=self.step, report_every=config.report_every)
+        saved = time.monotonic()
+        while True:
+            began = time.perf_counter()
+            item = next(loop, None)
+            if item is None:
+                return
+            self.step, losses = item
+            values = {f"train/{name}": float(loss) for name, loss in losses.items()}  # waits for the device
+            self.train_seconds += time.perf_counter() - began
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise DivergedError(
+                        f"{name} is {value} at gradient step {self.step}; a smaller learning_rate may help"
+                    )
+            report(StageProgress(self.step))
+            metrics = Metrics(self.step, {**values, "time/train_seconds": self.train_seconds})
+            self.recent.append((time.monotonic(), metrics))
+            report(metrics)
+            if time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                self._keep(report)
+                saved = time.monotonic()
+
+    def evaluate(self, mark: int, fraction: float, environment: Environment, report: Report) -> None:
+        """Evaluate in the simulator, on the same episode starts at every mark, and checkpoint."""
+        config = self.experiment.evaluation
+        marks = config.marks(self.experiment.training.gradient_steps)
+        report(StageStarted("evaluating", config.episodes * len(marks), "episodes"))
+        began = time.perf_counter()
+        returns = evaluate(
+            self.algorithm.acting_policy(),
+            environment,
+            episode_seeds(self.cell.key.seed, config.episodes),
+            action=config.action,
+            steps=config.episode_steps,
+            standardizer=self.standardizer,
+        )
+        self._add(mark, fraction, RETURN, returns, began, report)
+        self._tell_of_cut(environment, report)
+        done = sum(each.metric == RETURN for each in self.evaluations)
+        report(StageProgress(config.episodes * done))
+
+    def _tell_of_cut(self, environment: Environment, report: Report) -> None:
+        """Say, once, that the last evaluation cut episodes; the benchmark's all end by the number of steps."""
+        if self.told_of_cut or self.cell.key.task not in self.experiment.simulators:
+            return
+        config = self.experiment.evaluation
+        cut = sum(not environment.over([index]) for index in range(config.episodes))
+        if cut:
+            self.told_of_cut = True
+            report(
+                Notice(
+                    f"{cut} of {config.episodes} episodes were cut after {config.episode_steps:,} steps, before the "
+                    "simulator ended them; raise Evaluating.episode_steps to evaluate whole ones"
+                )
+            )
+
+    def estimate(self, mark: int, fraction: float, estimator: Estimator, report: Report) -> None:
+        """Estimate from data alone, and checkpoint."""
+        data = EstimationData(
+            training=self.store, held_out=self.held_out, standardizer=self.standardizer, device=self.machine.device
+        )
+        began = time.perf_counter()
+        action = self.experiment.evaluation.action
+        progress = stage_progress(report, "estimating", estimator.unit)
+        values = estimator.estimate(self.algorithm, data, seed=self.cell.key.seed, action=action, progress=progress)
+        self._add(mark, fraction, estimator.metric, values, began, report)
+
+    def _add(
+        self, mark: int, fraction: float, metric: str, values: Sequence[float], began: float, report: Report
+    ) -> None:
+        self.evaluation_seconds += time.perf_counter() - began
+        evaluation = Evaluation(
+            gradient_step=mark,
+            fraction=fraction,
+            returns=values,
+            asm_seconds=self.asm.seconds if self.asm else 0.0,
+            train_seconds=self.train_seconds,
+            evaluation_seconds=self.evaluation_seconds,
+            metric=metric,
+        )
+        self.evaluations.append(evaluation)
+        report(Evaluated(evaluation))
+        self._keep(report)
+
+    def _keep(self, report: Report) -> None:
+        """Save, but go on where the disk does not take it now: the next one may find room again."""
+        try:
+            self.save()
+        except CheckpointError as error:
+            report(Fault(f"{error}; training goes on"))

@@ -1,0 +1,95 @@
+"""What every command shares: its options, the configs in the package, stopping in good order, provenance."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from spinrl.config import add_search_path
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"wants a number from 1, got {number}")
+    return number
+
+
+def add_configuration_options(
+    made: argparse.ArgumentParser,
+    files: str = "a gin file; repeat to add or override",
+    example: str = "IQL.expectile=0.7",
+) -> None:
+    """The gin files (`gin`) and bindings (`bindings`) of a command; `files` says what the files are for."""
+    made.add_argument("--gin", "--gin_file", action="append", default=[], metavar="FILE", help=files)
+    made.add_argument(
+        "--set",
+        "--gin_bindings",
+        action="append",
+        default=[],
+        dest="bindings",
+        metavar="BINDING",
+        help=f"a binding such as '{example}'; repeatable",
+    )
+
+
+def configuration_words(options: argparse.Namespace) -> list[str]:
+    """The gin files (`gin`) and bindings (`bindings`) as they were given, as words of a command line."""
+    given = [("--gin", file) for file in options.gin] + [("--set", binding) for binding in options.bindings]
+    return [word for pair in given for word in pair]
+
+
+def config_root() -> Path:
+    """The folder that holds ``gin/``: inside the installed package, or the checkout itself."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "configs"
+    return packaged if (packaged / "gin").is_dir() else here.parent
+
+
+def use_packaged_configs() -> None:
+    """Let ``gin/...`` name the files that come with the package, from whatever folder a command is run in."""
+    add_search_path(config_root())
+
+
+@contextlib.contextmanager
+def both_signals_stop() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt meanwhile.
+
+    A run started in the background of a script comes with Ctrl-C ignored; it too is to be stopped in good order.
+    """
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+PACKAGES = ("spinrl", "torch", "tensordict", "torchrl", "dm-control", "mujoco", "numpy")
+
+
+def git_commit() -> str:
+    """The checkout's commit, with ``-dirty`` when tracked files differ; ``unknown`` outside a checkout."""
+    folder = Path(__file__).resolve().parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{commit}-dirty" if dirty else commit
+
+
+def versions() -> dict[str, str]:
+    """``version.<package>`` of every package that the numbers depend on."""
+    return {f"version.{name}": metadata.version(name) for name in PACKAGES}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

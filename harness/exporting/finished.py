@@ -1,0 +1,197 @@
+"""A finished cell's policy, from its MLflow run or its checkpoint file, and its returns in the simulator."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from harness.cells.training import CHECKPOINT_VERSION
+from harness.records import RETURN, CellKey, Evaluation
+from harness.tracking.connection import TrackingError, ask, default_uri, sqlite_path
+from harness.tracking.operations import MOST_RUNS, MlflowClient
+from harness.tracking.runs import ROLE_TAG
+from spinrl import checkpoint
+from spinrl.algorithms import AlgorithmConfig
+from spinrl.asm import ASMEncoder, FrozenASM
+from spinrl.checkpoint import CheckpointError
+from spinrl.config import ConfigError, from_plain
+from spinrl.data import Standardizer
+from spinrl.evaluation import ActionChoice, episode_seeds, evaluate
+from spinrl.machine import ResolvedMachine, available_cores
+from spinrl.policies import Policy, PolicyConfig
+from spinrl.specs import ActionSpec
+from spinrl.tasks import TASKS, ParallelEnvironment
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+class FinishedError(Exception):
+    """There is no finished policy there; the message is one line for the user."""
+
+
+@attrs.frozen(eq=False)
+class FinishedCell:
+    """A trained policy and what is known of it.
+
+    Attributes:
+        key: task, tier, policy and so on.
+        policy: as it acts.
+        standardizer: of the observations it was trained on, or None.
+        final: the evaluation at the end of the budget.
+        dataset_fingerprint: of what it was trained on, None where nobody knows.
+        asm_fingerprint: of the ASM that it was built on, or None.
+        action: how actions were chosen in evaluation: sample or mode.
+        episode_steps: of that evaluation.
+        gradient_steps: that it was trained for, None where nobody knows.
+        run_id: its MLflow run, None where it came from a file.
+        source: where it came from, for people.
+    """
+
+    key: CellKey
+    policy: Policy
+    standardizer: Standardizer | None
+    final: Evaluation
+    dataset_fingerprint: str | None
+    asm_fingerprint: str | None
+    action: ActionChoice
+    episode_steps: int
+    gradient_steps: int | None
+    run_id: str | None
+    source: str
+
+
+def finished_cell(source: str, tracking_uri: str | None = None) -> FinishedCell:
+    """The policy of a finished cell.
+
+    Args:
+        source: an MLflow run id or ``runs:/<id>``, a checkpoint file, or the folder that holds one.
+        tracking_uri: as for `harness.tracking.tracker.Tracker.open`.
+
+    Raises:
+        FinishedError: in one line, when there is none, it is unfinished, damaged or of another version.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / CHECKPOINT_FILE
+    if path.exists() or path.suffix:
+        return _from_file(path, None, source)
+    run_id = source.removeprefix("runs:/").strip("/")
+    with tempfile.TemporaryDirectory() as folder:
+        return _from_file(_downloaded(run_id, tracking_uri, Path(folder)), run_id, f"run {run_id}")
+
+
+def _downloaded(run_id: str, tracking_uri: str | None, folder: Path) -> Path:
+    uri = tracking_uri or default_uri()
+    local = sqlite_path(uri)
+    if local is not None and not local.exists():  # opening it would create an empty one
+        raise FinishedError(
+            f"{run_id} is no checkpoint file or folder, and there is no MLflow store at {uri}; "
+            "go to the folder of the run or give --tracking-uri"
+        )
+    try:
+        return ask(uri, lambda client: _checkpoint_of(client, run_id, folder), Path(), probe_seconds=120.0)
+    except TrackingError as error:
+        if isinstance(error.__cause__, FinishedError):
+            raise error.__cause__ from None
+        raise FinishedError(f"{run_id} is no checkpoint file or folder, and no run: {error}") from error
+
+
+def _checkpoint_of(client: MlflowClient, run_id: str, folder: Path) -> Path:
+    """Download a cell's checkpoint into `folder`."""
+    run = client.get_run(run_id)
+    role, name = run.data.tags.get(ROLE_TAG), run.info.run_name
+    if role == "experiment":
+        cells = client.search_runs(
+            [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'", max_results=MOST_RUNS
+        )
+        ids = ", ".join(f"{cell.info.run_id} ({cell.info.run_name})" for cell in cells)
+        raise FinishedError(f"run {run_id} ({name}) is a whole experiment; give one of its cells: {ids or 'none'}")
+    if run.info.status != "FINISHED":
+        raise FinishedError(f"run {run_id} ({name}) is {run.info.status}, only finished ones can be exported")
+    stored = {file.path for file in client.list_artifacts(run_id, "checkpoint")}
+    if f"checkpoint/{CHECKPOINT_FILE}" not in stored:
+        raise FinishedError(f"run {run_id} ({name}) holds no checkpoint/{CHECKPOINT_FILE}")
+    return Path(client.download_artifacts(run_id, f"checkpoint/{CHECKPOINT_FILE}", str(folder)))
+
+
+def _from_file(path: Path, run_id: str | None, source: str) -> FinishedCell:
+    try:
+        state = checkpoint.load(path)
+    except CheckpointError as error:
+        raise FinishedError(str(error)) from error
+    version = state.get("format_version") if isinstance(state, dict) else None
+    if version != CHECKPOINT_VERSION:
+        raise FinishedError(
+            f"{source}: the checkpoint has format {version}, this spinrl exports {CHECKPOINT_VERSION}; "
+            "export with the version that trained it, or train again"
+        )
+    try:
+        return _rebuilt(state, run_id, source)
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+        reason = " ".join(str(error).split())
+        raise FinishedError(f"{source}: the checkpoint does not fit together: {reason[:400]}") from error
+
+
+def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> FinishedCell:
+    cell = dict(state["cell"])
+    evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
+    steps = int(cell["gradient_steps"])
+    if state["step"] < steps or not evaluations or evaluations[-1].gradient_step < steps:
+        raise FinishedError(
+            f"{source}: the training has stopped at {state['step']:,} of {steps:,} gradient steps; run its command "
+            "again to finish it"
+        )
+    key = CellKey(**{field.name: cell[field.name] for field in attrs.fields(CellKey)})
+    spec, size = ActionSpec(cell["nvec"]), int(cell["observation_size"])
+    if (task := TASKS.get(key.task)) and (spec, size) != (task.action_spec(spec.max_choices), task.observation_size):
+        raise ValueError(f"sub-actions {spec.nvec} and observations of size {size} are not those of {key.task}")
+    policy_config, algorithm_config = from_plain(cell["policy_config"]), from_plain(cell["algorithm_config"])
+    encoder = from_plain(cell["encoder_config"])
+    if not (
+        isinstance(policy_config, PolicyConfig)
+        and isinstance(algorithm_config, AlgorithmConfig)
+        and isinstance(encoder, ASMEncoder)
+    ):
+        raise ValueError("policy, algorithm and encoder are of other kinds")
+    fingerprint = cell["asm_fingerprint"]
+    asm = FrozenASM.of(encoder.build(size, spec, seed=0), fingerprint, 0.0, {}) if policy_config.needs_asm else None
+    policy = policy_config.build(size, spec, asm=asm, seed=key.seed)
+    algorithm = algorithm_config.build(policy, size, spec, seed=key.seed, machine=ResolvedMachine())
+    algorithm.load_state_dict(state["algorithm"])
+    given = state["standardizer"]
+    if given is not None and {part.shape for part in given.values()} != {(size,)}:
+        raise ValueError(f"the standardizer is not for observations of size {size}")
+    return FinishedCell(
+        key=key,
+        policy=algorithm.eval().acting_policy().eval(),
+        standardizer=None if given is None else Standardizer(given["mean"], given["scale"]),
+        final=next((each for each in reversed(evaluations) if each.metric == RETURN), evaluations[-1]),
+        dataset_fingerprint=cell["dataset_fingerprint"],
+        asm_fingerprint=fingerprint,
+        action=cell["action"],
+        episode_steps=int(cell["episode_steps"]),
+        gradient_steps=steps,
+        run_id=run_id,
+        source=source,
+    )
+
+
+def simulated(policy: Policy, key: CellKey, episodes: int, *, action: ActionChoice, steps: int) -> list[float]:
+    """Returns of episodes of a benchmark's task, from the starts and with the noise of its cell's evaluations.
+
+    Args:
+        policy: of the task's sizes.
+        key: of the cell.
+        episodes: how many; the first ones are the same for any number of them.
+        action: sample or mode.
+        steps: an episode, at most.
+    """
+    choices = policy.action_spec.max_choices
+    environment = ParallelEnvironment(TASKS[key.task], choices, episodes, available_cores())
+    try:
+        return evaluate(policy, environment, episode_seeds(key.seed, episodes), action=action, steps=steps)
+    finally:
+        environment.close()

@@ -1,0 +1,118 @@
+"""Cells on other machines, observed from here."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.cells.events import Restarted
+from harness.experiment import Cell, Experiment
+from harness.launching.outcome import CellOutcome, Ended, Observer
+from harness.launching.spool import SpoolReader
+from harness.launching.task import Began, CellTask, write_experiment
+from spinrl.config import to_plain
+from spinrl.data import home
+
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 15.0  # in which the last words of a cell that is over reach a file system that others wrote to
+
+
+class Engine(Protocol):
+    """What starts tasks somewhere."""
+
+    def submit(self, tasks: Sequence[CellTask]) -> None:
+        """Start them, at once or as there is room. Raises LaunchError."""
+
+    def ended(self) -> Mapping[int, str]:
+        """Of the tasks that will not go on: why, by number; the others' end is told by themselves."""
+
+    def cancel(self, numbers: Iterable[int]) -> None:
+        """Stop tasks, whether they have begun or not."""
+
+    def close(self, *, well: bool) -> None:
+        """All is over; `well` when every cell finished."""
+
+
+def run_remotely(
+    engine: Engine,
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    observer: Observer,
+    *,
+    threads: int,
+    attempts: int = 0,
+    folder: Path,
+    fresh: bool = False,
+) -> list[CellOutcome]:
+    """Run `cells` by an engine; see `harness.launchers.Launcher.run`.
+
+    Args:
+        engine: starts them.
+        experiment, cells, observer, folder, fresh: as for a launcher.
+        threads: of a cell.
+        attempts: at a cell, after which it is given up; 0 for no limit.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_experiment(folder, to_plain(experiment))
+    positions = {cell.key: position for position, cell in enumerate(experiment.cells())}
+    waiting = {positions[cell.key]: cell for cell in cells}
+    storage = str(home().resolve())
+    outcomes: dict[int, CellOutcome] = {}
+    observed = _Observed(observer, waiting)
+    spool = SpoolReader(folder)
+    over: dict[int, float] = {}  # when the engine was first seen to have given up on a cell
+    try:
+        here = str(folder.resolve())
+        engine.submit([CellTask(storage, here, number, threads, fresh, attempts) for number in waiting])
+        while len(outcomes) < len(waiting):
+            for number, message in spool.new():
+                if isinstance(message, Ended):
+                    spool.close(number)
+                    outcomes[number] = observed.ended(number, message)
+                else:
+                    observed.event(number, message)
+            for number, reason in engine.ended().items():
+                if number not in outcomes and time.monotonic() - over.setdefault(number, time.monotonic()) > (
+                    GRACE_SECONDS
+                ):
+                    spool.close(number)
+                    outcomes[number] = observed.ended(number, Ended((), reason))
+            time.sleep(POLL_SECONDS)
+    finally:
+        engine.cancel(number for number in waiting if number not in outcomes)
+        well = len(outcomes) == len(waiting) and not any(outcome.failure for outcome in outcomes.values())
+        engine.close(well=well)
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # logs of failed jobs are kept in it
+        folder.parent.rmdir()
+    return [outcomes[number] for number in waiting]
+
+
+class _Observed:
+    """Tells an observer of cells by number."""
+
+    def __init__(self, observer: Observer, cells: Mapping[int, Cell]) -> None:
+        self._observer = observer
+        self._cells = cells
+        self._begun: set[int] = set()
+
+    def event(self, number: int, message: Any) -> None:
+        cell = self._cells[number]
+        if not isinstance(message, Began):
+            self._observer.event(cell, message)
+        elif number in self._begun:
+            self._observer.event(cell, Restarted(message.node, message.attempt))
+        else:
+            self._begun.add(number)
+            self._observer.cell_started(cell, message.machine, message.node)
+
+    def ended(self, number: int, message: Ended) -> CellOutcome:
+        cell = self._cells[number]
+        outcome = CellOutcome(cell, message.evaluations, message.failure)
+        if number in self._begun:
+            self._observer.cell_ended(outcome)
+        return outcome

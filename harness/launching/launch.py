@@ -1,0 +1,187 @@
+"""Runs cells where their launcher says.
+
+The launcher is plain configuration; each function here is dispatched by its class, so that a launcher of one's own
+registers its functions the same way (``slots.register``, ``share.register``, ``run_cells.register``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import singledispatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import psutil
+import torch
+
+from harness.experiment import Cell, Experiment
+from harness.launchers import Launcher, Local, Ray, RemoteLauncher, Slurm
+from harness.launching.driver import run_remotely
+from harness.launching.local import run_side_by_side
+from harness.launching.outcome import CellOutcome, LaunchError, Observer, run_grid
+from harness.planning.cost import memory_needed
+from spinrl.machine import ResolvedMachine
+
+if TYPE_CHECKING:
+    from harness.launching.ray_engine import RayEngine
+
+
+@singledispatch
+def slots(launcher: Launcher, experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> int:
+    """How many cells run at a time.
+
+    Args:
+        launcher: the experiment's.
+        experiment: the grid.
+        cells: those to be run.
+        machine: this one.
+
+    Raises:
+        LaunchError: when there is no such place.
+    """
+    raise TypeError(f"no slots are registered for the launcher {type(launcher).__name__}")
+
+
+@slots.register
+def _(launcher: Local, experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> int:
+    if launcher.jobs:
+        return launcher.jobs
+    # Networks of this size use one core better than two halves: half of a step is too small to divide.
+    most = machine.threads if machine.device == "cpu" else torch.cuda.device_count()
+    room = int(0.7 * psutil.virtual_memory().total / memory_needed(experiment, cells))
+    return max(1, min(most, len(cells), room))
+
+
+@slots.register
+def _(launcher: Ray, experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> int:
+    return _ray_engine(launcher, _memory(launcher, experiment, cells)).slots(len(cells))
+
+
+@slots.register
+def _(launcher: Slurm, experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> int:
+    return min(launcher.jobs or len(cells), len(cells))
+
+
+@singledispatch
+def share(launcher: Launcher, machine: ResolvedMachine, jobs: int) -> ResolvedMachine:
+    """What one of `jobs` cells gets, as far as it is known from this machine."""
+    return machine.share(jobs)
+
+
+@share.register
+def _(launcher: RemoteLauncher, machine: ResolvedMachine, jobs: int) -> ResolvedMachine:
+    return attrs.evolve(machine, threads=launcher.cpus)
+
+
+@singledispatch
+def run_cells(
+    launcher: Launcher,
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    machine: ResolvedMachine,
+    observer: Observer,
+    *,
+    jobs: int,
+    folder: Path,
+    fresh: bool = False,
+) -> list[CellOutcome]:
+    """Run `cells`; one that fails or dies does not take the others along.
+
+    Args:
+        launcher: the experiment's.
+        experiment: the grid.
+        cells: those of its cells that are to be run.
+        machine: what `share` gave.
+        observer: told everything, in this process and thread.
+        jobs: cells at a time, as `slots` said of the whole machine; a cluster goes by what it has at the moment.
+        folder: of this invocation alone, for what travels between this process and the cells.
+        fresh: begin cells anew that have a checkpoint.
+
+    Returns:
+        The outcome of each cell, in the order of `cells`.
+
+    Raises:
+        KeyboardInterrupt: when the user stops; what was observed until then stands.
+        LaunchError: when no cell can be started.
+    """
+    raise TypeError(f"no run_cells is registered for the launcher {type(launcher).__name__}")
+
+
+@run_cells.register
+def _(
+    launcher: Local,
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    machine: ResolvedMachine,
+    observer: Observer,
+    *,
+    jobs: int,
+    folder: Path,
+    fresh: bool = False,
+) -> list[CellOutcome]:
+    if jobs == 1:
+        return run_grid(experiment, cells, machine, observer, fresh=fresh)
+    return run_side_by_side(experiment, cells, machine, observer, jobs, fresh=fresh)
+
+
+@run_cells.register
+def _(
+    launcher: Ray,
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    machine: ResolvedMachine,
+    observer: Observer,
+    *,
+    jobs: int,
+    folder: Path,
+    fresh: bool = False,
+) -> list[CellOutcome]:
+    engine = _ray_engine(launcher, _memory(launcher, experiment, cells))
+    # Ray itself would begin a task that ran out of memory again without end.
+    attempts = launcher.retries + 1
+    return run_remotely(
+        engine, experiment, cells, observer, threads=launcher.cpus, attempts=attempts, folder=folder, fresh=fresh
+    )
+
+
+@run_cells.register
+def _(
+    launcher: Slurm,
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    machine: ResolvedMachine,
+    observer: Observer,
+    *,
+    jobs: int,
+    folder: Path,
+    fresh: bool = False,
+) -> list[CellOutcome]:
+    with _needs_extra("Slurm"):
+        from harness.launching.slurm_engine import SlurmEngine
+
+    engine = SlurmEngine(launcher, _memory(launcher, experiment, cells), folder)
+    return run_remotely(engine, experiment, cells, observer, threads=launcher.cpus, folder=folder, fresh=fresh)
+
+
+def _memory(launcher: RemoteLauncher, experiment: Experiment, cells: Sequence[Cell]) -> float:
+    """Bytes of a cell."""
+    return 2**30 * launcher.memory_gb or memory_needed(experiment, cells)
+
+
+def _ray_engine(launcher: Ray, memory: float) -> RayEngine:
+    with _needs_extra("Ray"):
+        from harness.launching.ray_engine import RayEngine
+
+    return RayEngine(launcher, memory)
+
+
+@contextlib.contextmanager
+def _needs_extra(launcher: str) -> Iterator[None]:
+    """Say which extra is missing where an import fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = launcher.lower()
+        raise LaunchError(f"{error}; the launcher {launcher} needs: pip install 'spinrl[{extra}]'") from error

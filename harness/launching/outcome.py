@@ -1,0 +1,104 @@
+"""What launchers of cells share, and the simplest of them: here, one after another."""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import attrs
+
+from harness.cells.events import Event
+from harness.cells.run_cell import run_cell
+from harness.cells.training import DivergedError
+from harness.experiment import Cell, Experiment
+from harness.records import Evaluation
+from spinrl.asm import ASMError
+from spinrl.behaviors import BehaviorError
+from spinrl.checkpoint import CheckpointError
+from spinrl.data import CollectionError, StoreError
+from spinrl.machine import ResolvedMachine
+from spinrl.tasks import SimulatorError
+
+# What a cell may fail with for a reason that its message explains; anything else is a defect.
+EXPECTED = (
+    ASMError,
+    BehaviorError,
+    CheckpointError,
+    CollectionError,
+    DivergedError,
+    MemoryError,
+    OSError,
+    SimulatorError,
+    StoreError,
+)
+
+
+class LaunchError(Exception):
+    """Cells that cannot be started where they were to run; the message says what to do."""
+
+
+@attrs.frozen
+class CellOutcome:
+    """How a cell ended: its evaluations, or the reason that it failed for."""
+
+    cell: Cell
+    evaluations: tuple[Evaluation, ...]
+    failure: str | None
+
+
+@attrs.frozen
+class Ended:
+    """A cell's last message: its evaluations, or the reason that it failed for."""
+
+    evaluations: tuple[Evaluation, ...]
+    failure: str | None
+
+
+class Observer:
+    """Is told what happens to the cells; the default does nothing."""
+
+    def cell_started(self, cell: Cell, machine: ResolvedMachine, node: str) -> None:
+        """A cell begins, with what it takes of the machine that is called `node`."""
+
+    def event(self, cell: Cell, event: Event) -> None:
+        """Something happened in it."""
+
+    def cell_ended(self, outcome: CellOutcome) -> None:
+        """It has finished or failed."""
+
+
+def failure_text(error: BaseException) -> str:
+    """What a failed cell says of an expected error."""
+    return str(error) or type(error).__name__
+
+
+def run_to_end(work: Callable[[], Iterable[Evaluation]]) -> Ended:
+    """Do the work of a cell, and make a failure of whatever it raises: the other cells go on."""
+    try:
+        return Ended(tuple(work()), None)
+    except EXPECTED as error:
+        return Ended((), failure_text(error))
+    except Exception as error:
+        traceback.print_exc()  # a defect: its place is wanted
+        return Ended((), f"{type(error).__name__}: {error}")
+
+
+def run_grid(
+    experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, observer: Observer, *, fresh: bool = False
+) -> list[CellOutcome]:
+    """Run `cells` in this process, in order; from their checkpoints where there are any, unless `fresh`.
+
+    Raises:
+        KeyboardInterrupt: when the user stops; what was observed until then stands.
+    """
+    outcomes = []
+    for cell in cells:
+        observer.cell_started(cell, machine, socket.gethostname())
+        report = partial(observer.event, cell)
+        result = run_to_end(partial(run_cell, experiment, cell, machine, report, fresh=fresh))
+        outcome = CellOutcome(cell, result.evaluations, result.failure)
+        observer.cell_ended(outcome)
+        outcomes.append(outcome)
+    return outcomes

@@ -1,0 +1,118 @@
+"""Cells as the jobs of one Slurm array, through submitit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import submitit
+
+from harness.launchers import Slurm
+from harness.launching.outcome import LaunchError
+from harness.launching.task import CellTask
+
+ASK_SECONDS = 15.0  # between two questions to Slurm, which serves others too
+_IDS = "slurm-jobs"
+
+
+class SlurmEngine:
+    """An array of jobs.
+
+    Args:
+        config: what a job takes, and where.
+        memory: bytes of a cell.
+        folder: of this invocation; what jobs print lands in ``jobs`` beside it.
+
+    Raises:
+        LaunchError: where no jobs can be submitted.
+    """
+
+    def __init__(self, config: Slurm, memory: float, folder: Path) -> None:
+        self._logs = folder.with_name("jobs")
+        self._folder = folder
+        self._on_slurm = config.cluster == "slurm"
+        self._jobs: dict[int, submitit.Job] = {}
+        self._asked = -ASK_SECONDS
+        self._queued: set[str] = set()
+        logging.getLogger("submitit").setLevel(logging.ERROR)
+        try:
+            self._executor = submitit.AutoExecutor(folder=self._logs, cluster=config.cluster)
+        except RuntimeError as error:
+            hint = "run this where sbatch is, or set Slurm.cluster='local'"
+            raise LaunchError(f"no Slurm is here ({error}); {hint}") from error
+        slurm = {
+            "slurm_partition": config.partition,
+            "slurm_account": config.account,
+            "slurm_array_parallelism": config.jobs or None,
+            "slurm_additional_parameters": config.parameters,
+        }
+        self._executor.update_parameters(
+            name="spinrl",
+            timeout_min=config.minutes,
+            cpus_per_task=config.cpus,
+            gpus_per_node=int(config.gpus),
+            mem_gb=max(1, round(memory / 2**30 + 0.49)),
+            **({name: value for name, value in slurm.items() if value} if self._on_slurm else {}),
+        )
+        self._cancel_left_over()
+
+    def submit(self, tasks: Sequence[CellTask]) -> None:
+        # A job starts in the folder of the command, but would not find components of the user's own.
+        os.environ["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        try:
+            jobs = self._executor.submit_array(tasks)
+        except submitit.core.utils.FailedJobError as error:
+            raise LaunchError(f"Slurm refuses the jobs: {str(error).strip().splitlines()[-1]}") from error
+        self._jobs = {task.number: job for task, job in zip(tasks, jobs, strict=True)}
+        if self._on_slurm:
+            (self._folder / _IDS).write_text(" ".join({job.job_id.partition("_")[0] for job in jobs}))
+
+    def ended(self) -> Mapping[int, str]:
+        if not self._on_slurm:
+            over = [number for number, job in self._jobs.items() if job.done()]
+        else:
+            self._ask()
+            over = [number for number, job in self._jobs.items() if job.job_id not in self._queued]
+        return {
+            number: f"its job {self._jobs[number].job_id} ended before the cell did; see {self._log(number)}"
+            for number in over
+        }
+
+    def cancel(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number in self._jobs:
+                self._jobs[number].cancel(check=False)
+
+    def close(self, *, well: bool) -> None:
+        if well:  # else somebody wants to read what jobs printed
+            shutil.rmtree(self._logs, ignore_errors=True)
+
+    def _log(self, number: int) -> Path:
+        return self._jobs[number].paths.stderr
+
+    def _ask(self) -> None:
+        """Which jobs wait or run. Not by sacct, as submitit does: not every Slurm keeps accounts."""
+        if time.monotonic() - self._asked < ASK_SECONDS:
+            return
+        self._asked = time.monotonic()
+        ids = ",".join({job.job_id.partition("_")[0] for job in self._jobs.values()})
+        command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={ids}"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            self._queued = set(answer.stdout.split())
+        elif "Invalid job id" in answer.stderr:  # all are over, and forgotten
+            self._queued = set()
+        elif not self._queued:  # Slurm does not answer, and never did: they are there until it says otherwise
+            self._queued = {job.job_id for job in self._jobs.values()}
+
+    def _cancel_left_over(self) -> None:
+        """Jobs that an invocation left when it was killed would do what those of this one do."""
+        for ids in self._folder.parent.glob(f"*/{_IDS}"):
+            subprocess.run(["scancel", *ids.read_text().split()], capture_output=True, check=False)
+            shutil.rmtree(ids.parent, ignore_errors=True)

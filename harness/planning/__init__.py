@@ -1,0 +1,1 @@
+"""What is known before anything runs: checks, and the cost in time, memory and disk."""

@@ -1,0 +1,1 @@
+"""Statistics, tables, figures and pages, as pure functions of the table of returns."""

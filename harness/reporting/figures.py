@@ -1,0 +1,249 @@
+"""Figures of a report: return curves, and the tier × fraction table as a heat table.
+
+Each policy has one colour, line style and marker (Okabe-Ito palette), so that figures read the same everywhere,
+in print and to colour-blind readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # never opens a window, wherever it runs
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import NullLocator
+
+from harness.records import RETURN, metric_name, setting_name
+from harness.reporting.returns import Reference, ReportMeta
+from harness.reporting.statistics import policy_order, shown_fractions, tier_order
+from harness.reporting.tables import algorithm_title, decimals
+
+PANEL = ["preset", "metric", "algorithm", "task", "bins"]  # what one figure shows
+_STYLES = {
+    "factored": ("#555555", "--", "s"),
+    "autoregressive": ("#E69F00", "-.", "^"),
+    "saint": ("#0072B2", ":", "D"),
+    "spin": ("#D55E00", "-", "o"),
+}
+_OTHERS = [
+    ("#009E73", "-", "v"),
+    ("#CC79A7", "--", "P"),
+    ("#56B4E9", "-.", "X"),
+    ("#000000", ":", "*"),
+    ("#009E73", ":", "<"),
+    ("#CC79A7", "-", ">"),
+    ("#56B4E9", "--", "p"),
+    ("#000000", "-.", "d"),
+]
+RC: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.dpi": 160,
+    "svg.fonttype": "none",  # text stays text
+}
+
+
+Styles = dict[str, tuple[str, str, str]]
+
+
+def policy_styles(policies: Iterable[str]) -> Styles:
+    """Colour, line style and marker of each policy; unknown ones take theirs by alphabetical order.
+
+    What is drawn of one report takes them from one call, so that a policy looks the same wherever it is.
+    """
+    policies = list(policies)
+    unknown = sorted(policy for policy in policies if policy.casefold() not in _STYLES)
+    others = {policy: _OTHERS[index % len(_OTHERS)] for index, policy in enumerate(unknown)}
+    return {policy: _STYLES.get(policy.casefold()) or others[policy] for policy in policies}
+
+
+def figures(summary: pd.DataFrame, meta: ReportMeta, styles: Styles) -> Iterator[tuple[str, Figure]]:
+    """Every figure of a report with its file stem; the caller saves and closes them.
+
+    Args:
+        summary: of `harness.reporting.statistics.summarize`.
+        meta: gives the reference lines.
+        styles: of `policy_styles`, for every policy.
+    """
+    for values, panel in summary.groupby(PANEL, sort=True):
+        preset, metric, algorithm, task, bins = values
+        title = f"{setting_name(task, bins)}, {algorithm_title(preset, metric, algorithm)}"
+        stem = file_stem(task, f"{bins}bins", algorithm, preset, metric)
+        if metric == RETURN:
+            reference = meta.references.get((str(task), int(bins)))
+            yield f"curves_{stem}", return_curves(panel, styles, reference, title, "Episode return")
+            yield f"table_{stem}", heat_table(panel, title, "Episode return")
+        elif panel["fraction"].nunique() > 1:
+            yield f"estimates_{stem}", return_curves(panel, styles, None, title, metric_name(metric).capitalize())
+
+
+def file_stem(*parts: str) -> str:
+    """Name of a figure's files; the last part is the metric, which goes without saying where it is ``return``."""
+    return "_".join(parts[:-1] if parts[-1] == RETURN else parts)
+
+
+def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
+    """Write ``<stem>.png`` and ``<stem>.svg`` into `directory` and close the figure."""
+    paths = [directory / f"{stem}{suffix}" for suffix in (".png", ".svg")]
+    with plt.rc_context(RC):
+        for path in paths:
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            figure.set_layout_engine("none")  # laid out once is enough
+    plt.close(figure)
+    return paths
+
+
+def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | None, title: str, ylabel: str) -> Figure:
+    """Mean return with its 95% band: a column per tier, against gradient steps above and seconds below.
+
+    Lines go through every evaluation; markers and ticks are at those of `shown_fractions`.
+    """
+    tiers = sorted(panel["tier"].unique(), key=tier_order)
+    marked = set(shown_fractions(panel))
+    policies = sorted(panel["policy"].unique(), key=policy_order)
+    unit, unit_name = _time_unit(float((panel["asm_seconds"] + panel["train_seconds"]).max()))
+    with plt.rc_context(RC):
+        figure, grid = plt.subplots(
+            2, len(tiers), figsize=(1.2 + 2.7 * len(tiers), 5.6), sharey=True, squeeze=False, layout="constrained"
+        )
+        for column, tier in enumerate(tiers):
+            for policy in policies:
+                colour, dashes, marker = styles[policy]
+                line = panel[(panel["tier"] == tier) & (panel["policy"] == policy)].sort_values("gradient_step")
+                times = (line["asm_seconds"] + line["train_seconds"]) / unit
+                at = np.flatnonzero(line["fraction"].isin(marked)).tolist()
+                style = {"color": colour, "marker": marker, "markevery": at, "ms": 4, "lw": 1.6, "label": policy}
+                for axes, x in ((grid[0, column], line["gradient_step"]), (grid[1, column], times)):
+                    axes.plot(x, line["mean"], dashes, **style)
+                    axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+            grid[0, column].set_title(tier)
+            steps = panel.loc[panel["tier"] == tier].set_index("fraction")["gradient_step"]
+            ticks = steps[steps.index.isin(marked)]
+            _step_axis(grid[0, column], steps if ticks.empty else ticks)  # a tier may only have begun
+            grid[1, column].set_xlim(left=0)
+            grid[1, column].set_xlabel(f"ASM pre-training + training ({unit_name})")
+        for axes in grid.flat:
+            _reference_lines(axes, reference)
+            light_grid(axes)
+        bottom, top = np.nanmin([0.0, panel["mean"].min(), panel["low"].min()]), grid[0, 0].get_ylim()[1]
+        if reference is not None:  # whose name needs room below the title
+            top = max(top, reference.expert + 0.1 * (reference.expert - bottom))
+        grid[0, 0].set_ylim(bottom, top)
+        for axes in grid[:, 0]:
+            axes.set_ylabel(ylabel)
+        legend_below(figure, grid[0, 0])
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
+    """Tier × fraction for each policy: the mean return and half the width of its interval, coloured by score."""
+    panel = panel.assign(row=list(zip(panel["policy"], panel["tier"], strict=True)))
+    rows = sorted(panel["row"].unique(), key=lambda pair: (policy_order(pair[0]), tier_order(pair[1])))
+    fractions = shown_fractions(panel)
+    normalized = panel["normalized"].notna().any()
+    colours = panel.pivot(index="row", columns="fraction", values="normalized" if normalized else "mean")
+    means = panel.pivot(index="row", columns="fraction", values="mean")
+    halves = panel.assign(half=(panel["high"] - panel["low"]) / 2).pivot(index="row", columns="fraction", values="half")
+    with plt.rc_context(RC):
+        figure, axes = plt.subplots(figsize=(3.2 + 0.95 * len(fractions), 1.4 + 0.36 * len(rows)), layout="constrained")
+        values = np.array([[_at(colours, row, fraction) for fraction in fractions] for row in rows])
+        lowest = float(np.nanmin([0.0, *values.flat]))  # below 0 where a simulator's rewards are costs
+        highest = 100.0 if normalized else float(np.nanmax([0.0, *values.flat]))
+        image = axes.imshow(values, cmap="cividis", vmin=lowest, vmax=highest, aspect="auto")
+        for i, row in enumerate(rows):
+            for j, fraction in enumerate(fractions):
+                mean, half = _at(means, row, fraction), _at(halves, row, fraction)
+                digits = decimals(mean, half)
+                text = "–" if np.isnan(mean) else f"{mean:.{digits}f}"
+                text += "" if np.isnan(half) else f" ± {half:.{digits}f}"
+                axes.text(j, i, text, ha="center", va="center", color=ink(image, float(values[i, j])), fontsize=8)
+        axes.set_xticks(range(len(fractions)), [f"{100 * fraction:g}%" for fraction in fractions])
+        axes.set_yticks(range(len(rows)), [f"{policy}  {tier}" for policy, tier in rows])
+        for i in range(1, len(rows)):
+            if rows[i][0] != rows[i - 1][0]:
+                axes.axhline(i - 0.5, color="white", lw=3)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("share of the budget of gradient steps")
+        axes.set_title(f"{title}\n{ylabel.lower()}, mean ± half of the 95% interval", fontsize=10)
+        figure.colorbar(image, ax=axes, label="normalized score" if normalized else ylabel, shrink=0.9)
+    return figure
+
+
+def ink(image: AxesImage, value: float) -> str:
+    """Colour of a text that is readable on the cell of `value` of a heat table."""
+    return "black" if np.isnan(value) or float(image.norm(value)) > 0.55 else "white"  # type: ignore[arg-type]
+
+
+def light_grid(axes: Axes) -> None:
+    """Thin horizontal lines behind everything."""
+    axes.grid(axis="y", color="0.9", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """The legend of `axes` below the whole figure, in as many rows as its width asks for."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, int(figure.get_figwidth() / (0.5 + 0.075 * max(map(len, labels)))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False)
+
+
+def _at(table: pd.DataFrame, row: tuple[str, str], fraction: float) -> float:
+    return float(table[fraction].get(row, float("nan")))
+
+
+def _reference_lines(axes: Axes, reference: Reference | None) -> None:
+    if reference is None:
+        return
+    # Curves begin low on the left and end high on the right: each name lies where they are not.
+    for value, name, side in ((reference.expert, "expert", "left"), (reference.random, "random", "right")):
+        axes.axhline(value, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)
+        axes.annotate(
+            f"published {name}",
+            (float(side == "right"), value),
+            xycoords=("axes fraction", "data"),
+            xytext=(3 if side == "left" else -3, 2),
+            textcoords="offset points",
+            ha=side,
+            va="bottom",
+            color="0.35",
+            fontsize=7,
+        )
+
+
+def _step_axis(axes: Axes, steps: pd.Series) -> None:
+    """Logarithmic, with a tick at each of `steps`: the first per cent of the budget is what the method is about."""
+    ticks = sorted(set(steps))
+    positive = [tick for tick in ticks if tick > 0]
+    if len(positive) > 1:
+        if ticks[0] <= 0:
+            axes.set_xscale("symlog", linthresh=positive[0])
+        else:
+            axes.set_xscale("log")
+    labels = [_thousands(tick) for tick in ticks]
+    axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 4 else 0)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("gradient steps")
+
+
+def _time_unit(longest: float) -> tuple[int, str]:
+    """Seconds in the unit that suits a time of `longest` seconds, and its name."""
+    return next(((size, name) for size, name in ((3600, "h"), (60, "min")) if longest >= 3 * size), (1, "s"))
+
+
+def _thousands(value: float) -> str:
+    for size, suffix in ((1_000_000, "M"), (1_000, "k")):
+        if value >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"

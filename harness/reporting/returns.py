@@ -1,0 +1,220 @@
+"""The table of returns: one row for every evaluation episode, and nothing derived from it.
+
+Every table and figure is a pure function of these rows and of the reference returns in `ReportMeta`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pandas as pd
+
+from harness.records import CELL_COLUMNS, CellKey, Evaluation
+
+_DTYPES = {
+    "task": str,
+    "bins": "int64",
+    "tier": str,
+    "policy": str,
+    "algorithm": str,
+    "seed": "int64",
+    "gradient_step": "int64",
+    "fraction": "float64",
+    "episode": "int64",
+    "return": "float64",
+    "asm_seconds": "float64",
+    "train_seconds": "float64",
+    "evaluation_seconds": "float64",
+    "preset": str,
+    "metric": str,
+}
+
+
+COLUMNS = tuple(_DTYPES)
+
+
+IDENTITY = ("preset", *CELL_COLUMNS)  # what makes two row sets the same cell's
+
+
+@attrs.frozen
+class Reference:
+    """Returns that scores of one task and bin count are normalised by."""
+
+    random: float
+    expert: float
+
+
+@attrs.frozen(kw_only=True)
+class ReportMeta:
+    """What the rows alone do not say.
+
+    Attributes:
+        experiment: its MLflow name.
+        references: random and expert return by (task, bins); a task without one is reported unnormalised.
+        asm_epochs: passes over the dataset that ASM pre-training makes at its full length, by (preset, task,
+            bins, tier).
+    """
+
+    experiment: str
+    references: Mapping[tuple[str, int], Reference] = attrs.field(factory=dict)
+    asm_epochs: Mapping[tuple[str, str, int, str], float] = attrs.field(factory=dict)
+
+    def to_json(self) -> str:
+        """Text for the artifact that lies beside the returns."""
+        references = [
+            {"task": task, "bins": bins, **attrs.asdict(reference)}
+            for (task, bins), reference in sorted(self.references.items())
+        ]
+        epochs = [
+            {"preset": preset, "task": task, "bins": bins, "tier": tier, "epochs": epochs}
+            for (preset, task, bins, tier), epochs in sorted(self.asm_epochs.items())
+        ]
+        plain = {"experiment": self.experiment, "references": references, "asm_epochs": epochs}
+        return json.dumps(plain, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> ReportMeta:
+        """The inverse of `to_json`."""
+        plain = json.loads(text)
+        references = {
+            (row["task"], int(row["bins"])): Reference(row["random"], row["expert"]) for row in plain["references"]
+        }
+        epochs = {
+            (row["preset"], row["task"], int(row["bins"]), row["tier"]): row["epochs"]
+            for row in plain.get("asm_epochs", [])  # stores of before have none
+        }
+        return cls(experiment=plain["experiment"], references=references, asm_epochs=epochs)
+
+
+def to_the_minute(seconds: float) -> str:
+    """A time since the epoch as `Invocation.started` has it, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+
+
+@attrs.frozen(kw_only=True)
+class Invocation:
+    """One run of the command line that returns came from.
+
+    Attributes:
+        name: of its MLflow run.
+        started: when, in UTC.
+        status: of its MLflow run, e.g. ``FINISHED``.
+        tags: what it wrote down of itself: preset, git_commit, ``version.<package>``, ``machine.<choice>``.
+        given: gin files and bindings as given; empty where they are not stored.
+        resolved: the value of every field; empty where they are not stored.
+    """
+
+    name: str
+    started: str
+    status: str
+    tags: Mapping[str, str]
+    given: str
+    resolved: str
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Name and text of everything short, versions and machine choices in one line each."""
+        rows = [("started", f"{self.started} UTC"), ("status", self.status)]
+        grouped: dict[str, list[str]] = {}
+        for name, value in sorted(self.tags.items()):
+            group, _, rest = name.partition(".")
+            if rest:
+                grouped.setdefault(group, []).append(f"{rest} {value}")
+            else:
+                rows.append((name, value))
+        return rows + [(group, ", ".join(values)) for group, values in grouped.items()]
+
+    def texts(self) -> list[tuple[str, str]]:
+        """Name and text of the stored configurations."""
+        named = (("as given", self.given), ("every value", self.resolved))
+        return [(name, text) for name, text in named if text.strip()]
+
+
+def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str) -> pd.DataFrame:
+    """One row an episode; ``metric`` says what its ``return`` holds.
+
+    Args:
+        results: evaluations with the cell that they belong to, in any order.
+        preset: scale that the results were made at (``laptop``, ``paper``); every result names it.
+    """
+    rows = [
+        {
+            **attrs.asdict(key),
+            **{name: value for name, value in evaluation.to_plain().items() if name != "returns"},
+            "episode": episode,
+            "return": value,
+            "preset": preset,
+        }
+        for key, evaluation in results
+        for episode, value in enumerate(evaluation.returns)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES)
+
+
+def from_frame(frame: pd.DataFrame) -> list[tuple[CellKey, Evaluation]]:
+    """The inverse of `to_frame` (the preset is left behind), in order of cell, gradient step and metric."""
+    results = []
+    for values, rows in frame.groupby([*CELL_COLUMNS, "gradient_step", "metric"], sort=True):
+        first = rows.iloc[0]
+        key = CellKey(**{name: _plain(value) for name, value in zip(CELL_COLUMNS, values, strict=False)})
+        evaluation = Evaluation(
+            gradient_step=int(first["gradient_step"]),
+            fraction=float(first["fraction"]),
+            returns=tuple(rows.sort_values("episode")["return"]),
+            asm_seconds=float(first["asm_seconds"]),
+            train_seconds=float(first["train_seconds"]),
+            evaluation_seconds=float(first["evaluation_seconds"]),
+            metric=str(first["metric"]),
+        )
+        results.append((key, evaluation))
+    return results
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """CSV text that `read_csv` gives back exactly."""
+    return frame[list(COLUMNS)].to_csv(index=False)
+
+
+def read_csv(source: str | Path) -> pd.DataFrame:
+    """A table from a CSV file (a `Path`) or from CSV text (a `str`).
+
+    Raises:
+        ValueError: naming the columns that are missing, or the value that is not of its column's type.
+    """
+    name = str(source) if isinstance(source, Path) else "the table"
+    # Everything as text at first: a tier may be called "null", and floats are then read exactly.
+    raw = pd.read_csv(source if isinstance(source, Path) else StringIO(source), dtype=str, keep_default_na=False)
+    missing = [column for column in COLUMNS if column not in raw.columns]
+    if missing:
+        raise ValueError(f"{name} has no column {', '.join(missing)}")
+    try:
+        return raw[list(COLUMNS)].replace({"return": {"": "nan"}}).astype(_DTYPES)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} holds a value of the wrong type: {error}") from error
+
+
+def merge(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One table from the tables of several invocations, oldest first.
+
+    Of a cell that is in several, one row set is kept whole, estimates with the returns of the same training: the one
+    that was trained furthest, and of equals the latest. So a re-run replaces what was there, and one stopped half-way,
+    or a trial of a few steps, does not.
+    """
+    best: dict[tuple, pd.DataFrame] = {}
+    for frame in frames:
+        for identity, rows in frame.groupby(list(IDENTITY), sort=False):
+            kept = best.get(identity)
+            if kept is None or rows["gradient_step"].max() >= kept["gradient_step"].max():
+                best[identity] = rows
+    if not best:
+        return to_frame([], preset="")
+    return pd.concat(best.values(), ignore_index=True)

@@ -1,0 +1,138 @@
+"""What a report says and in which order, for all its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+import pandas as pd
+
+from harness.records import RETURN
+from harness.reporting.comparisons import asymptotic_runs, best_checkpoint_runs
+from harness.reporting.probe import NOTES as PROBE_NOTES
+from harness.reporting.probe import probe_tables
+from harness.reporting.returns import ReportMeta
+from harness.reporting.statistics import REFERENCE_POLICY
+from harness.reporting.tables import (
+    NamedTable,
+    aggregate_tables,
+    asm_length_tables,
+    bounded,
+    estimate_tables,
+    improvement_tables,
+    matrix_tables,
+    paper_tables,
+    per_task_tables,
+    setting_tables,
+)
+
+NOTES = (
+    "Mean return over seeds and episodes, with its 95% bootstrap interval (bounds in brackets, or half its width "
+    "after ±): over seeds where there are several, else over episodes.",
+    "Normalized: 100 · (return − random) / (expert − random). Share: of the best return at the full budget of any "
+    "policy on the same data.",
+    f"Time to target: seconds of ASM pre-training and training until 95% of {REFERENCE_POLICY}'s return at its full "
+    "budget; evaluation is not counted.",
+)
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """What to know of all numbers of a table of `harness.records`."""
+    full = table[table["fraction"] >= 1.0]
+    budgets = sorted(full["gradient_step"].unique())
+    if len(budgets) < 2:
+        return list(NOTES)
+    steps = ", ".join(f"{step:,}" for step in budgets)
+    return [f"Not all trainings have the same budget: there are some of {steps} gradient steps.", *NOTES]
+
+
+_PAPER = (
+    "Columns marked (paper) hold the numbers of arXiv 2601.04441: at its budget of 1M gradient steps, over five seeds, "
+    "those by tier averaged over its own tasks, minutes on one A40. They are not of the tasks, data or budget of the "
+    "columns beside them."
+)
+_OVERALL = (
+    "At the full budget, over tasks and seeds: the interquartile mean (IQM) of all runs and the mean over tasks, with "
+    "stratified bootstrap 95% intervals (none of a single seed). Policies that have not finished every dataset are "
+    "left out. A profile shows the share of runs above each score; a probability of improvement of 0.5 is a tie."
+)
+_CURVES = (
+    "Mean and 95% interval, against gradient steps and against minutes of ASM pre-training and training, and as tables "
+    "coloured by score."
+)
+_ASM = (
+    "Return at the full budget against the length of ASM pre-training, beside the policies trained as usual. In arXiv "
+    "2601.04441, at its scale of 100 epochs, 20 are enough to be above the fully trained factored policy on every task."
+)
+_BEST = (
+    "Not asymptotic: of each finished run its best evaluation, wherever in the budget, judged by the episodes that it "
+    "was chosen by. This flatters, and more the more evaluations there are; compare it with nothing above."
+)
+_ESTIMATES = (
+    "Estimates from data alone, not returns of a simulator. Fitted Q: discounted return from the first states, as a "
+    "network learned it from the data; it errs where the policy leaves the data. Log-likelihood: of the actions of "
+    "held-out episodes, in nats for a joint action; it says how well the behaviour is predicted, not how good it is. "
+    "Each is of 2,000 episodes at most, drawn at random and the same ones for all policies. "
+    "Kendall's τ is 1 where an estimate orders the policies as their returns do; regret is the return lost by choosing "
+    "the policy with the best estimate."
+)
+
+
+_PROBE = (
+    "How much of an action one linear classifier per slot reads from the frozen slot embeddings, of the pre-trained "
+    "ASM and of a random one. " + " ".join(PROBE_NOTES) + " Exact match above independence: slots are right together. "
+    "Rows marked (paper) are arXiv 2601.04441's, of dog-trot at its scale; it does not say what its probe sees."
+)
+
+
+@attrs.frozen
+class Section:
+    """A part of a report.
+
+    Attributes:
+        title: its heading.
+        note: what to know before reading it.
+        tables: each with its title.
+        figures: file stems.
+    """
+
+    title: str
+    note: str
+    tables: Sequence[NamedTable] = ()
+    figures: Sequence[str] = ()
+
+
+def sections(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Sequence[str]) -> list[Section]:
+    """Every part that has something to say of returns and estimates.
+
+    Args:
+        table: of `harness.records`.
+        summary: of it, by `harness.reporting.statistics.summarize`.
+        meta: what goes with it.
+        stems: of the figures that were drawn.
+    """
+    return [part for part in _all(table, summary, meta, stems) if part.tables or part.figures]
+
+
+def probe_section(probes: pd.DataFrame, stems: Sequence[str]) -> Section:
+    """What the linear probe found, of which there is something."""
+    tables = list(probe_tables(probes, with_paper=True))
+    return Section("Linear probe", _PROBE, tables, [stem for stem in stems if stem.startswith("probe_")])
+
+
+def _all(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Sequence[str]) -> Iterator[Section]:
+    def drawn(*kinds: str) -> list[str]:
+        return [stem for stem in stems if stem.startswith(kinds)]
+
+    with_estimates, returned = summary, table["metric"] == RETURN
+    table, summary = table[returned], summary[summary["metric"] == RETURN]
+    finished, best = asymptotic_runs(table, meta), best_checkpoint_runs(table, meta)
+    overall = [*aggregate_tables(finished, "asymptotic"), *improvement_tables(finished)]
+    yield Section("Beside the paper", _PAPER, list(paper_tables(summary)))
+    yield Section("Over tasks and seeds", _OVERALL, overall, drawn("profile_"))
+    yield Section("By tier and by task", "", [*matrix_tables(summary), *per_task_tables(summary)])
+    yield Section("Learning curves", _CURVES, [], drawn("curves_", "table_"))
+    yield Section("Length of ASM pre-training", _ASM, list(asm_length_tables(summary, meta)), drawn("asm_"))
+    yield Section("Each task over the budget", "", list(setting_tables(summary, bounded)))
+    yield Section("Estimates", _ESTIMATES, list(estimate_tables(with_estimates)), drawn("estimates_"))
+    yield Section("Best checkpoint", _BEST, list(aggregate_tables(best, "best_checkpoint")))

@@ -1,0 +1,239 @@
+"""Turns what happens in the cells into progress on the terminal and runs in MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import pandas as pd
+from rich.console import Console
+
+from harness.cells.events import (
+    ASMReady,
+    DatasetReady,
+    Evaluated,
+    Event,
+    Fault,
+    FeaturesReady,
+    Metrics,
+    Notice,
+    Restarted,
+    Resumed,
+    Trained,
+)
+from harness.command_line import git_commit
+from harness.experiment import Cell, Experiment
+from harness.launching.outcome import CellOutcome, Observer
+from harness.records import RETURN, CellKey, Evaluation, metric_name
+from harness.reporting.dataset_figures import overview
+from harness.reporting.returns import ReportMeta, to_frame
+from harness.reporting.statistics import normalized_score
+from harness.terminal.progress import Progress
+from harness.terminal.stages import CellStages
+from harness.tracking.runs import CellRun, ParentRun, TrackedRun
+from spinrl.config import flatten
+from spinrl.data import Store
+from spinrl.data.description import action_statistics, episode_statistics
+from spinrl.machine import ResolvedMachine
+
+PUBLISH_SECONDS = 30.0  # between two tables of all returns
+FIGURE_SAMPLE = 50_000  # transitions: enough to see the structure, little enough not to keep a run waiting
+
+
+@attrs.define
+class _Open:
+    """A cell under way: its run, and what is shown of it."""
+
+    run: CellRun
+    stages: CellStages
+
+
+class RunObserver(Observer):
+    """Logs a grid as it runs.
+
+    Args:
+        experiment: the grid.
+        parent: the open run of this invocation.
+        progress: the live line.
+        console: for lines that stay.
+        meta: reference returns, for normalised scores.
+        command: that runs the cells of those labels alone.
+        finished: the evaluations of cells that are not run again.
+
+    Attributes:
+        results: every evaluation so far.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        parent: ParentRun,
+        progress: Progress,
+        console: Console,
+        meta: ReportMeta,
+        command: Callable[[Sequence[str]], str],
+        finished: Mapping[CellKey, Sequence[Evaluation]] | None = None,
+    ) -> None:
+        kept = finished or {}
+        self.results: list[tuple[CellKey, Evaluation]] = [(key, each) for key in kept for each in kept[key]]
+        self._evaluated = {(key, each.gradient_step, each.metric) for key, each in self.results}
+        self._experiment = experiment
+        self._parent = parent
+        self._progress = progress
+        self._console = console
+        self._meta = meta
+        self._command = command
+        self._commit = git_commit()
+        self._publish_next = 0.0
+        self._open: dict[CellKey, _Open] = {}
+        self._drawn: set[str] = set()  # fingerprints of datasets
+        for key, each in self.results:  # a kill may have come between what is logged to a cell and to its parent
+            parent.overview(key, each)
+
+    def cell_started(self, cell: Cell, machine: ResolvedMachine, node: str) -> None:
+        experiment = self._experiment
+        parts = {
+            "policy": cell.policy,
+            "algorithm": cell.algorithm,
+            "training": experiment.training,
+            "evaluation": experiment.evaluation,
+            "tier": cell.tier,
+        }
+        if cell.policy.needs_asm:
+            parts["pretraining"] = cell.pretraining
+        params = {
+            f"{part}.{name}": value for part, component in parts.items() for name, value in flatten(component).items()
+        }
+        params.update({f"machine.{name}": value for name, value in attrs.asdict(machine).items()})
+        command = self._command([cell.key.label()])
+        tags = {"preset": experiment.preset, "git_commit": self._commit, "node": node, "command": command}
+        stages = CellStages(self._progress, self._console, cell.key.label())
+        self._open[cell.key] = _Open(self._parent.start_cell(cell.key, params=params, tags=tags), stages)
+
+    def event(self, cell: Cell, event: Event) -> None:
+        this, label = self._open[cell.key], cell.key.label()
+        run = this.run
+        this.stages.event(event)
+        match event:
+            case DatasetReady():
+                run.tags({"dataset_fingerprint": event.fingerprint})
+                log_dataset(run, event, cell)
+                self._draw_dataset(event, cell)
+            case ASMReady(fingerprint, seconds, curve):
+                for each in curve:  # what was logged while it was made is not logged again
+                    run.metrics(each.values, each.step)
+                run.tags({"asm_fingerprint": fingerprint})
+                run.metrics({"time/asm_seconds": seconds}, 0)
+            case FeaturesReady(seconds, num_bytes):
+                run.metrics({"time/embedding_seconds": seconds}, 0)
+                run.tags({"features_bytes": num_bytes})
+            case Restarted(node, attempt):
+                self._console.print(f"{label}: begins again on {node} (attempt {attempt + 1})", markup=False)
+                run.tags({"node": node, "attempts": attempt + 1})
+            case Fault(message):
+                self._console.print(f"{label}: {message}", style="yellow", markup=False, soft_wrap=True)
+                run.tags({"fault": message})
+            case Notice(message):
+                self._console.print(f"{label}: {message}", style="yellow", markup=False, soft_wrap=True)
+                run.tags({"notice": message})
+            case Resumed(step, evaluations, metrics):
+                self._console.print(f"{label}: goes on from gradient step {step:,}", markup=False, highlight=False)
+                run.tags({"resumed_from_step": step})
+                for each in metrics:
+                    run.metrics(each.values, each.step)
+                for evaluation in evaluations:
+                    self._log_evaluation(cell.key, evaluation)
+            case Metrics(step, values):
+                run.metrics(values, step)
+            case Evaluated(evaluation):
+                self._log_evaluation(cell.key, evaluation)
+                self._publish()
+                mean = f"{evaluation.mean:.1f}" if evaluation.metric == RETURN else f"{evaluation.mean:.4g}"
+                self._console.print(
+                    f"{label}: {metric_name(evaluation.metric)} {mean} at {evaluation.fraction:.0%} of the budget "
+                    f"({evaluation.gradient_step:,} steps, {evaluation.asm_seconds + evaluation.train_seconds:.0f} s)",
+                    markup=False,
+                    highlight=False,
+                )
+            case Trained(path):
+                run.hand_over(path, "checkpoint")
+
+    def cell_ended(self, outcome: CellOutcome) -> None:
+        run, label = self._open.pop(outcome.cell.key).run, outcome.cell.key.label()
+        self._progress.settle(label)
+        if outcome.failure:
+            run.tags({"failed": outcome.failure})
+            self._console.print(f"{label}: failed: {outcome.failure}", style="red", markup=False)
+        else:
+            run.results(self._table([(outcome.cell.key, each) for each in outcome.evaluations]))
+        run.finish("FAILED" if outcome.failure else "FINISHED")
+
+    def _publish(self) -> None:
+        """Show all returns so far in the parent run: not at every evaluation, since the table grows with the grid."""
+        began = time.monotonic()
+        if began > self._publish_next:
+            self._parent.results(self._table(self.results), self._meta)
+            now = time.monotonic()
+            self._publish_next = now + max(PUBLISH_SECONDS, 20 * (now - began))
+
+    def _table(self, results: Sequence[tuple[CellKey, Evaluation]]) -> pd.DataFrame:
+        return to_frame(results, preset=self._experiment.preset)
+
+    def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
+        this = (key, evaluation.gradient_step, evaluation.metric)
+        if this in self._evaluated:  # before the cell was begun again
+            return
+        self._evaluated.add(this)
+        self.results.append((key, evaluation))
+        reference = self._meta.references.get((key.task, key.bins)) if evaluation.metric == RETURN else None
+        self._open[key].run.evaluation(
+            evaluation, normalized_score(evaluation.mean, reference.random, reference.expert) if reference else None
+        )
+
+    def _draw_dataset(self, dataset: DatasetReady, cell: Cell) -> None:
+        """Log the dataset's figure to the parent, once for all cells that share it."""
+        if dataset.fingerprint in self._drawn:
+            return
+        self._drawn.add(dataset.fingerprint)
+        share = self._experiment.held_out
+        part = f", without the {100 * share:g}% of the episodes that are held out" if share else ""
+        try:
+            log_dataset_figure(self._parent, dataset, _dataset_name(cell), part)
+        except Exception as error:  # whatever is wrong with a figure, it is no reason to end a run
+            said = f"{_dataset_name(cell)}: its figure could not be drawn: {error}"
+            self._console.print(said, style="yellow", markup=False, soft_wrap=True)
+
+
+def log_dataset_figure(run: TrackedRun, dataset: DatasetReady, name: str, part: str) -> None:
+    """What the dataset holds, as ``dataset/<name>.png`` and ``.svg``; the title says which part of it that is."""
+    store = Store.open(dataset.path)
+    figure = overview(episode_statistics(store), action_statistics(store, FIGURE_SAMPLE), f"{name}{part}")
+    run.figure(f"dataset/{name}", figure)
+
+
+def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
+    """The store as an input of the run, by description."""
+    run.dataset(
+        _dataset_name(cell),
+        dataset.fingerprint,
+        source=str(dataset.path),
+        rows=dataset.rows,
+        schema={
+            "observation": f"float32 ({dataset.observation_size},)",
+            "action": f"int ({len(dataset.nvec)},) of {_choices(dataset.nvec)} choices",
+            "reward": "float32",
+        },
+    )
+
+
+def _choices(nvec: Sequence[int]) -> str:
+    """The choices of each sub-action in words, one number where all have as many."""
+    *most, last = map(str, nvec)
+    return last if len(set(nvec)) == 1 else f"{', '.join(most)} and {last}"
+
+
+def _dataset_name(cell: Cell) -> str:
+    """Without bins where they are the dataset's own."""
+    bins = f"{cell.key.bins}bins" if cell.key.bins else ""
+    return "-".join(part for part in (cell.key.task, bins, cell.key.tier) if part)

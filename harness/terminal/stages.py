@@ -1,0 +1,69 @@
+"""The stages of one cell, shown as its events tell of them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from harness.cells.events import (
+    ASMReady,
+    DatasetReady,
+    Event,
+    FeaturesReady,
+    Metrics,
+    Restarted,
+    StageProgress,
+    StageStarted,
+    Waiting,
+)
+from harness.terminal.progress import Progress, Stage
+
+_SHOWN = ("train/loss_policy", "train/loss_asm")  # beside the live line
+_ENDS = {DatasetReady: "collecting", ASMReady: "pre-training", FeaturesReady: "embedding"}
+
+
+class CellStages:
+    """Turns the events of one cell into its stages of a `Progress`.
+
+    Args:
+        progress: where they are shown.
+        console: for the line that says what the cell waits for.
+        label: of the cell.
+    """
+
+    def __init__(self, progress: Progress, console: Console, label: str) -> None:
+        self._progress = progress
+        self._console = console
+        self._label = label
+        self._open: dict[str, Stage] = {}
+        self._current: Stage | None = None
+
+    def event(self, event: Event) -> None:
+        """Something happened in the cell."""
+        match event:
+            case StageStarted(stage, total, unit):
+                if stage not in self._open:
+                    self._open[stage] = self._progress.stage(self._label, stage, total, unit)
+                self._current = self._open[stage]
+                self._progress.show(self._current)
+            case StageProgress(done) if self._current is not None:
+                self._current.update(done)
+            case Metrics(_, values) if self._current is not None:
+                shown = {name.removeprefix("train/"): value for name, value in values.items() if name in _SHOWN}
+                self._current.metrics = shown
+            case Restarted():
+                for begun in self._open.values():
+                    begun.finish()
+                self._open, self._current = {}, None
+            case Waiting(path):
+                waits = f"{self._label}: another run is making {path.name}; waiting for it"
+                self._console.print(waits, style="dim", soft_wrap=True)
+            case DatasetReady() | ASMReady() | FeaturesReady():
+                self._finish(_ENDS[type(event)])
+
+    def _finish(self, stage: str) -> None:
+        """A stage has ended, or was never begun because the cache had its result."""
+        if stage in self._open:
+            self._open.pop(stage).finish()
+        else:
+            self._progress.settle(self._label, stage)
+        self._current = None

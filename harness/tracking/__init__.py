@@ -1,0 +1,1 @@
+"""MLflow: one writer with a queue that survives a store that is away; runs, resuming, reading back."""

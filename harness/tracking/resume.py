@@ -1,0 +1,161 @@
+"""A study that was interrupted, found again in the tracking store, so that the same command goes on with it.
+
+A study is all that one configuration asks for. Its parent run carries the fingerprint of that configuration; while it
+runs a file lock is held, so that a second run of the same command at the same time starts a study of its own, and one
+that was killed, which leaves its run marked as running, is known for what it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from filelock import FileLock, Timeout
+from mlflow.entities import Run
+
+from harness.experiment import Cell, Experiment
+from harness.launchers import Local
+from harness.records import CELL_COLUMNS, CellKey, Evaluation
+from harness.reporting.returns import from_frame, read_csv
+from harness.tracking.operations import MOST_RUNS, RUN_KEY_TAG, MlflowClient, MlflowException
+from harness.tracking.read_back import read_artifact
+from harness.tracking.runs import RETURNS_FILE, ROLE_TAG, EarlierRun
+from spinrl.config import fingerprint, to_plain
+from spinrl.data import home
+from spinrl.machine import Machine
+
+STUDY_TAG = "spinrl.study"
+HOST_TAG = "spinrl.host"
+SESSION_TAG = "spinrl.session"
+RESOLVED_FILE = "config/resolved.gin"
+_PARENT_TAG = "mlflow.parentRunId"
+_CHANGES = 20  # lines shown of what differs
+_PLACES = ("Machine.", "Local.", "Ray.", "Slurm.", "Experiment.machine", "Experiment.launcher")  # no study differs by
+
+
+@attrs.frozen(kw_only=True)
+class Interrupted:
+    """A study to go on with.
+
+    Attributes:
+        parent: its run.
+        session: how many invocations have worked on it.
+        finished: the evaluations of every cell that needs nothing more.
+        cells: the runs of the other cells that were begun.
+    """
+
+    parent: EarlierRun
+    session: int
+    finished: Mapping[CellKey, Sequence[Evaluation]]
+    cells: Mapping[CellKey, EarlierRun]
+
+
+def study_key(experiment: Experiment, cells: Sequence[Cell]) -> str:
+    """Fingerprint of what is asked for, all cells of the experiment or some; on which machines makes no other study."""
+    whole = to_plain(attrs.evolve(experiment, machine=Machine(), launcher=Local()))
+    # An ASM that is read from a file is another one when the file is.
+    sources = {cell.pretraining for cell in cells if cell.policy.needs_asm}
+    asms = sorted(source.fingerprint("", 0) for source in sources)
+    whole = {"experiment": whole, "asms": asms}
+    some = [cell.key.label() for cell in cells]
+    return fingerprint(whole if len(some) == len(experiment.cells()) else {**whole, "cells": some})
+
+
+def hold(run_key: str) -> FileLock | None:
+    """The lock of a study that is being worked on; the system frees it when the process dies. None if it is taken."""
+    folder = home() / "studies"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{run_key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+def find_interrupted(client: MlflowClient, experiment_id: str, study: str) -> tuple[Interrupted, FileLock] | None:
+    """The latest study of this configuration, unless it is finished, or being worked on; its lock is held then.
+
+    Args:
+        client: of the tracking store.
+        experiment_id: of the experiment.
+        study: of `study_key`.
+    """
+    runs = _parents(client, experiment_id, f"tags.`{STUDY_TAG}` = '{study}'")
+    if not runs or runs[0].info.status == "FINISHED":
+        return None
+    run = runs[0]
+    # Whether a run of another machine is still at work cannot be told from here.
+    if run.info.status == "RUNNING" and run.data.tags.get(HOST_TAG) != socket.gethostname():
+        return None
+    lock = hold(run.data.tags[RUN_KEY_TAG])
+    if lock is None:
+        return None
+    children = client.search_runs([experiment_id], f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'", max_results=MOST_RUNS)
+    published = _stored(client, run)
+    finished, begun = {}, {}
+    for child in children:
+        key = _cell_key(child)
+        evaluations = published.get(key, [])
+        if child.info.status == "FINISHED" and not _is_whole(evaluations):  # finished after the parent's last table
+            evaluations = _stored(client, child).get(key, [])
+        if child.info.status == "FINISHED" and _is_whole(evaluations):
+            finished[key] = evaluations
+        else:
+            begun[key] = _earlier(client, child)
+    session = int(run.data.tags.get(SESSION_TAG, 1))
+    return Interrupted(parent=_earlier(client, run), session=session, finished=finished, cells=begun), lock
+
+
+def changes_since(client: MlflowClient, experiment_id: str, study: str, resolved_text: str) -> list[str]:
+    """How the configuration differs from that of the latest run of the experiment, where that was interrupted.
+
+    Returns:
+        Lines as of a diff without context; none where the latest run finished, or is of this very study.
+    """
+    runs = _parents(client, experiment_id, "")
+    if not runs or runs[0].info.status == "FINISHED" or runs[0].data.tags.get(STUDY_TAG, study) == study:
+        return []
+    try:
+        before = read_artifact(client, runs[0], RESOLVED_FILE)
+    except (MlflowException, OSError):  # stopped before it was logged
+        return []
+    lines = difflib.unified_diff(before.splitlines(), resolved_text.splitlines(), lineterm="", n=0)
+    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
+    changed = [line for line in changed if not line[1:].startswith(_PLACES)]
+    return changed[:_CHANGES] + (["…"] if len(changed) > _CHANGES else [])
+
+
+def _parents(client: MlflowClient, experiment_id: str, condition: str) -> list[Run]:
+    conditions = " and ".join(each for each in (f"tags.`{ROLE_TAG}` = 'experiment'", condition) if each)
+    newest = ["attributes.start_time DESC"]
+    return client.search_runs([experiment_id], filter_string=conditions, max_results=1, order_by=newest)
+
+
+def _earlier(client: MlflowClient, run: Run) -> EarlierRun:
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    steps = {name: max(metric.step for metric in history) for name, history in histories.items() if history}
+    return EarlierRun(run.data.tags[RUN_KEY_TAG], run.info.run_id, steps)
+
+
+def _cell_key(run: Run) -> CellKey:
+    fields: dict[str, Any] = {name: run.data.tags[name] for name in CELL_COLUMNS}
+    return CellKey(**fields | {name: int(fields[name]) for name in ("bins", "seed")})
+
+
+def _is_whole(evaluations: Sequence[Evaluation]) -> bool:
+    return any(each.fraction >= 1 for each in evaluations)
+
+
+def _stored(client: MlflowClient, run: Run) -> dict[CellKey, list[Evaluation]]:
+    stored: dict[CellKey, list[Evaluation]] = {}
+    try:
+        text = read_artifact(client, run, RETURNS_FILE)
+    except (MlflowException, OSError):  # stopped before anything was evaluated
+        return stored
+    for key, evaluation in from_frame(read_csv(text)):
+        stored.setdefault(key, []).append(evaluation)
+    return stored

@@ -1,0 +1,142 @@
+"""One experiment's runs in MLflow: a parent run for each invocation and a child run for each cell.
+
+Only one process writes, the parent of all cells, and it never waits for the store: see `harness.tracking.outbox`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from harness.records import CellKey
+from harness.tracking.connection import TrackingError, connect, default_uri, redacted
+from harness.tracking.deliver import SyncError, deliver, left_over
+from harness.tracking.journal import FOLDER, Journal
+from harness.tracking.operations import MlflowStore
+from harness.tracking.outbox import Outbox
+from harness.tracking.resume import SESSION_TAG, Interrupted
+from harness.tracking.runs import ROLE_TAG, CellRun, ParentRun
+
+__all__ = ["CellRun", "ParentRun", "Tracker", "TrackingError"]
+
+
+class Tracker:
+    """An open experiment of a tracking store. Make one with `Tracker.open`."""
+
+    def __init__(self, store: MlflowStore, uri: str, experiment: str, directory: Path, outbox: Outbox) -> None:
+        self.store = store
+        self.uri = uri
+        self.experiment = experiment
+        self.directory = directory
+        self.outbox = outbox
+
+    @classmethod
+    def open(
+        cls,
+        tracking_uri: str | None,
+        experiment: str,
+        *,
+        directory: Path = Path(),
+        probe_seconds: float = 10.0,
+        period: float = 2.0,
+        warn: Callable[[str], None] = print,
+    ) -> Tracker:
+        """Open, and where needed create, an experiment.
+
+        Args:
+            tracking_uri: any that MLflow takes; None means `default_uri`.
+            experiment: name of the experiment.
+            directory: working directory: the embedded store, its artifacts and the journal live there.
+            probe_seconds: how long a server may take to answer before it counts as unreachable.
+            period: seconds between two sendings.
+            warn: is told in one line about a store that goes away, comes back or refuses something.
+
+        Raises:
+            TrackingError: when the store cannot be reached or used.
+        """
+        uri = tracking_uri or default_uri(directory)
+        client, experiment_id = connect(uri, experiment, directory, probe_seconds)
+        # MLflow would try for minutes on its own, with everything behind it waiting; the outbox does it better.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        store = MlflowStore(client, experiment_id)
+        path = directory / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}.jsonl"
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "process_started": psutil.Process().create_time()}
+        journal = Journal(path, {"tracking_uri": redacted(uri), "experiment": experiment, **process})
+        return cls(store, uri, experiment, directory, Outbox(store, journal, period=period, warn=warn))
+
+    def send_left_over(self) -> int:
+        """Send what runs of this experiment that are no more have left in journals; returns how many operations.
+
+        Raises:
+            TrackingError: when the store goes away meanwhile.
+        """
+        sent = 0
+        try:
+            for path, header, operations in left_over(self.directory / FOLDER):
+                if (header["experiment"], header["tracking_uri"]) == (self.experiment, redacted(self.uri)):
+                    sent += len(operations) - deliver(path, header, operations, self.store, lambda _: None)
+        except (ValueError, SyncError) as error:
+            raise TrackingError(f"{error}; python -m harness.sync tells more") from error
+        return sent
+
+    def start_parent(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        given_text: str,
+        resolved_text: str,
+        cells: Sequence[CellKey] = (),
+        interrupted: Interrupted | None = None,
+    ) -> ParentRun:
+        """Start the run of a study and log its configuration, or go on with one that was interrupted.
+
+        Args:
+            name: shown in the UI.
+            params: flat configuration values.
+            tags: preset, git_commit and the like.
+            given_text: the gin files and bindings as given, logged as ``config/given.gin``.
+            resolved_text: every value, logged as ``config/resolved.gin``.
+            cells: all of the study; their returns are shown on the parent too.
+            interrupted: what to go on with, of the same configuration.
+        """
+        run = ParentRun(store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=name, planned=tuple(cells))
+        if interrupted:
+            run.earlier, run.session = interrupted.cells, interrupted.session + 1
+            run.go_on(interrupted.parent)
+            run.tags({**tags, SESSION_TAG: run.session})
+        else:
+            run.create({ROLE_TAG: "experiment", **tags}, params, parent=None)
+            run.text("config/given.gin", given_text)
+            run.text("config/resolved.gin", resolved_text)
+        self.outbox.flush(10.0)
+        return run
+
+    def ui_line(self) -> str:
+        """What the user types or opens to see the results."""
+        if urlsplit(self.uri).scheme in ("http", "https"):
+            return f"open {redacted(self.uri)}/#/experiments/{self.store.experiment_id}"
+        return f"mlflow ui --backend-store-uri '{redacted(self.uri)}'"
+
+    def close(self, timeout: float = 15.0) -> str | None:
+        """Send what is left; give up when nothing could be sent for `timeout` seconds.
+
+        Returns:
+            None when all was sent, else one line that says how much was not and where it is kept.
+        """
+        place = f"kept in {self.outbox.journal.path}; python -m harness.sync sends them"
+        try:
+            left = self.outbox.close(timeout)
+        except OSError as error:
+            left, place = len(self.outbox), f"lost, as {self.outbox.journal.path} cannot be written: {error}"
+        return f"{left} tracking operations did not reach {redacted(self.uri)}: {place}" if left else None

@@ -1,0 +1,1 @@
+"""Training behaviour policies (DecQN): actors, learner, shared replay, and choosing what ships."""

@@ -1,0 +1,217 @@
+"""From a training folder to shipped weights: which snapshots become expert and medium, and their cards."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from safetensors.torch import save as save_safetensors
+
+from spinrl import checkpoint
+from spinrl.behaviors.network import DecoupledQNetwork
+from spinrl.behaviors.shipped import BehaviorError, weights_name
+from spinrl.behaviors.train.decqn import DecQN
+from spinrl.config.serialize import to_plain
+from spinrl.machine import available_cores
+from spinrl.nn.fixed_batch import in_fixed_batches
+from spinrl.seeding import child_seed
+from spinrl.tasks import EPISODE_STEPS, Environment, ParallelEnvironment, get_task
+
+
+@attrs.frozen(kw_only=True)
+class Candidate:
+    """A snapshot that could be shipped, with what it returned in the simulator."""
+
+    path: Path
+    updates: int
+    env_steps: int
+    seconds: float
+    returns: tuple[float, ...]
+    started_from: str | None = None
+    phases: Sequence[dict[str, Any]] = ()
+    configuration: dict[str, Any] | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+
+def greedy_returns(network: DecoupledQNetwork, environment: Environment, steps: int = EPISODE_STEPS) -> list[float]:
+    """Returns of greedy episodes with fixed seeds, one in each environment."""
+    episodes = environment.num_envs
+    observations = np.stack([environment.reset(i, child_seed(0, "behavior", i)) for i in range(episodes)])
+    returns = np.zeros(episodes)
+    with torch.inference_mode():
+        for _ in range(steps):
+            actions = in_fixed_batches(network, torch.from_numpy(observations)).argmax(-1).numpy()
+            observations, rewards = environment.step(actions)
+            returns += rewards
+    return returns.tolist()
+
+
+def _judge(config: DecQN, environment: Environment, path: Path) -> Candidate:
+    state = checkpoint.load(path)
+    network = config.network()
+    network.load_state_dict(_half(state["network"]))  # judged as it will be shipped
+    return Candidate(
+        path=path,
+        updates=state["updates"],
+        env_steps=state["env_steps"],
+        seconds=state["seconds"],
+        returns=tuple(greedy_returns(network, environment)),
+        **{key: state[key] for key in ("started_from", "phases", "configuration") if key in state},
+    )
+
+
+def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # The normalisation stays fp32: offsets of far-off observations would lose too much.
+    return {key: value if key.startswith("observation_") else value.half() for key, value in state.items()}
+
+
+def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 4) -> dict[str, Candidate]:
+    """Expert and medium of a training folder, judged over `episodes` greedy episodes each.
+
+    Expert is the best of the last snapshot and a shortlist of those with the highest running greedy return, medium one
+    of before it that has about a third of its return. The running return lags behind where a task is learnt in minutes,
+    so that medium is looked for by bisection over what the snapshots really return.
+
+    Raises:
+        FileNotFoundError: when there is no snapshot to choose from.
+    """
+    running = {}
+    for path in sorted(folder.glob("snapshot-*.pt")):
+        greedy = checkpoint.load(path)["greedy"]
+        if greedy is not None:
+            running[path] = greedy
+    if not running:
+        raise FileNotFoundError(f"{folder} holds no snapshot with a greedy return yet; let the training go on")
+    environment = ParallelEnvironment(get_task(config.task), config.bins, episodes, available_cores())
+    try:
+        return _choose(running, functools.cache(functools.partial(_judge, config, environment)), shortlist)
+    finally:
+        environment.close()
+
+
+def _choose(running: dict[Path, float], judge: Callable[[Path], Candidate], shortlist: int) -> dict[str, Candidate]:
+    best = {*sorted(running, key=lambda path: -running[path])[:shortlist], max(running)}
+    expert = max(map(judge, best), key=lambda candidate: candidate.mean)
+    third = expert.mean / 3
+    before = [path for path in running if path <= expert.path]
+    judged = []
+
+    def reaches_third(path: Path) -> bool:
+        judged.append(judge(path))
+        return judged[-1].mean >= third
+
+    crossing = bisect.bisect_left(before, True, key=reaches_third)
+    judged += map(judge, before[max(crossing - 1, 0) : crossing + 1])  # on either side of where it is crossed
+    return {"expert": expert, "medium": min(judged, key=lambda each: abs(each.mean - third))}
+
+
+def learning_curve(folder: Path, points: int = 24) -> list[dict[str, Any]]:
+    """How the running greedy return of a training folder grew, at up to so many of its snapshots."""
+    curve = []
+    for path in sorted(folder.glob("snapshot-*.pt")):
+        state = checkpoint.load(path)
+        if state["greedy"] is not None and state["updates"]:
+            hours, greedy = round(state["seconds"] / 3600, 3), round(state["greedy"], 1)
+            curve.append({key: state[key] for key in ("updates", "env_steps")} | {"hours": hours, "return": greedy})
+    chosen = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))
+    return [curve[index] for index in chosen]
+
+
+def ship(
+    config: DecQN,
+    candidate: Candidate,
+    level: str,
+    target: Path,
+    *,
+    command: str,
+    trials: Sequence[dict[str, Any]] = (),
+    notes: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a candidate's weights (fp16 safetensors) and card into `target`; expert first, which may be refused.
+
+    Args:
+        config: of its training.
+        candidate: a snapshot in its training's folder.
+        level: "expert" or "medium".
+        target: folder of the files.
+        command: what trained it, for a snapshot that does not tell, as those of earlier versions.
+        trials: what else was tried, each with at least `what` and `return`; those that the card tells of already stay.
+        notes: what a reader of the card should know beside its figures.
+        overwrite: replace an expert of higher mean return too.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        BehaviorError: when a better expert is there, or `target` cannot be written to; nothing is lost.
+    """
+    name = weights_name(config.task, config.bins, level)
+    weights_file, card_file = target / f"{name}.safetensors", target / f"{name}.json"
+    before = _card_of_before(card_file)
+    if level == "expert" and not overwrite and before.get("return_mean", -math.inf) > candidate.mean:
+        raise BehaviorError(
+            f"{card_file} tells of an expert of {before['return_mean']:.1f}, this one returns {candidate.mean:.1f}: "
+            "nothing is shipped; add --overwrite to replace it"
+        )
+    known = before.get("trials", [])
+    content = save_safetensors(
+        {key: value.contiguous() for key, value in _half(checkpoint.load(candidate.path)["network"]).items()}
+    )
+    task = get_task(config.task)
+    card = {
+        "task": config.task,
+        "bins": config.bins,
+        "level": level,
+        "observation_size": task.observation_size,
+        "hidden": list(config.hidden),
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "return_mean": round(candidate.mean, 2),
+        "return_std": round(float(np.std(candidate.returns)), 2),
+        "returns": [round(value, 2) for value in candidate.returns],
+        "published_expert_return": task.expert_return(config.bins),
+        "started_from": candidate.started_from,
+        "updates": candidate.updates,
+        "env_steps": candidate.env_steps,
+        "training_hours": round(candidate.seconds / 3600, 2),
+        "phases": list(candidate.phases) or [{"from_updates": 0, "command": command}],
+        "configuration": candidate.configuration or to_plain(config),
+        "learning_curve": learning_curve(candidate.path.parent),
+        "trials": [*known, *(trial for trial in trials if trial not in known)],
+    } | ({"notes": notes} if notes else {})
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        files = {weights_file: content, card_file: (json.dumps(card, indent=1) + "\n").encode()}
+        with tempfile.TemporaryDirectory(dir=target, prefix=".") as beside:  # weights without their card are no use
+            for path, data in files.items():
+                (Path(beside) / path.name).write_bytes(data)
+            for path in files:
+                os.replace(Path(beside) / path.name, path)
+    except OSError as error:
+        raise BehaviorError(f"{name} is not shipped, {error}; --ship-only ships it later, --ship elsewhere") from error
+    return card_file
+
+
+def _card_of_before(path: Path) -> dict[str, Any]:
+    """The card that a shipment replaces, empty where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise BehaviorError(f"{path} is damaged: {error}; delete it to ship another") from error

@@ -1,0 +1,230 @@
+"""Components as plain data, as gin text, as flat parameters and as a fingerprint, and back.
+
+Plain data (``{"component": "SPIN", "fields": {...}}``, JSON-able) is how a configuration reaches worker processes
+and metadata files; flat parameters are for experiment trackers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from spinrl.config.fields import Mismatch, accept, fields_of, one_line
+from spinrl.config.registry import Component, ConfigError, component_names, did_you_mean, find
+
+_PLAIN_KEYS = {"component", "fields"}
+
+
+def to_plain(component: Component) -> dict[str, Any]:
+    """The component and everything in it as dicts, lists, strings, numbers, booleans and None.
+
+    Raises:
+        TypeError: for a component that is not registered or holds something else.
+    """
+    if find(type(component).__name__) is not type(component):
+        raise TypeError(f"{type(component).__name__} is not a registered component")
+    values = {name: _plain_value(value) for name, value in _values(component)}
+    return {"component": type(component).__name__, "fields": values}
+
+
+def from_plain(plain: Mapping[str, Any]) -> Component:
+    """The component that `to_plain` made `plain` from, checked like a gin file. Fields left out take their default.
+
+    Raises:
+        ConfigError: naming every unknown component or field, and every value that does not fit.
+    """
+    problems: list[str] = []
+    component = _built_component(plain, "", problems)
+    if component is None:
+        raise ConfigError(problems)
+    return component
+
+
+def dump(component: Component) -> str:
+    """Gin text that sets every field, which `spinrl.config.load` reads back as an equal object.
+
+    A class that appears with several values gets one scope for each, named by its ``name`` field where it has one.
+
+    Raises:
+        ValueError: for NaN, which gin text cannot say.
+    """
+    scopes = _scopes(component)
+    blocks: dict[str, str] = {}
+    for each in _components_in(component):
+        prefix = scopes[fingerprint(to_plain(each))]
+        lines = [f"# {type(each).__name__}: {summary(type(each))}"]
+        lines += [f"{prefix}.{name} = {_literal(value, scopes)}" for name, value in _values(each)]
+        blocks.setdefault(prefix, "\n".join(lines) + "\n")
+    return "\n".join(blocks.values())
+
+
+def flatten(component: Component) -> dict[str, Any]:
+    """Dotted names to scalars: ``policy`` the component's name, ``policy.dropout`` its field; plain lists as text."""
+    flat: dict[str, Any] = {}
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, Component):
+            flat[name] = type(value).__name__
+            for field, inner in _values(value):
+                add(f"{name}.{field}", inner)
+        elif isinstance(value, Mapping) and value:
+            for key, inner in value.items():
+                add(f"{name}.{key}", inner)
+        elif isinstance(value, list | tuple) and any(isinstance(item, Component) for item in value):
+            for index, inner in enumerate(value):
+                add(f"{name}.{index}", inner)
+        else:
+            flat[name] = value if isinstance(value, bool | int | float | str | None) else str(_plain_value(value))
+
+    for field, value in _values(component):
+        add(field, value)
+    return flat
+
+
+def fingerprint(plain: Any) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON of plain data."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def summary(cls: type[Component]) -> str:
+    """The first line of a component's docstring."""
+    return inspect.cleandoc(cls.__doc__ or "").split("\n", 1)[0]
+
+
+def _values(component: Component) -> Iterator[tuple[str, Any]]:
+    for name, field in fields_of(type(component)).items():
+        yield name, getattr(component, field.attribute.name)
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Component):
+        return to_plain(value)
+    if isinstance(value, Mapping):
+        return {key: _plain_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{value!r} of type {type(value).__name__} is not plain data")
+
+
+def _built(plain: Any, path: str, problems: list[str]) -> Any:
+    """The value that `plain` describes; what is wrong with it goes to `problems`, under its dotted path."""
+    if isinstance(plain, Mapping) and plain.keys() == _PLAIN_KEYS:
+        return _built_component(plain, path, problems)
+    if isinstance(plain, Mapping):
+        return {key: _built(item, f"{path}.{key}", problems) for key, item in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_built(item, f"{path}.{index}", problems) for index, item in enumerate(plain)]
+    return plain
+
+
+def _built_component(plain: Any, path: str, problems: list[str]) -> Component | None:
+    where = f"plain configuration{path and ' at ' + path[1:]}"
+    if not isinstance(plain, Mapping) or plain.keys() != _PLAIN_KEYS or not isinstance(plain["fields"], Mapping):
+        problems.append(f"{where}: wants a dict of 'component' and 'fields'")
+        return None
+    name = str(plain["component"])
+    cls = find(name)
+    if cls is None:
+        problems.append(f"{where}: {name} is not a registered component{did_you_mean(name, component_names())}")
+        return None
+    known, before, values = fields_of(cls), len(problems), {}
+    for key, item in plain["fields"].items():
+        if key not in known:
+            problems.append(f"{where}: {name}.{key} is not a field of {name}{did_you_mean(str(key), known)}")
+            continue
+        inner = len(problems)
+        value = _built(item, f"{path}.{key}", problems)
+        if len(problems) == inner:
+            try:
+                values[key] = accept(value, known[key])
+            except Mismatch as error:
+                problems.append(f"{where}: {name}.{key} {error}")
+    for key, field in known.items():
+        if field.required and key not in plain["fields"]:
+            problems.append(f"{where}: {name}.{key} is not set; it wants {field.wants}")
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        problems.append(f"{where}: {name}: {one_line(error)}")
+        return None
+
+
+def _components_in(value: Any) -> Iterator[Component]:
+    """Every component in a value, itself first, outer before inner."""
+    if isinstance(value, Component):
+        yield value
+        for _, inner in _values(value):
+            yield from _components_in(inner)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _components_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _components_in(inner)
+
+
+def _scopes(root: Component) -> dict[str, str]:
+    """How each distinct component in the tree is called in gin text, by its fingerprint: ``Tier`` or ``medium/Tier``.
+
+    A class is unscoped in all places or in none, since gin hands an outer scope down to unscoped references. Only
+    the root is always unscoped, and then so scoped are the others of its class.
+    """
+    distinct: dict[type[Component], dict[str, Component]] = {}
+    for each in _components_in(root):
+        distinct.setdefault(type(each), {}).setdefault(fingerprint(to_plain(each)), each)
+    names: dict[str, str] = {}
+    for cls, values in distinct.items():
+        if len(values) == 1:
+            names[next(iter(values))] = cls.__name__
+            continue
+        labels = [str(getattr(each, "name", "")) for each in values.values()]
+        unique = len(set(labels)) == len(labels) and all(label.isidentifier() and label.isascii() for label in labels)
+        for number, (key, label) in enumerate(zip(values, labels, strict=True), start=1):
+            names[key] = f"{label if unique else f'{cls.__name__.lower()}_{number}'}/{cls.__name__}"
+    names[fingerprint(to_plain(root))] = type(root).__name__
+    return names
+
+
+def _literal(value: Any, scopes: Mapping[str, str]) -> str:
+    """The value as gin reads it."""
+    if isinstance(value, Component):
+        return f"@{scopes[fingerprint(to_plain(value))]}()"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_literal(k, scopes)}: {_literal(v, scopes)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        items = [_literal(item, scopes) for item in value]
+        if isinstance(value, list):
+            return f"[{', '.join(items)}]"
+        return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            raise ValueError("gin text cannot say NaN")
+        return "1e999" if value > 0 else "-1e999"  # gin has no word for infinity, but reads this as it
+    return repr(str(value) if isinstance(value, Path) else value)
+
+
+def default_text(value: Any) -> str:
+    """A field's default in words: as gin text, a component that differs from its own defaults as Python."""
+    if value is attrs.NOTHING:
+        return "required"
+    try:
+        plain_defaults = all(each == type(each)() for each in _components_in(value))
+    except TypeError:  # a component with required fields
+        plain_defaults = False
+    if not plain_defaults:
+        return repr(value)
+    return _literal(value, {fingerprint(to_plain(each)): type(each).__name__ for each in _components_in(value)})

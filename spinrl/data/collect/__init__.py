@@ -1,0 +1,1 @@
+"""Rolling out behaviour policies, and putting tiers together from their episodes."""

@@ -1,0 +1,162 @@
+"""What a frozen network makes of every observation of a dataset, computed once and memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+
+from spinrl.cache import OnDamage, OnWait, get_sound, home
+from spinrl.config.serialize import fingerprint
+from spinrl.data.standardizer import Standardizer
+from spinrl.data.store.array_file import ArrayFile, checksum
+from spinrl.data.store.metadata import DamagedStoreError, StoreError
+from spinrl.data.store.store import Store
+
+FORMAT_VERSION = 1
+ARRAY, CARD = "features.bin", "card.json"
+BYTES_PER_VALUE = 2  # bfloat16
+_BATCH = 512  # rows at once: the activations of a few hundred stay in a core's cache
+
+Encode = Callable[[torch.Tensor], torch.Tensor]  # observations (B, S) → features (B, ...)
+
+
+@attrs.frozen(eq=False)
+class RowFeatures:
+    """One bfloat16 feature array for each stored observation.
+
+    Attributes:
+        values: (R, ...), mapped; row r belongs to row r of the store's observations.
+        seconds: that computing them took, whether it was done now or found in the cache.
+        num_bytes: on the disk.
+        path: their folder.
+    """
+
+    values: torch.Tensor
+    seconds: float
+    num_bytes: int
+    path: Path
+
+
+def features_bytes(rows: int, shape: tuple[int, ...]) -> int:
+    """Bytes on the disk of features of `shape` for so many rows."""
+    return rows * prod(shape) * BYTES_PER_VALUE
+
+
+def features_path(identity: str, store_fingerprint: str, *, standardized: bool) -> Path:
+    """Where the features of a network over a dataset are cached."""
+    return home() / "features" / _entry(identity, store_fingerprint, standardized)
+
+
+def row_features(
+    store: Store,
+    encode: Encode,
+    shape: tuple[int, ...],
+    identity: str,
+    *,
+    standardizer: Standardizer | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    on_wait: OnWait | None = None,
+    on_damage: OnDamage | None = None,
+) -> RowFeatures:
+    """The features of every observation of a store: from the cache, else computed and put there.
+
+    Args:
+        store: the dataset.
+        encode: the frozen network, (B, S) → (B, *shape).
+        shape: of the features of one observation.
+        identity: fingerprint of the network: of everything but the data that features depend on.
+        standardizer: applied to observations before `encode`.
+        device: where `encode` wants its observations.
+        progress: called with (rows done, in all) while computing.
+        on_wait: called with a path when another run is computing the same.
+        on_damage: told of damaged ones, which are then computed anew; without it they are an error.
+
+    Raises:
+        StoreError: when the cached ones are damaged, or the disk does not take them; nothing is left behind then.
+    """
+    name = _entry(identity, store.fingerprint, standardizer is not None)
+    observation = store.data["observations", "observation"]  # (R, S)
+
+    def build(path: Path) -> None:
+        beside = path.with_name(f".{path.name}.new.partial")
+        beside.mkdir(parents=True)
+        try:
+            _compute(beside, observation, encode, shape, standardizer, device, progress)
+            beside.rename(path)
+        except OSError as error:
+            raise StoreError(f"the features could not be written to {path}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def opened(path: Path) -> RowFeatures:
+        return _open(path, len(observation), shape)
+
+    return get_sound("features", name, build, opened, on_wait=on_wait, on_damage=on_damage)
+
+
+def _entry(identity: str, store_fingerprint: str, standardized: bool) -> str:
+    return fingerprint(
+        {"version": FORMAT_VERSION, "network": identity, "dataset": store_fingerprint, "standardized": standardized}
+    )
+
+
+@torch.inference_mode()
+def _compute(
+    folder: Path,
+    observation: torch.Tensor,
+    encode: Encode,
+    shape: tuple[int, ...],
+    standardizer: Standardizer | None,
+    device: torch.device | str,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    began = time.perf_counter()
+    file = ArrayFile(folder / ARRAY)
+    try:
+        for at in range(0, len(observation), _BATCH):
+            part = observation[at : at + _BATCH]
+            part = standardizer(part) if standardizer else part
+            encoded = encode(part.to(device)).to("cpu", torch.bfloat16).contiguous()
+            if encoded.shape[1:] != shape:
+                raise ValueError(f"features of shape {tuple(encoded.shape[1:])} came where {shape} were promised")
+            file.write(encoded.view(torch.int16).numpy())
+            if progress is not None:
+                progress(at + len(part), len(observation))
+        file.close()
+    except BaseException:
+        file.abandon()
+        raise
+    card = {
+        "format_version": FORMAT_VERSION,
+        "shape": [len(observation), *shape],
+        "crc32": f"{file.crc32:08x}",
+        "seconds": time.perf_counter() - began,
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+
+
+def _open(path: Path, rows: int, shape: tuple[int, ...]) -> RowFeatures:
+    remake = "delete the folder to compute them anew"
+    wanted = (rows, *shape)
+    try:
+        card = json.loads((path / CARD).read_text())
+        found = tuple(card["shape"]), (path / ARRAY).stat().st_size
+        if found != (wanted, features_bytes(rows, shape)):
+            raise DamagedStoreError(
+                f"the features at {path} have shape {found[0]} in {found[1]} bytes, not {wanted}; {remake}"
+            )
+        if checksum(path / ARRAY) != card["crc32"]:
+            raise DamagedStoreError(f"the features at {path} have been altered (their checksum differs); {remake}")
+        values = torch.from_numpy(np.memmap(path / ARRAY, np.int16, mode="c", shape=wanted)).view(torch.bfloat16)
+        return RowFeatures(values, float(card["seconds"]), found[1], path)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedStoreError(f"the features at {path} are damaged: {error}; {remake}") from error

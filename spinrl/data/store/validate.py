@@ -1,0 +1,63 @@
+"""Refusing what no dataset may hold, by episode, step and value."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spinrl.data.store.metadata import StoreError
+from spinrl.data.store.store import Episode
+from spinrl.specs import ActionSpec
+
+
+def check_episode(episode: Episode, spec: ActionSpec, observation_size: int, num_sources: int, *, where: str) -> None:
+    """Check shapes, types and values of an episode.
+
+    Args:
+        episode: what is to be stored.
+        spec: N sub-actions and their choices.
+        observation_size: S.
+        num_sources: how many sources there are.
+        where: names store and episode in messages.
+
+    Raises:
+        StoreError: for shapes that do not fit, actions that are not integers or out of range, and observations or
+            rewards that are not finite in float32, naming the step.
+    """
+    steps, sub_actions = len(episode), spec.num_sub_actions
+    wanted = {
+        "observations": (steps + 1, observation_size),
+        "actions": (steps, sub_actions),
+        "rewards": (steps,),
+        "terminated": (steps,),
+        "truncated": (steps,),
+    }
+    for name, shape in wanted.items():
+        if steps == 0 or getattr(episode, name).shape != shape:
+            sizes = " × ".join(map(str, shape)) if steps else "at least one step"
+            raise StoreError(f"{where}: {name} wants {sizes}, got {' × '.join(map(str, getattr(episode, name).shape))}")
+    if not 0 <= episode.source < num_sources:
+        raise StoreError(f"{where}: source {episode.source} is not one of the {num_sources} that the store names")
+    if not np.issubdtype(episode.actions.dtype, np.integer):
+        raise StoreError(f"{where}: actions want integers, got {episode.actions.dtype}")
+    _check_finite(episode.observations, where, "observation")
+    _check_finite(episode.rewards, where, "reward")
+    outside = (episode.actions < 0) | (episode.actions >= np.array(spec.nvec))
+    if outside.any():
+        step, sub_action = (int(at) for at in np.argwhere(outside)[0])
+        value = episode.actions[step, sub_action]
+        wants = f"0 to {spec.nvec[sub_action] - 1}"
+        raise StoreError(f"{where}, step {step}: sub-action {sub_action} wants {wants}, got {value}")
+
+
+def not_finite(values: np.ndarray) -> np.ndarray:
+    """Where values are NaN or infinite once they are float32; bool of the same shape."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        return ~np.isfinite(values.astype(np.float32))
+
+
+def _check_finite(values: np.ndarray, where: str, name: str) -> None:
+    bad = not_finite(values)
+    if bad.any():
+        at = tuple(int(index) for index in np.argwhere(bad)[0])
+        entry = f"{name} entry {at[1]}" if len(at) > 1 else name
+        raise StoreError(f"{where}, step {at[0]}: {entry} wants a finite number, got {values[at]}")

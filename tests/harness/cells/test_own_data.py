@@ -1,0 +1,220 @@
+"""The user's own data through the real chain: without a simulator, with one, and every fault before anything runs."""
+
+import json
+import re
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from harness import run as command
+from harness.cells.events import Notice
+from harness.cells.run_cell import run_cell
+from harness.experiment import Experiment
+from harness.tracking.read_back import load_results
+from spinrl.config import load
+from spinrl.data import Episode, SourceRecord, Standardizer, Store, StoreStorage, StoreWriter, imported_folder
+from spinrl.evaluation import HeldOutLikelihood
+from spinrl.machine import Machine
+from spinrl.specs import ActionSpec
+from tools import export_policy
+
+SPEC = ActionSpec((3, 2))
+COUNTER = (
+    "Experiment.simulators={'counter': @Gymnasium()}",
+    "Gymnasium.id='Counter-v0'",
+    "Gymnasium.module='tests.tasks.own_environment'",
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture(autouse=True)
+def _logged():
+    log("counter")
+
+
+def log(task):
+    rng = np.random.default_rng(0)
+    with StoreWriter(
+        imported_folder(task),
+        task=task,
+        bins=None,
+        action_spec=SPEC,
+        observation_size=4,
+        tier="logged",
+        sources=[SourceRecord(behavior="logged")],
+    ) as writer:
+        for episode in range(20):
+            actions = rng.integers(0, SPEC.nvec, (5, 2))
+            last = np.arange(5) == 4
+            writer.append(
+                Episode(
+                    observations=rng.uniform(-1, 1, (6, 4)).astype(np.float32),
+                    actions=actions,
+                    rewards=actions[:, 0].astype(float),
+                    terminated=last & (episode % 2 == 0),
+                    truncated=last & (episode % 2 == 1),
+                )
+            )
+
+
+def run(*bindings, task="counter", files=()):
+    given = [part for binding in (f"Experiment.tasks=['{task}']", *bindings) for part in ("--set", binding)]
+    more = [part for file in files for part in ("--gin", file)]
+    return command.main(["--gin", "gin/own_data.gin", *more, "--smoke", "--jobs", "1", *given])
+
+
+@pytest.mark.slow
+def test_without_a_simulator_there_are_estimates(capsys):
+    assert run() == 0
+    table, meta = load_results(None, "own_data-smoke")
+    assert set(table["policy"]) == {"factored", "autoregressive", "saint", "spin"}
+    assert set(table["metric"]) == {"fitted_q", "log_likelihood"} and not meta.references
+    by_metric = table.groupby("metric")["fraction"].unique().map(sorted)
+    assert by_metric.to_dict() == {"fitted_q": [1.0], "log_likelihood": [0.5, 1.0]}
+    assert table.groupby(["policy", "metric", "fraction"])["episode"].nunique().eq(2).all()  # a tenth of twenty
+    assert (table["bins"] == 0).all() and np.isfinite(table["return"]).all()
+
+    output = capsys.readouterr().out
+    assert "counter logged spin-iql s0: estimated log likelihood -" in output
+    client = mlflow.MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("own_data-smoke").experiment_id])
+    spin = next(each for each in runs if each.data.tags.get("policy") == "spin")
+    assert {"eval/fitted_q_mean", "eval/log_likelihood_mean", "eval/log_likelihood_std"} <= set(spin.data.metrics)
+    assert not any("return" in name for name in spin.data.metrics)
+    parent = next(each for each in runs if each.data.tags["spinrl.role"] == "experiment")
+    assert "log_likelihood/logged spin" in parent.data.metrics
+    report = Path(client.download_artifacts(parent.info.run_id, "report/report.md", ".")).read_text()
+    assert "## Estimates" in report and "## Learning curves" not in report
+
+    assert export_policy.main([spin.info.run_id, "--out", "exported", "--format", "safetensors"]) == 0
+    card = json.loads(Path("exported/card.json").read_text())
+    assert card["control_values"] == [[0, 1, 2], [0, 1]]  # the choices themselves: nothing else is known of them
+    assert card["metric"] in ("fitted_q", "log_likelihood") and not card["exported_returns"]
+    assert card["compared_on"] == "observations of its dataset"
+    assert card["data_licence"] == "as the imported data has it (logged)"
+
+
+def test_with_a_simulator_returns_stand_beside_the_estimates():
+    assert run(*COUNTER, "Experiment.policies=[@Factored()]") == 0
+    table, _ = load_results(None, "own_data-smoke")
+    returns = table[table["metric"] == "return"]
+    assert len(returns) == 2 * 2 and returns["return"].between(0, 10).all()
+    assert {"fitted_q", "log_likelihood"} < set(table["metric"])
+
+
+@pytest.mark.parametrize(("steps", "cut"), [(1000, True), (1200, False)])
+def test_episodes_of_an_own_simulator_may_be_longer_than_the_benchmarks_and_a_cut_is_said_once(steps, cut):
+    longer = (*COUNTER, "Gymnasium.options={'length': 1100, 'stops': False}", "Experiment.policies=[@Factored()]")
+    sizes = (f"Evaluating.episode_steps={steps}", "Evaluating.episodes=1", "Evaluating.fractions=[0.5, 1.0]")
+    bindings = (
+        "Experiment.tasks=['counter']",
+        "Evaluating.estimators=[]",
+        "Training.gradient_steps=2",
+        *longer,
+        *sizes,
+    )
+    command.use_packaged_configs()
+    experiment = load(Experiment, ["gin/own_data.gin"], bindings).value
+    (cell,), events = experiment.cells(), []
+    evaluations = run_cell(experiment, cell, Machine(threads=1).resolve(), events.append)
+    assert len(evaluations) == 2 and evaluations[0].mean > 0
+    notices = [event.message for event in events if isinstance(event, Notice)]
+    assert len(notices) == cut
+    assert not cut or re.match("1 of 1 episodes were cut after 1,000 steps.*Evaluating.episode_steps", notices[0])
+
+
+def test_nothing_is_trained_on_what_is_held_out(monkeypatch):
+    """Not by the ASM, nor by the policy, nor by the Q of the estimate, and no observation of it is standardised by."""
+    opened, standardized, judged = [], [], []
+    initialize, estimate, of = StoreStorage.__init__, HeldOutLikelihood.estimate, Standardizer.of
+
+    def remember_store(self, store, *args, **options):
+        opened.append(store)
+        initialize(self, store, *args, **options)
+
+    def remember_data(self, algorithm, data, **options):
+        judged.append(data.held_out)
+        return estimate(self, algorithm, data, **options)
+
+    monkeypatch.setattr(StoreStorage, "__init__", remember_store)
+    monkeypatch.setattr(HeldOutLikelihood, "estimate", remember_data)
+    monkeypatch.setattr(Standardizer, "of", lambda store: standardized.append(store) or of(store))
+    bindings = ("Experiment.tasks=['counter']", "Experiment.held_out=0.25", "Experiment.policies=[@SPIN()]")
+    command.use_packaged_configs()
+    experiment = load(Experiment, ["gin/own_data.gin"], bindings).value.smoke()
+    (cell,) = experiment.cells()
+    run_cell(experiment, cell, Machine(threads=1).resolve(), lambda _: None)
+    assert len(opened) >= 3 and standardized and judged
+
+    def episodes(store):  # by their observations, of which no two are alike
+        return {episode.observations.tobytes() for episode in store.episodes()}
+
+    everything, held_out = episodes(Store.open(imported_folder("counter"))), episodes(judged[0])
+    assert len(held_out) == 5 and held_out < everything
+    for store in (*opened, *standardized):
+        assert episodes(store) == everything - held_out
+
+
+def test_the_likelihood_wants_something_held_out(capsys):
+    assert run("Experiment.held_out=0.0") == 2
+    assert "held_out wants a share over 0 for HeldOutLikelihood" in capsys.readouterr().err
+
+
+FAULTS = {
+    "no such dataset": ((), "clinic", "no imported dataset is called 'clinic'.*tools.import_dataset"),
+    "nothing to judge by": (("Evaluating.estimators=[]",), "counter", "'counter' has no simulator; give it one"),
+    "another simulator": (
+        ("Experiment.simulators={'counter': @Gymnasium()}", "Gymnasium.id='CartPole-v1'"),
+        "counter",
+        r"the simulator of counter takes actions of \[2\] choices and gives 4 .*the dataset has \[3, 2\] and 4",
+    ),
+    "a simulator that fails": (
+        (*COUNTER, "Gymnasium.options={'fails': 'step'}"),
+        "counter",
+        "Counter-v0 cannot take the step .*LookupError: the patient is not there",
+    ),
+    "a simulator that fails later": (
+        (*COUNTER, "Gymnasium.options={'fails': 'third step', 'stops': False}"),
+        "counter",
+        "Counter-v0 cannot take the step .*LookupError: the patient is not there",
+    ),
+    "no such simulator": (
+        ("Experiment.simulators={'counter': @Gymnasium()}", "Gymnasium.id='Nothing-v0'"),
+        "counter",
+        "cannot make 'Nothing-v0'",
+    ),
+    "a simulator of nothing": (
+        ("Experiment.simulators={'clinic': @Gymnasium()}", "Gymnasium.id='Nothing-v0'"),
+        "counter",
+        r"simulators wants names of tasks \(counter\), got 'clinic'",
+    ),
+    "other bins": (("Experiment.bins=[3]",), "counter", "is of bins None, not 3"),
+    "behaviours of its own": (
+        ("Experiment.recipes={'logged': @Tier()}", "Tier.sources=[@Source()]", "Source.behavior='expert'"),
+        "counter",
+        "no task is called 'counter'.*for your own data see gin/own_data.gin",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught_before_anything_runs(fault, capsys, tmp_path):
+    bindings, task, reason = FAULTS[fault]
+    assert run(*bindings, task=task) == 2
+    errors = " ".join(capsys.readouterr().err.split())
+    assert re.search(reason, errors), errors
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_own_data_under_a_benchmark_tasks_name_is_not_judged_by_that_task(capsys):
+    log("cheetah-run")
+    assert run(task="cheetah-run") == 2
+    error = capsys.readouterr().err
+    assert "the simulator of cheetah-run takes actions of [3, 3, 3, 3, 3, 3] choices" in error and "[3, 2]" in error

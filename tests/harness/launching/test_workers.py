@@ -1,0 +1,101 @@
+"""Cells side by side: the same numbers as one after another, and a cell that fails or dies takes no other along."""
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from harness.cells.events import StageStarted
+from harness.command_line import config_root
+from harness.experiment import Experiment
+from harness.launchers import Local
+from harness.launching.launch import slots
+from harness.launching.local import gpu_of, run_side_by_side
+from harness.launching.outcome import CellOutcome, Observer, run_grid
+from spinrl.config import load
+from spinrl.machine import ResolvedMachine
+
+ONE_THREAD = ResolvedMachine(threads=1)
+
+
+class Recorder(Observer):
+    """Keeps what it is told; `on_training` is called when a cell starts to train."""
+
+    def __init__(self, on_training=None):
+        self.told: list[tuple[str, str]] = []
+        self._on_training = on_training
+
+    def cell_started(self, cell, machine, node):
+        self.told.append(("started", cell.key.tier))
+
+    def event(self, cell, event):
+        if event == StageStarted("training", 20, "steps") and self._on_training:
+            self._on_training(cell)
+
+    def cell_ended(self, outcome: CellOutcome):
+        self.told.append(("ended", outcome.cell.key.tier))
+
+
+def smoke(*bindings):
+    return load(Experiment, [config_root() / "gin" / "spin_humanoid.gin"], bindings).value.smoke()
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_what_one_after_another_gives(shared_cache):
+    grid = smoke("Experiment.tiers=['medium', 'expert']")
+    recorder = Recorder()
+    both = run_side_by_side(grid, grid.cells(), ONE_THREAD, recorder, jobs=2)
+    assert sorted(recorder.told) == [(what, tier) for what in ("ended", "started") for tier in ("expert", "medium")]
+    alone = run_grid(grid, grid.cells(), ONE_THREAD, Observer())
+    assert [outcome.cell.key for outcome in both] == [outcome.cell.key for outcome in alone]
+    for ours, theirs in zip(both, alone, strict=True):
+        assert ours.failure is None
+        assert [each.returns for each in ours.evaluations] == [each.returns for each in theirs.evaluations]
+
+
+@pytest.mark.slow
+def test_a_killed_process_fails_its_cell_with_the_reason_and_the_next_goes_on(shared_cache):
+    grid = smoke("Experiment.tiers=['medium', 'expert']", "Experiment.policies=[@Factored()]")
+
+    def kill(cell):
+        if cell.key.tier == "medium":
+            (process,) = [each for each in multiprocessing.active_children() if each.name == "spinrl-cell"]
+            os.kill(process.pid, signal.SIGKILL)
+
+    medium, expert = run_side_by_side(grid, grid.cells(), ONE_THREAD, Recorder(kill), jobs=1)
+    assert "SIGKILL" in medium.failure and "out of memory" in medium.failure
+    assert expert.failure is None and len(expert.evaluations) == 2
+
+
+@pytest.mark.slow
+def test_stopping_leaves_no_process_behind(shared_cache):
+    grid = smoke("Experiment.tiers=['medium', 'expert']", "Experiment.policies=[@Factored()]")
+
+    def stop(cell):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_side_by_side(grid, grid.cells(), ONE_THREAD, Recorder(stop), jobs=2)
+    assert not [each for each in multiprocessing.active_children() if each.name == "spinrl-cell"]
+
+
+def test_there_are_no_more_jobs_than_cells_threads_or_memory():
+    grid = smoke()
+    machine = ResolvedMachine(threads=2)
+    assert slots(Local(), grid, grid.cells(), machine) == 2
+    assert slots(Local(), grid, grid.cells()[:1], machine) == 1
+    assert slots(Local(jobs=7), grid, grid.cells(), machine) == 7
+    assert machine.share(2).threads == 1 and machine.share(5).threads == 1
+    huge = load(
+        Experiment,
+        [config_root() / "gin" / "spin_humanoid.gin"],
+        ["expert/Tier.transitions=1_000_000_000", "Experiment.tiers=['expert']", "Experiment.seeds=[0, 1, 2]"],
+    ).value
+    assert slots(Local(), huge, huge.cells(), ResolvedMachine(threads=3)) == 1
+
+
+def test_each_worker_has_a_gpu_of_its_own_as_far_as_there_are_some():
+    assert [gpu_of(place, None, 3) for place in range(5)] == ["0", "1", "2", "0", "1"]
+    assert [gpu_of(place, "5,7", 2) for place in range(3)] == ["5", "7", "5"]
+    assert gpu_of(0, "GPU-8932f937", 1) == "GPU-8932f937"
