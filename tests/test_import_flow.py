@@ -119,7 +119,8 @@ def test_a_circle_is_found(tmp_path):
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "first.py").write_text("def later():\n    from package.second import name\n")
-    (package / "second.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import package.third\n")
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import package.third\n"
+    (package / "second.py").write_text(typed)
     (package / "third.py").write_text("from package import first\n")
     (package / "apart.py").write_text("import package.first\n")
     files = sorted(package.glob("*.py"))
