@@ -47,6 +47,7 @@ from harness.tracking.runs import PROBE_ROLE, ROLE_TAG, TrackedRun
 from harness.tracking.tracker import Tracker, TrackingError
 from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeError, ProbeResult, probe_asm
 from spinrl.config import ConfigError, Resolved, flatten
+from spinrl.data import standardize
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import SPIN
 
@@ -174,26 +175,20 @@ def probe_cell(
     label = _label(cell)
     report = partial(_tell, tracked, CellStages(progress, console, label))
     store, _ = prepare_dataset(experiment, cell, report)
-    standardizer = experiment.standardizer(store)
-    trained = prepare_asm(cell, store, standardizer, machine, report)
+    trained = prepare_asm(experiment, cell, store, machine, report)
     random = FrozenASM.untrained(
         cell.pretraining.encoder, store.observation_size, store.action_spec, seed=cell.key.seed
     )
     random.model.to(machine.device)
+    if experiment.standardize_observations:
+        standardize(random.model, store)
     began = time.perf_counter()
     rows = []
     asms = {"trained": trained, "random": random}
     with progress.stage(label, "probing", len(asms) * len(PROBE_INPUTS), "probes") as stage:
         for name, asm in asms.items():
             for what in PROBE_INPUTS:
-                result = probe_asm(
-                    experiment.probe,
-                    asm,
-                    store,
-                    what,
-                    seed=cell.key.seed,
-                    standardizer=standardizer,
-                )
+                result = probe_asm(experiment.probe, asm, store, what, seed=cell.key.seed)
                 shares = {share: getattr(result, share) for share in SHARES}
                 tracked.metrics({f"probe/{share}_{name}_{what}": value for share, value in shares.items()}, 0)
                 rows.append({**_setting(cell), "asm": name, "input": what, **shares, **_details(result)})

@@ -189,7 +189,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
         else control_values(0 * np.array(spec.nvec), np.array(spec.nvec) - 1, spec.nvec)
     )
     controls = torch.from_numpy(table)
-    deployed = DeployedPolicy(cell.policy, cell.standardizer, controls)
+    deployed = DeployedPolicy(cell.policy, controls)
     dataset = dataset_of(cell)
     observations, whence = known_observations(cell, dataset, environment)
     card = card_of(cell, dataset, table, environment, deployed, formats)
@@ -207,7 +207,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
         checked = {}
         for name, runner in runners.items():
             console.print(f"comparing {name} with the trained policy …", highlight=False)
-            checked[name] = compare(runner, cell.policy, cell.standardizer, controls, observations)
+            checked[name] = compare(runner, cell.policy, controls, observations)
         console.print(comparison_table(checked, whence))
         for name, comparisons in checked.items():
             require_agreement(name, comparisons)
@@ -272,7 +272,7 @@ def known_observations(
         seen.append(torch.from_numpy(observation))
         given = seen[-1][None]
         with torch.inference_mode():
-            action = cell.policy.mode(cell.standardizer(given) if cell.standardizer else given)
+            action = cell.policy.mode(given)
         observation = environment.step(action.numpy())[0][0]
     return torch.stack(seen), "observations of an episode of its own, as its dataset is not in the cache"
 
@@ -340,7 +340,7 @@ def latencies(cell: FinishedCell, runners: dict[str, Any], observations: np.ndar
     @torch.inference_mode()
     def eager(rows: np.ndarray) -> torch.Tensor:
         given = torch.from_numpy(rows)
-        return cell.policy.mode(cell.standardizer(given) if cell.standardizer else given)
+        return cell.policy.mode(given)
 
     acts = {"eager": eager, **{name: runner.act for name, runner in runners.items()}}
     return [each for name, act in acts.items() for each in latency(name, act, observations, 2.0)]

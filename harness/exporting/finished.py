@@ -18,7 +18,6 @@ from spinrl.algorithms import AlgorithmConfig
 from spinrl.asm import ASMEncoder, FrozenASM
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import ConfigError, from_plain
-from spinrl.data import Standardizer
 from spinrl.evaluation import ActionChoice, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine, available_cores
 from spinrl.policies import Policy, PolicyConfig
@@ -39,7 +38,6 @@ class FinishedCell:
     Attributes:
         key: task, tier, policy and so on.
         policy: as it acts.
-        standardizer: of the observations it was trained on, or None.
         final: the evaluation at the end of the budget.
         dataset_fingerprint: of what it was trained on, None where nobody knows.
         asm_fingerprint: of the ASM that it was built on, or None.
@@ -52,7 +50,6 @@ class FinishedCell:
 
     key: CellKey
     policy: Policy
-    standardizer: Standardizer | None
     final: Evaluation
     dataset_fingerprint: str | None
     asm_fingerprint: str | None
@@ -161,13 +158,9 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
     policy = policy_config.build(size, spec, asm=asm, seed=key.seed)
     algorithm = algorithm_config.build(policy, size, spec, seed=key.seed, machine=ResolvedMachine())
     algorithm.load_state_dict(state["algorithm"])
-    given = state["standardizer"]
-    if given is not None and {part.shape for part in given.values()} != {(size,)}:
-        raise ValueError(f"the standardizer is not for observations of size {size}")
     return FinishedCell(
         key=key,
         policy=algorithm.eval().acting_policy().eval(),
-        standardizer=None if given is None else Standardizer(given["mean"], given["scale"]),
         final=next((each for each in reversed(evaluations) if each.metric == RETURN), evaluations[-1]),
         dataset_fingerprint=cell["dataset_fingerprint"],
         asm_fingerprint=fingerprint,

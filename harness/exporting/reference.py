@@ -35,7 +35,6 @@ def reference_cell(checkpoint: Path, experiment: Experiment) -> FinishedCell:
     return FinishedCell(
         key=cell.key,
         policy=policy,
-        standardizer=None,
         final=Evaluation(
             gradient_step=0,  # nobody says
             fraction=1.0,

@@ -114,8 +114,7 @@ def missing_features(experiment: Experiment, cell: Cell) -> int:
         store, asm = cached
         size, spec = store.observation_size, store.action_spec
         real = cell.policy.build(size, spec, asm=asm, seed=cell.key.seed).frozen_input()  # None if trained before
-        standardized = experiment.standardize_observations
-        if real and features_path(real.identity, store.fingerprint, standardized=standardized).exists():
+        if real and features_path(real.identity, store.fingerprint).exists():
             return 0
     return needed
 

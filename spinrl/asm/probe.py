@@ -27,7 +27,7 @@ from torch.nn import functional
 from spinrl.asm.frozen import FrozenASM
 from spinrl.asm.model import ASM
 from spinrl.config.registry import Component, register
-from spinrl.data import Standardizer, Store, StoreStorage
+from spinrl.data import Store, StoreStorage
 from spinrl.nn import StackedHeads, seeded_initialization
 from spinrl.seeding import torch_generator
 from spinrl.specs import ActionSpec
@@ -105,7 +105,6 @@ def probe_asm(
     what: ProbeInput,
     *,
     seed: int,
-    standardizer: Standardizer | None = None,
 ) -> ProbeResult:
     """Probe an ASM.
 
@@ -115,12 +114,11 @@ def probe_asm(
         store: the dataset.
         what: the ASM is shown.
         seed: of the choice of episodes and transitions, the same for every ASM that is probed with it.
-        standardizer: of the store's observations, or None for raw ones.
 
     Raises:
         ProbeError: when the dataset has too few episodes.
     """
-    storage = StoreStorage(store, standardizer=standardizer)
+    storage = StoreStorage(store)
     device = asm.model.embedding.device
     (observation, action), (unseen_observation, unseen_action) = (
         tuple(part.to(device) for part in storage.actions(index)) for index in split_transitions(config, store, seed)

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from spinrl.algorithms.bcq import BestOfSamplesPolicy, FilteredPolicy
-from spinrl.data.standardizer import LIMIT
 from spinrl.export.deployed import DeployedPolicy, EntryPoint, FoldedPolicy
+from spinrl.nn.standardizer import LIMIT
 from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy
 
 RUNNERS = Path(__file__).with_name("runners")
@@ -92,7 +92,7 @@ def network(policy: Policy) -> dict[str, Any]:
 
 def describe(deployed: DeployedPolicy) -> dict[str, Any]:
     """The card's entry ``network``."""
-    return {"standardized": deployed.standardized, "limit": LIMIT, "policy": network(deployed.policy)}
+    return {"limit": LIMIT, "policy": network(deployed.policy)}
 
 
 def _examples(deployed: DeployedPolicy, entry: str) -> dict[str, torch.Tensor]:
