@@ -31,6 +31,7 @@ from spinrl.asm import FrozenASM
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import to_plain
 from spinrl.data import ReplayLoader, Store, row_features, standardize
+from spinrl.errors import UserError
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed, random_state, restore_random_state
@@ -41,7 +42,7 @@ CHECKPOINT_VERSION = 2  # since 2, networks hold the standard units of observati
 UNLOGGED_SECONDS = 60.0  # after which a metric has reached the tracking store, or the journal beside it
 
 
-class DivergedError(Exception):
+class DivergedError(UserError):
     """A training whose loss is no longer finite; the message says which and where."""
 
 

@@ -28,6 +28,7 @@ from spinrl.asm.frozen import FrozenASM
 from spinrl.asm.model import ASM
 from spinrl.config.registry import Component, register
 from spinrl.data import Store, StoreStorage
+from spinrl.errors import UserError
 from spinrl.nn import StackedHeads, seeded_initialization
 from spinrl.seeding import torch_generator
 from spinrl.specs import ActionSpec
@@ -38,7 +39,7 @@ _INPUTS_AT_ONCE = 4096  # of the ASM; bounds the memory that its activations tak
 _SMALLEST = 1e-4  # standard deviation below which an entry of an embedding counts as constant
 
 
-class ProbeError(Exception):
+class ProbeError(UserError):
     """A dataset that cannot be probed; the message says why."""
 
 

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import torch
 
-from spinrl.export.formats import ExportError
+from spinrl.errors import UserError
 from spinrl.policies import Policy, gumbel_noise
 
 TOLERANCE = 1e-5  # of logits, relative to the largest of the row where that is over 1
@@ -121,11 +121,11 @@ def require_agreement(name: str, comparisons: list[Comparison]) -> None:
     """Refuse a format that differs.
 
     Raises:
-        ExportError: with the first difference.
+        UserError: with the first difference.
     """
     for each in comparisons:
         if not each.agrees:
-            raise ExportError(
+            raise UserError(
                 f"format {name} differs from the trained policy on {each.inputs}: {each.actions} of {each.decided} "
                 f"sub-actions, logits by {each.difference:.2g} (allowed {TOLERANCE:g}); nothing was written"
             )

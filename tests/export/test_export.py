@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from spinrl.algorithms import BCQ
+from spinrl.errors import UserError
 from spinrl.export import (
     FORMATS,
     DeployedPolicy,
-    ExportError,
     check,
     compare,
     describe,
@@ -119,7 +119,7 @@ def test_a_format_is_the_trained_policy(name, policy, tmp_path):
 def test_another_policy_is_refused(tmp_path):
     runner = exported(trained("factored"), "safetensors", tmp_path / "out")
     other = contracts.build_policy(CONFIGS["factored"], SPEC, seed=1)
-    with pytest.raises(ExportError, match=r"safetensors differs from the trained policy on dataset: [1-9]"):
+    with pytest.raises(UserError, match=r"safetensors differs from the trained policy on dataset: [1-9]"):
         require_agreement("safetensors", compared(runner, other))
 
 
@@ -213,18 +213,18 @@ class UnexportablePolicy(OwnPolicy):
 
 
 def test_a_policy_that_a_format_cannot_express_is_one_line(tmp_path):
-    with pytest.raises(ExportError, match="format pt2 cannot express UnexportablePolicy: ") as caught:
+    with pytest.raises(UserError, match="format pt2 cannot express UnexportablePolicy: ") as caught:
         write(deployed_from(UnexportablePolicy()), "pt2", tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_users_own_policy_has_no_safetensors_runner(tmp_path):
-    with pytest.raises(ExportError, match="not OwnPolicy; take --format pt2 or onnx"):
+    with pytest.raises(UserError, match="not OwnPolicy; take --format pt2 or onnx"):
         write(deployed_from(OwnPolicy()), "safetensors", tmp_path)
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ExportError, match=r"format onnx needs onnxruntime: pip install 'spinrl\[export\]'"):
+    with pytest.raises(UserError, match=r"format onnx needs onnxruntime: pip install 'spinrl\[export\]'"):
         write(deployed_from(trained("factored")), "onnx", tmp_path)
     assert not list(tmp_path.iterdir())
