@@ -15,7 +15,7 @@ from harness.records import PROTOCOL_FRACTIONS, CellKey
 from spinrl.algorithms import AlgorithmConfig
 from spinrl.asm import ASMSource, LinearProbe, Pretraining
 from spinrl.config.registry import Component, register
-from spinrl.data import DatasetPlan, HoldingOut, Recipe, Standardizer, Store
+from spinrl.data import DatasetPlan, HoldingOut, Recipe
 from spinrl.evaluation import Estimator
 from spinrl.machine import Machine, available_cores
 from spinrl.policies import PolicyConfig
@@ -268,10 +268,6 @@ class Experiment(ExperimentConfig):
         key = cell.key
         plan = cell.tier.plan(key.tier, key.task, key.bins, self.transitions, self.data_seed)
         return HoldingOut(plan, self.held_out, self.data_seed) if self.held_out else plan
-
-    def standardizer(self, store: Store) -> Standardizer | None:
-        """Of a dataset's observations, if they are to be standardised."""
-        return Standardizer.of(store) if self.standardize_observations else None
 
     def cells(self) -> list[Cell]:
         """Every cell, cells that share data and ASM next to each other."""

@@ -31,7 +31,7 @@ from harness.cells.run_cell import prepare_asm, prepare_dataset
 from harness.command_line import both_signals_stop, configuration_words, use_packaged_configs
 from harness.experiment import Cell, Experiment
 from harness.launching.outcome import EXPECTED, failure_text
-from harness.planning.preflight import PreflightError, cached_asm, check
+from harness.planning.preflight import cached_asm, check
 from harness.reporting.probe import NOTES, RESULTS_FILE, SHARES, probe_tables
 from harness.reporting.returns import ReportMeta, to_frame, to_the_minute
 from harness.run import (
@@ -44,9 +44,11 @@ from harness.run import (
 from harness.terminal.progress import Progress
 from harness.terminal.stages import CellStages
 from harness.tracking.runs import PROBE_ROLE, ROLE_TAG, TrackedRun
-from harness.tracking.tracker import Tracker, TrackingError
-from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeError, ProbeResult, probe_asm
-from spinrl.config import ConfigError, Resolved, flatten
+from harness.tracking.tracker import Tracker
+from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeResult, probe_asm
+from spinrl.config import Resolved, flatten
+from spinrl.data import standardize
+from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import SPIN
 
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tracker = Tracker.open(
             options.tracking_uri, experiment.name, warn=lambda line: console.print(line, style="yellow")
         )
-    except (ConfigError, PreflightError, TrackingError, ValueError) as error:
+    except (UserError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     command = shlex.join(["python", "-m", "harness.probe", *configuration_words(options)])
@@ -131,7 +133,7 @@ def run(
             itself = invocation(label, began, "FINISHED", settings, resolved)
             log_report(tracked, nothing, ReportMeta(experiment=experiment.name), itself, tables[-1])
             tracked.finish()
-        except (*EXPECTED, ProbeError) as error:
+        except EXPECTED as error:
             tracked.tags({"failed": failure_text(error)})
             tracked.finish("FAILED")
             console.print(f"failed: {label}: {failure_text(error)}", style="red", markup=False)
@@ -174,26 +176,20 @@ def probe_cell(
     label = _label(cell)
     report = partial(_tell, tracked, CellStages(progress, console, label))
     store, _ = prepare_dataset(experiment, cell, report)
-    standardizer = experiment.standardizer(store)
-    trained = prepare_asm(cell, store, standardizer, machine, report)
+    trained = prepare_asm(experiment, cell, store, machine, report)
     random = FrozenASM.untrained(
         cell.pretraining.encoder, store.observation_size, store.action_spec, seed=cell.key.seed
     )
     random.model.to(machine.device)
+    if experiment.standardize_observations:
+        standardize(random.model, store)
     began = time.perf_counter()
     rows = []
     asms = {"trained": trained, "random": random}
     with progress.stage(label, "probing", len(asms) * len(PROBE_INPUTS), "probes") as stage:
         for name, asm in asms.items():
             for what in PROBE_INPUTS:
-                result = probe_asm(
-                    experiment.probe,
-                    asm,
-                    store,
-                    what,
-                    seed=cell.key.seed,
-                    standardizer=standardizer,
-                )
+                result = probe_asm(experiment.probe, asm, store, what, seed=cell.key.seed)
                 shares = {share: getattr(result, share) for share in SHARES}
                 tracked.metrics({f"probe/{share}_{name}_{what}": value for share, value in shares.items()}, 0)
                 rows.append({**_setting(cell), "asm": name, "input": what, **shares, **_details(result)})

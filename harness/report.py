@@ -25,6 +25,7 @@ from harness.reporting.returns import Invocation, ReportMeta, to_csv, to_frame
 from harness.reporting.sections import Section, notes, probe_section, sections
 from harness.reporting.statistics import summarize
 from harness.reporting.tables import estimate_tables, half_width, matrix_tables, setting_tables, text_columns
+from spinrl.errors import UserError
 
 
 def console_report(table: pd.DataFrame, meta: ReportMeta) -> RenderableType:
@@ -174,7 +175,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from harness.tracking.read_back import (  # MLflow takes seconds to import; --help need not wait
         NoReturnsError,
-        ResultsError,
         load_invocations,
         load_probes,
         load_results,
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table, meta, invocations = to_frame([], preset=""), ReportMeta(experiment=options.experiment), []
         paths = write_report(table, meta, options.out, [*invocations, *probing], probes)
         logged = log_merged_report(options.tracking_uri, options.experiment, paths) if options.log else None
-    except (ResultsError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     console = Console()

@@ -49,7 +49,7 @@ from harness.experiment import Cell, Experiment
 from harness.launching.launch import run_cells, share, slots
 from harness.launching.outcome import CellOutcome, LaunchError
 from harness.planning.cost import Cost, estimate_cost
-from harness.planning.preflight import PreflightError, check, one_of_each_dataset
+from harness.planning.preflight import check, one_of_each_dataset
 from harness.report import console_report, write_report
 from harness.reporting.returns import Invocation, Reference, ReportMeta, to_frame, to_the_minute
 from harness.terminal.observer import RunObserver
@@ -61,6 +61,7 @@ from harness.tracking.tracker import Tracker, TrackingError
 from spinrl.config import ConfigError, Resolved, flatten, format_registry, load
 from spinrl.config.registry import did_you_mean
 from spinrl.data import home
+from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
 from spinrl.tasks import TASKS, SimulatorError, get_task
 
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells = chosen_cells(experiment, options.only)
         check(experiment, cells)
         jobs = slots(experiment.launcher, experiment, cells, machine)
-    except (ConfigError, LaunchError, PreflightError, ValueError) as error:
+    except (UserError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     console = Console()

@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.terminal.progress import Progress
-from harness.tracking.connection import TrackingError, connect
-from harness.tracking.deliver import SyncError, at_work, deliver
+from harness.tracking.connection import connect
+from harness.tracking.deliver import at_work, deliver
 from harness.tracking.journal import FOLDER, read_journal
 from harness.tracking.operations import MlflowStore
+from spinrl.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +48,7 @@ def _sync(path: Path, tracking_uri: str | None, progress: Progress) -> tuple[str
         stage = progress.stage(path.stem, "sending", len(operations), "operations")
         refused = deliver(path, header, operations, MlflowStore(client, experiment_id), stage.update)
         stage.finish()
-    except (ValueError, SyncError, TrackingError) as error:
+    except (UserError, ValueError) as error:
         return str(error), False
     if refused:
         return (

@@ -16,13 +16,14 @@ from attrs.validators import ge
 from filelock import FileLock, Timeout
 
 from spinrl.config.serialize import fingerprint
+from spinrl.errors import UserError
 
 T = TypeVar("T")
 OnWait = Callable[[Path], None]
 OnDamage = Callable[[str], None]
 
 
-class DamagedError(Exception):
+class DamagedError(UserError):
     """A cache entry that is not as it was written; one line, which ends with what to do."""
 
 

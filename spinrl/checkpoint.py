@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from spinrl.errors import UserError
+
 _ADVICE = ("Weights only load failed", "Please file an issue", "Check the documentation")  # of torch's lines
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file and what is wrong."""
 
 

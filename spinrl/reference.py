@@ -154,7 +154,7 @@ class ReferenceASM(ASMSource):
 
     def make(self, request: ASMRequest) -> FrozenASM:
         store = request.store
-        model = self._network(store.observation_size, store.action_spec, request.standardizer is not None)
+        model = self._network(store.observation_size, store.action_spec, request.standardized)
         return FrozenASM.of(model, request.fingerprint, 0.0, {"reference_checkpoint": Path(self.checkpoint).name})
 
     def _network(self, observation_size: int, action_spec: ActionSpec, standardized: bool) -> ASM:
@@ -223,28 +223,6 @@ def asm(weights: Weights) -> dict[str, torch.Tensor]:
     out = {"embedding": torch.cat([read(f"{core}sub_action_value_embeddings.{i}.weight") for i in tables])}
     out |= _encoder(read, f"{core}state_encoder", f"{core}transformer_blocks")
     out |= _hidden_heads(read, "prediction_heads")
-    return read.finish(out)
-
-
-def critic_ensemble(weights: Weights) -> dict[str, torch.Tensor]:
-    """A critic ensemble, of IQL and BCQ (stacked E×in×out) or of AWAC (modules `q1`, `q2` with out×in)."""
-    read = _Reader(weights)
-    members = sorted({name.split(".")[0] for name in weights if name.startswith("q") and name[1].isdigit()})
-    out: dict[str, torch.Tensor] = {}
-    for layer, name in enumerate(("l1", "l2", "out" if members else "qs")):
-        if members:
-            out[f"weights.{layer}"] = torch.stack([read(f"{member}.{name}.weight").t() for member in members])
-            out[f"biases.{layer}"] = torch.stack([read(f"{member}.{name}.bias")[None] for member in members])
-        else:
-            out[f"weights.{layer}"] = read(f"{name}.weight")
-            out[f"biases.{layer}"] = read(f"{name}.bias")
-    return read.finish(out)
-
-
-def value_network(weights: Weights) -> dict[str, torch.Tensor]:
-    """A state value network: `l1`, `l2`, `l3`, with ReLU layers between them in ours."""
-    read = _Reader(weights)
-    out = {f"{2 * layer}.{part}": read(f"l{layer + 1}.{part}") for layer in range(3) for part in ("weight", "bias")}
     return read.finish(out)
 
 

@@ -14,6 +14,7 @@ from tensordict.nn import InteractionType, TensorDictModuleBase, set_interaction
 from spinrl.algorithms import Algorithm, AlgorithmConfig
 from spinrl.asm import ASM, ASMEncoder
 from spinrl.machine import ResolvedMachine
+from spinrl.nn import Standardizer, standardizers
 from spinrl.policies import Policy, PolicyConfig, gumbel_noise
 from spinrl.specs import (
     ACTION,
@@ -43,8 +44,8 @@ def frozen_asm(spec: ActionSpec, *, size: int = SIZE, encoder: ASMEncoder = SMAL
     return FakeFrozenASM(encoder.build(size, spec, seed=1), **fields)
 
 
-def build_policy(config: PolicyConfig, spec: ActionSpec, *, seed: int = 0) -> Policy:
-    return config.build(SIZE, spec, asm=frozen_asm(spec), seed=seed)
+def build_policy(config: PolicyConfig, spec: ActionSpec, *, seed: int = 0, size: int = SIZE) -> Policy:
+    return config.build(size, spec, asm=frozen_asm(spec, size=size), seed=seed)
 
 
 def random_batch(spec: ActionSpec, batch: int = 8, *, seed: int = 0) -> TensorDict:
@@ -67,6 +68,7 @@ def check_policy(config: PolicyConfig) -> None:
         _check_sampling(policy, spec)
         check_forbidden_choices(policy, spec)
         _check_tensordict_module(policy, spec)
+        _check_standard_units(policy, spec)
         _check_gradients_are_finite(build_policy(config, spec), spec)
     _check_seeds(config)
 
@@ -143,6 +145,18 @@ def _check_tensordict_module(policy: Policy, spec: ActionSpec) -> None:
     assert first[SAMPLE_LOG_PROB].isfinite().all()
 
 
+def _check_standard_units(policy: Policy, spec: ActionSpec) -> None:
+    """Every observation passes a `Standardizer` once, whichever way the policy is called."""
+    batch = random_batch(spec)
+    observation, action = batch[OBSERVATION], batch[ACTION]
+    standard, other = copy.deepcopy(policy), Standardizer(SIZE)
+    for each in (*standardizers(standard), other):
+        each.set(torch.full((SIZE,), 0.5), torch.full((SIZE,), 3.0))
+    assert torch.equal(standard.logits(observation, action), policy.logits(other(observation), action))
+    for ours, raw in zip(standard.decide(observation, None), policy.decide(other(observation), None), strict=True):
+        assert torch.equal(ours, raw)
+
+
 def _check_gradients_are_finite(policy: Policy, spec: ActionSpec) -> None:
     batch = random_batch(spec)
     policy.train().log_prob(batch[OBSERVATION], batch[ACTION]).sum().backward()
@@ -175,9 +189,15 @@ def check_algorithm(config: AlgorithmConfig, policy: PolicyConfig) -> None:
 
 
 def build_algorithm(
-    config: AlgorithmConfig, policy: PolicyConfig, spec: ActionSpec, *, machine: ResolvedMachine | None = None
+    config: AlgorithmConfig,
+    policy: PolicyConfig,
+    spec: ActionSpec,
+    *,
+    machine: ResolvedMachine | None = None,
+    size: int = SIZE,
 ) -> Algorithm:
-    return config.build(build_policy(policy, spec), SIZE, spec, seed=0, machine=machine or ResolvedMachine())
+    built = build_policy(policy, spec, size=size)
+    return config.build(built, size, spec, seed=0, machine=machine or ResolvedMachine())
 
 
 def _check_update(algorithm: Algorithm, spec: ActionSpec) -> None:

@@ -101,6 +101,29 @@ class Golden:
         return padded[:, self.spec.valid()]
 
 
+def critic_ensemble(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A critic ensemble, of IQL and BCQ (stacked E×in×out) or of AWAC (modules `q1`, `q2` with out×in), as ours."""
+    members = sorted({name.split(".")[0] for name in weights if name.startswith("q") and name[1].isdigit()})
+    out: dict[str, torch.Tensor] = {}
+    for layer, name in enumerate(("l1", "l2", "out" if members else "qs")):
+        if members:
+            out[f"weights.{layer}"] = torch.stack([weights[f"{member}.{name}.weight"].t() for member in members])
+            out[f"biases.{layer}"] = torch.stack([weights[f"{member}.{name}.bias"][None] for member in members])
+        else:
+            out[f"weights.{layer}"] = weights[f"{name}.weight"]
+            out[f"biases.{layer}"] = weights[f"{name}.bias"]
+    return out
+
+
+def value_network(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state value network: `l1`, `l2`, `l3`, with ReLU layers between them in ours."""
+    return {
+        f"network.{2 * layer}.{part}": weights[f"l{layer + 1}.{part}"]
+        for layer in range(3)
+        for part in ("weight", "bias")
+    }
+
+
 @functools.cache
 def load(case: str) -> Golden:
     """The golden file `case`.npz; its arrays are shared, so clone before changing one."""

@@ -10,6 +10,7 @@ import spinrl
 ROOT = Path(spinrl.__file__).parent.parent
 ORDER = {
     "spinrl": [
+        {"errors"},
         {"specs", "seeding", "checkpoint", "config"},
         {"machine", "cache"},
         {"tasks", "nn"},

@@ -44,7 +44,6 @@ from harness.command_line import at_least_one, both_signals_stop, use_packaged_c
 from spinrl.behaviors import BehaviorError, load_behavior
 from spinrl.config import ConfigError
 from spinrl.data import (
-    CollectionError,
     Making,
     Rollout,
     Store,
@@ -58,6 +57,7 @@ from spinrl.data import (
 from spinrl.data.collect.processes import WIDEST
 from spinrl.data.collect.rollout import roll_out
 from spinrl.data.importers.published import find, import_published
+from spinrl.errors import UserError
 from spinrl.machine import available_cores
 from spinrl.tasks import EPISODE_STEPS, TASKS, BatchedEnvironment, get_task
 from tools import collect_dataset
@@ -415,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    except (CollectionError, StoreError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     made = import_table(rows) if options.published else table(rows)  # type: ignore[arg-type]  # all are of one kind

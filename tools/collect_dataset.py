@@ -29,11 +29,9 @@ from rich.table import Table
 from harness.command_line import add_configuration_options, at_least_one, both_signals_stop, use_packaged_configs
 from harness.experiment import Experiment
 from harness.terminal.progress import Progress, Stage
-from spinrl.behaviors import BehaviorError
 from spinrl.cache import made_alone
-from spinrl.config import ConfigError, load
+from spinrl.config import load
 from spinrl.data import (
-    CollectionError,
     Making,
     Rollout,
     Store,
@@ -45,6 +43,7 @@ from spinrl.data import (
     tier_store,
 )
 from spinrl.data.store.metadata import METADATA_FILE
+from spinrl.errors import UserError
 from spinrl.tasks import get_task
 
 
@@ -198,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = rollouts(tier, options.task, options.bins, experiment.transitions, experiment.data_seed)
         if options.out:
             store_at(options.out)
-    except (ConfigError, BehaviorError, StoreError, KeyError, ValueError) as error:
+    except (UserError, KeyError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 2
     processes = experiment.collectors
@@ -214,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here")
         return 130
-    except (CollectionError, StoreError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

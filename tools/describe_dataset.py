@@ -27,8 +27,9 @@ from harness.command_line import at_least_one
 from harness.reporting.dataset_figures import observation_ranges, overview
 from harness.reporting.dataset_page import NOTES, checks, html, tables, to_json
 from harness.reporting.figures import save
-from spinrl.data import Store, StoreError, store_folder
+from spinrl.data import Store, store_folder
 from spinrl.data.description import SAMPLE, Description
+from spinrl.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             paths = write(store, description, options.out)
             names = f"{len(paths)} files in {options.out}: dataset.html, description.json and figures"
             console.print(names, markup=False, highlight=False, soft_wrap=True)
-    except (StoreError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.command_line import both_signals_stop
-from spinrl.data import Store, StoreError, store_folder
+from spinrl.data import Store, store_folder
 from spinrl.data.importers.minari_export import export_minari
+from spinrl.errors import UserError
 from tools.import_dataset import shown
 
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code_permalink=options.code_permalink,
                 progress=update,
             )
-    except (StoreError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

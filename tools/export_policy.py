@@ -36,19 +36,19 @@ from rich.table import Table
 
 from harness.command_line import add_configuration_options, use_packaged_configs
 from harness.experiment import Experiment
-from harness.exporting.finished import FinishedCell, FinishedError, finished_cell, simulated
+from harness.exporting.finished import FinishedCell, finished_cell, simulated
 from harness.exporting.reference import reference_cell
 from harness.exporting.serve import log_model
 from harness.tracking.connection import default_uri, redacted
 from spinrl.cache import made_alone
-from spinrl.config import ConfigError, load
+from spinrl.config import load
 from spinrl.data import Store, StoreError, home
+from spinrl.errors import UserError
 from spinrl.evaluation import episode_seeds
 from spinrl.export import (
     FORMATS,
     Comparison,
     DeployedPolicy,
-    ExportError,
     Latency,
     compare,
     describe,
@@ -128,23 +128,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         if options.out.exists():
-            raise ExportError(f"{options.out} exists already; give another --out, or delete it")
+            raise UserError(f"{options.out} exists already; give another --out, or delete it")
         if not options.out.resolve().parent.is_dir():
-            raise ExportError(f"there is no folder {options.out.parent} to write {options.out.name} into")
+            raise UserError(f"there is no folder {options.out.parent} to write {options.out.name} into")
         require_packages(formats)
         if options.register is not None and (not options.register.strip() or set(options.register) & set("/:")):
-            raise ExportError(f"--register wants a name without / and :, got {options.register!r}")
+            raise UserError(f"--register wants a name without / and :, got {options.register!r}")
         if options.register and "onnx" not in formats:
-            raise ExportError("--register serves the onnx model; add --format onnx")
+            raise UserError("--register serves the onnx model; add --format onnx")
         if options.register and options.gin:  # before its policy is evaluated
-            raise ExportError(NOTHING_TO_REGISTER)
+            raise UserError(NOTHING_TO_REGISTER)
         cell = found_cell(options, console)
         if options.register and cell.run_id is None:
-            raise ExportError(NOTHING_TO_REGISTER)
+            raise UserError(NOTHING_TO_REGISTER)
         with made_alone(options.out):
             export(cell, formats, options.out, console, with_latency=options.latency)
         version = log_model(options.out, cell, options.register, options.tracking_uri) if options.register else None
-    except (FinishedError, ExportError, ConfigError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     if version is not None:
@@ -162,10 +162,10 @@ def found_cell(options: argparse.Namespace, console: Console) -> FinishedCell:
     """The policy that the command line names.
 
     Raises:
-        FinishedError, ConfigError: when there is none.
+        UserError: when there is none.
     """
     if options.bindings and not options.gin:
-        raise FinishedError("--set is for checkpoints of the reference code: give --gin FILE too")
+        raise UserError("--set is for checkpoints of the reference code: give --gin FILE too")
     if not options.gin:
         return finished_cell(options.source, options.tracking_uri)
     use_packaged_configs()
@@ -178,7 +178,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     """Write, check and try out every format beside `out`, and rename.
 
     Raises:
-        ExportError: in one line; nothing is left behind then.
+        UserError: in one line; nothing is left behind then.
     """
     spec = cell.policy.action_spec
     environment = BatchedEnvironment(TASKS[cell.key.task], spec.max_choices, 1) if cell.key.task in TASKS else None
@@ -189,7 +189,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
         else control_values(0 * np.array(spec.nvec), np.array(spec.nvec) - 1, spec.nvec)
     )
     controls = torch.from_numpy(table)
-    deployed = DeployedPolicy(cell.policy, cell.standardizer, controls)
+    deployed = DeployedPolicy(cell.policy, controls)
     dataset = dataset_of(cell)
     observations, whence = known_observations(cell, dataset, environment)
     card = card_of(cell, dataset, table, environment, deployed, formats)
@@ -207,7 +207,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
         checked = {}
         for name, runner in runners.items():
             console.print(f"comparing {name} with the trained policy …", highlight=False)
-            checked[name] = compare(runner, cell.policy, cell.standardizer, controls, observations)
+            checked[name] = compare(runner, cell.policy, controls, observations)
         console.print(comparison_table(checked, whence))
         for name, comparisons in checked.items():
             require_agreement(name, comparisons)
@@ -255,14 +255,14 @@ def known_observations(
     Of its dataset, where that is there; else of an episode of its own.
 
     Raises:
-        ExportError: when there is neither.
+        UserError: when there is neither.
     """
     key = cell.key
     if dataset is not None:
         rows = torch.linspace(0, len(dataset) - 1, OBSERVATIONS).long()
         return dataset.data["observations", "observation"][rows].clone(), "observations of its dataset"
     if environment is None:
-        raise ExportError(
+        raise UserError(
             f"the dataset of {key.label()} ({cell.dataset_fingerprint}) is not in {home()}, and its observations are "
             "what an export is checked on; import it again"
         )
@@ -272,7 +272,7 @@ def known_observations(
         seen.append(torch.from_numpy(observation))
         given = seen[-1][None]
         with torch.inference_mode():
-            action = cell.policy.mode(cell.standardizer(given) if cell.standardizer else given)
+            action = cell.policy.mode(given)
         observation = environment.step(action.numpy())[0][0]
     return torch.stack(seen), "observations of an episode of its own, as its dataset is not in the cache"
 
@@ -340,7 +340,7 @@ def latencies(cell: FinishedCell, runners: dict[str, Any], observations: np.ndar
     @torch.inference_mode()
     def eager(rows: np.ndarray) -> torch.Tensor:
         given = torch.from_numpy(rows)
-        return cell.policy.mode(cell.standardizer(given) if cell.standardizer else given)
+        return cell.policy.mode(given)
 
     acts = {"eager": eager, **{name: runner.act for name, runner in runners.items()}}
     return [each for name, act in acts.items() for each in latency(name, act, observations, 2.0)]

@@ -51,6 +51,7 @@ from spinrl.data.importers.recipes import imported_folder
 from spinrl.data.importers.result import ImportResult
 from spinrl.data.importers.tables import FORMATS
 from spinrl.data.store.metadata import check_name, read_metadata
+from spinrl.errors import UserError
 
 MINARI = "minari:"
 ARRAY_OPTIONS = ("choices", "action_offset", "ends", "episode_length", "episode_column", "column")
@@ -276,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shown(console, name, "importing", unit) as update,
         ):
             result = placed(path, options.replace, lambda made: write(options, kind, name, made, update))
-    except (StoreError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -28,14 +28,14 @@ from harness.command_line import add_configuration_options, use_packaged_configs
 from harness.experiment import Cell, Experiment
 from harness.launchers import Local
 from harness.launching.launch import run_cells, share, slots
-from harness.launching.outcome import LaunchError
 from harness.reporting.returns import ReportMeta
 from harness.run import LAUNCHERS
 from harness.terminal.observer import RunObserver
 from harness.terminal.progress import Progress
 from harness.tracking.tracker import Tracker
-from spinrl.config import ConfigError, load
+from spinrl.config import load
 from spinrl.data import home
+from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
 from tools.benchmark import matmul_gflops
 
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             observing = "-" if row.observing is None else f"{1000 * row.observing / options.cells:.0f} ms"
             each = row.seconds / options.cells
             print(f"{row.jobs:4} {row.seconds:8.1f} {each:8.2f} {observing:>9} {row.failed:6}", flush=True)
-    except (ConfigError, LaunchError, ValueError) as error:
+    except (UserError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     alone = [row.seconds for row in rows if row.jobs == 1]

@@ -25,17 +25,18 @@ from typing import Any
 
 import matplotlib
 
+from spinrl.errors import UserError
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
 from harness.command_line import add_configuration_options, both_signals_stop, configuration_words, use_packaged_configs
-from spinrl.behaviors import Behavior, BehaviorError, load_behavior
+from spinrl.behaviors import Behavior, load_behavior
 from spinrl.behaviors.train.decqn import DecQN
 from spinrl.behaviors.train.loop import train
 from spinrl.behaviors.train.ship import choose, ship
-from spinrl.checkpoint import CheckpointError
-from spinrl.config import ConfigError, load
+from spinrl.config import load
 from spinrl.data import home
 from spinrl.tasks import get_task
 
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"the expert of {options.start_from} bins has other hidden layers; add --set 'DecQN.hidden={hidden}'"
             )
-    except (BehaviorError, ConfigError, KeyError, ValueError) as error:
+    except (UserError, KeyError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 2
     folder = options.folder or home() / "behaviors" / f"{options.task}-{options.bins}bins"
@@ -174,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here")
             return 130
-        except (BehaviorError, CheckpointError, RuntimeError, ValueError) as error:
+        except (UserError, RuntimeError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
         except OSError as error:
@@ -194,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 overwrite=options.overwrite,
             )
             print(f"{level}: {candidate.mean:.1f} over {len(candidate.returns)} episodes -> {card}")
-    except (BehaviorError, CheckpointError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

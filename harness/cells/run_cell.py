@@ -26,7 +26,7 @@ from harness.experiment import Cell, Experiment
 from harness.records import RETURN, Evaluation
 from spinrl.asm import Curve, FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import Making, Standardizer, Store, home, locked
+from spinrl.data import Making, Store, home, locked
 from spinrl.machine import ResolvedMachine
 from spinrl.tasks import Environment
 
@@ -50,7 +50,7 @@ def prepare_dataset(experiment: Experiment, cell: Cell, report: Report) -> tuple
 
 
 def prepare_asm(
-    cell: Cell, store: Store, standardizer: Standardizer | None, machine: ResolvedMachine, report: Report
+    experiment: Experiment, cell: Cell, store: Store, machine: ResolvedMachine, report: Report
 ) -> FrozenASM:
     """The cell's frozen ASM: from the cache where it is, else pre-trained on the cell's dataset."""
     total = cell.pretraining.total_steps(len(store))
@@ -69,7 +69,7 @@ def prepare_asm(
         store,
         seed=cell.key.seed,
         machine=machine,
-        standardizer=standardizer,
+        standardized=experiment.standardize_observations,
         progress=progress,
         on_resume=resumed,
         on_wait=lambda path: report(Waiting(path)),
@@ -98,15 +98,14 @@ def run_cell(
     """
     machine.apply()
     store, held_out = prepare_dataset(experiment, cell, report)
-    standardizer = experiment.standardizer(store)
-    asm = prepare_asm(cell, store, standardizer, machine, report) if cell.policy.needs_asm else None
+    asm = prepare_asm(experiment, cell, store, machine, report) if cell.policy.needs_asm else None
     identity = _identity(experiment, cell, store, asm, machine)
     path = home() / "cells" / identity / "checkpoint.pt"
     # Of two runs of the very same cell, one trains and the other waits: they would write the same checkpoint.
     with locked(path.parent, lambda entry: report(Waiting(entry))):
         if fresh:
             shutil.rmtree(path.parent, ignore_errors=True)
-        training = CellTraining(experiment, cell, store, held_out, standardizer, asm, machine, path)
+        training = CellTraining(experiment, cell, store, held_out, asm, machine, path)
         training.resume(report)
         environment = None
         if experiment.simulated(cell.key.task):

@@ -30,18 +30,19 @@ from spinrl.algorithms import Algorithm
 from spinrl.asm import FrozenASM
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import to_plain
-from spinrl.data import ReplayLoader, Standardizer, Store, row_features
+from spinrl.data import ReplayLoader, Store, row_features, standardize
+from spinrl.errors import UserError
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed, random_state, restore_random_state
 from spinrl.tasks import Environment
 from spinrl.train import train
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2  # since 2, networks hold the standard units of observations
 UNLOGGED_SECONDS = 60.0  # after which a metric has reached the tracking store, or the journal beside it
 
 
-class DivergedError(Exception):
+class DivergedError(UserError):
     """A training whose loss is no longer finite; the message says which and where."""
 
 
@@ -54,7 +55,6 @@ class CellTraining:
         cell: Cell,
         store: Store,
         held_out: Store | None,
-        standardizer: Standardizer | None,
         asm: FrozenASM | None,
         machine: ResolvedMachine,
         path: Path,
@@ -63,18 +63,13 @@ class CellTraining:
         self.experiment = experiment
         self.cell = cell
         self.path = path
-        self.standardizer = standardizer
-        self.loader = ReplayLoader(
-            store,
-            experiment.training.batch_size,
-            seed,
-            device=machine.device,
-            standardizer=standardizer,
-        )
+        self.loader = ReplayLoader(store, experiment.training.batch_size, seed, device=machine.device)
         policy = cell.policy.build(store.observation_size, store.action_spec, asm=asm, seed=seed)
         self.algorithm: Algorithm = cell.algorithm.build(
             policy, store.observation_size, store.action_spec, seed=seed, machine=machine
         )
+        if experiment.standardize_observations:
+            standardize(self.algorithm, store)
         torch.manual_seed(child_seed(seed, "dropout"))
         self.asm = asm
         self.machine = machine
@@ -94,6 +89,14 @@ class CellTraining:
         """Go on from the checkpoint of an interrupted run, if there is one."""
         state = checkpoint.load_latest(self.path, on_damage=lambda error: report(Fault(str(error))))
         if state is None:
+            return
+        if (version := state.get("format_version")) != CHECKPOINT_VERSION:
+            report(
+                Fault(
+                    f"{self.path} has checkpoint format {version}, this spinrl resumes {CHECKPOINT_VERSION}; "
+                    "the training begins anew"
+                )
+            )
             return
         self.algorithm.load_state_dict(state["algorithm"])
         self.loader.load_state_dict(state["loader"])
@@ -115,9 +118,6 @@ class CellTraining:
                 **random_state(),
                 "algorithm": self.algorithm.state_dict(),
                 "loader": self.loader.state_dict(),
-                "standardizer": None
-                if self.standardizer is None
-                else {"mean": self.standardizer.mean, "scale": self.standardizer.scale},
                 "step": self.step,
                 "train_seconds": self.train_seconds,
                 "counted": self.counted,
@@ -162,7 +162,6 @@ class CellTraining:
             frozen.encode,
             frozen.shape,
             frozen.identity,
-            standardizer=self.standardizer,
             device=self.machine.device,
             progress=stage_progress(report, "embedding", "observations"),
             on_wait=lambda path: report(Waiting(path)),
@@ -216,7 +215,6 @@ class CellTraining:
             episode_seeds(self.cell.key.seed, config.episodes),
             action=config.action,
             steps=config.episode_steps,
-            standardizer=self.standardizer,
         )
         self._add(mark, fraction, RETURN, returns, began, report)
         self._tell_of_cut(environment, report)
@@ -240,9 +238,7 @@ class CellTraining:
 
     def estimate(self, mark: int, fraction: float, estimator: Estimator, report: Report) -> None:
         """Estimate from data alone, and checkpoint."""
-        data = EstimationData(
-            training=self.store, held_out=self.held_out, standardizer=self.standardizer, device=self.machine.device
-        )
+        data = EstimationData(training=self.store, held_out=self.held_out, device=self.machine.device)
         began = time.perf_counter()
         action = self.experiment.evaluation.action
         progress = stage_progress(report, "estimating", estimator.unit)

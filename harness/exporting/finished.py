@@ -18,7 +18,7 @@ from spinrl.algorithms import AlgorithmConfig
 from spinrl.asm import ASMEncoder, FrozenASM
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import ConfigError, from_plain
-from spinrl.data import Standardizer
+from spinrl.errors import UserError
 from spinrl.evaluation import ActionChoice, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine, available_cores
 from spinrl.policies import Policy, PolicyConfig
@@ -28,10 +28,6 @@ from spinrl.tasks import TASKS, ParallelEnvironment
 CHECKPOINT_FILE = "checkpoint.pt"
 
 
-class FinishedError(Exception):
-    """There is no finished policy there; the message is one line for the user."""
-
-
 @attrs.frozen(eq=False)
 class FinishedCell:
     """A trained policy and what is known of it.
@@ -39,7 +35,6 @@ class FinishedCell:
     Attributes:
         key: task, tier, policy and so on.
         policy: as it acts.
-        standardizer: of the observations it was trained on, or None.
         final: the evaluation at the end of the budget.
         dataset_fingerprint: of what it was trained on, None where nobody knows.
         asm_fingerprint: of the ASM that it was built on, or None.
@@ -52,7 +47,6 @@ class FinishedCell:
 
     key: CellKey
     policy: Policy
-    standardizer: Standardizer | None
     final: Evaluation
     dataset_fingerprint: str | None
     asm_fingerprint: str | None
@@ -71,7 +65,7 @@ def finished_cell(source: str, tracking_uri: str | None = None) -> FinishedCell:
         tracking_uri: as for `harness.tracking.tracker.Tracker.open`.
 
     Raises:
-        FinishedError: in one line, when there is none, it is unfinished, damaged or of another version.
+        UserError: in one line, when there is none, it is unfinished, damaged or of another version.
     """
     path = Path(source)
     if path.is_dir():
@@ -87,16 +81,16 @@ def _downloaded(run_id: str, tracking_uri: str | None, folder: Path) -> Path:
     uri = tracking_uri or default_uri()
     local = sqlite_path(uri)
     if local is not None and not local.exists():  # opening it would create an empty one
-        raise FinishedError(
+        raise UserError(
             f"{run_id} is no checkpoint file or folder, and there is no MLflow store at {uri}; "
             "go to the folder of the run or give --tracking-uri"
         )
     try:
         return ask(uri, lambda client: _checkpoint_of(client, run_id, folder), Path(), probe_seconds=120.0)
     except TrackingError as error:
-        if isinstance(error.__cause__, FinishedError):
+        if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise FinishedError(f"{run_id} is no checkpoint file or folder, and no run: {error}") from error
+        raise UserError(f"{run_id} is no checkpoint file or folder, and no run: {error}") from error
 
 
 def _checkpoint_of(client: MlflowClient, run_id: str, folder: Path) -> Path:
@@ -108,12 +102,12 @@ def _checkpoint_of(client: MlflowClient, run_id: str, folder: Path) -> Path:
             [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'", max_results=MOST_RUNS
         )
         ids = ", ".join(f"{cell.info.run_id} ({cell.info.run_name})" for cell in cells)
-        raise FinishedError(f"run {run_id} ({name}) is a whole experiment; give one of its cells: {ids or 'none'}")
+        raise UserError(f"run {run_id} ({name}) is a whole experiment; give one of its cells: {ids or 'none'}")
     if run.info.status != "FINISHED":
-        raise FinishedError(f"run {run_id} ({name}) is {run.info.status}, only finished ones can be exported")
+        raise UserError(f"run {run_id} ({name}) is {run.info.status}, only finished ones can be exported")
     stored = {file.path for file in client.list_artifacts(run_id, "checkpoint")}
     if f"checkpoint/{CHECKPOINT_FILE}" not in stored:
-        raise FinishedError(f"run {run_id} ({name}) holds no checkpoint/{CHECKPOINT_FILE}")
+        raise UserError(f"run {run_id} ({name}) holds no checkpoint/{CHECKPOINT_FILE}")
     return Path(client.download_artifacts(run_id, f"checkpoint/{CHECKPOINT_FILE}", str(folder)))
 
 
@@ -121,10 +115,10 @@ def _from_file(path: Path, run_id: str | None, source: str) -> FinishedCell:
     try:
         state = checkpoint.load(path)
     except CheckpointError as error:
-        raise FinishedError(str(error)) from error
+        raise UserError(str(error)) from error
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != CHECKPOINT_VERSION:
-        raise FinishedError(
+        raise UserError(
             f"{source}: the checkpoint has format {version}, this spinrl exports {CHECKPOINT_VERSION}; "
             "export with the version that trained it, or train again"
         )
@@ -132,7 +126,7 @@ def _from_file(path: Path, run_id: str | None, source: str) -> FinishedCell:
         return _rebuilt(state, run_id, source)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())
-        raise FinishedError(f"{source}: the checkpoint does not fit together: {reason[:400]}") from error
+        raise UserError(f"{source}: the checkpoint does not fit together: {reason[:400]}") from error
 
 
 def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> FinishedCell:
@@ -140,7 +134,7 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
     evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
     steps = int(cell["gradient_steps"])
     if state["step"] < steps or not evaluations or evaluations[-1].gradient_step < steps:
-        raise FinishedError(
+        raise UserError(
             f"{source}: the training has stopped at {state['step']:,} of {steps:,} gradient steps; run its command "
             "again to finish it"
         )
@@ -161,13 +155,9 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
     policy = policy_config.build(size, spec, asm=asm, seed=key.seed)
     algorithm = algorithm_config.build(policy, size, spec, seed=key.seed, machine=ResolvedMachine())
     algorithm.load_state_dict(state["algorithm"])
-    given = state["standardizer"]
-    if given is not None and {part.shape for part in given.values()} != {(size,)}:
-        raise ValueError(f"the standardizer is not for observations of size {size}")
     return FinishedCell(
         key=key,
         policy=algorithm.eval().acting_policy().eval(),
-        standardizer=None if given is None else Standardizer(given["mean"], given["scale"]),
         final=next((each for each in reversed(evaluations) if each.metric == RETURN), evaluations[-1]),
         dataset_fingerprint=cell["dataset_fingerprint"],
         asm_fingerprint=fingerprint,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.experiment import Cell, Experiment
-from harness.exporting.finished import FinishedCell, FinishedError, simulated
+from harness.exporting.finished import FinishedCell, simulated
 from harness.records import Evaluation
 from spinrl.algorithms import BCQ
 from spinrl.asm import FrozenASM
 from spinrl.checkpoint import CheckpointError
+from spinrl.errors import UserError
 from spinrl.policies import Policy
 from spinrl.reference import load_policy
 from spinrl.tasks import TASKS
@@ -23,19 +24,18 @@ def reference_cell(checkpoint: Path, experiment: Experiment) -> FinishedCell:
         experiment: of one cell: its task, number of bins, policy and ASMEncoder's sizes are those of the checkpoint.
 
     Raises:
-        FinishedError: in one line, when the experiment is another, or the file is damaged or does not fit.
+        UserError: in one line, when the experiment is another, or the file is damaged or does not fit.
     """
     cell = _only_cell(experiment)
     try:
         policy = _filled(checkpoint, cell)
     except (CheckpointError, ValueError) as error:
-        raise FinishedError(str(error)) from error
+        raise UserError(str(error)) from error
     config = experiment.evaluation
     returns = simulated(policy, cell.key, config.episodes, action=config.action, steps=config.episode_steps)
     return FinishedCell(
         key=cell.key,
         policy=policy,
-        standardizer=None,
         final=Evaluation(
             gradient_step=0,  # nobody says
             fraction=1.0,
@@ -59,19 +59,19 @@ def _only_cell(experiment: Experiment) -> Cell:
     cells = [cell for cell in experiment.cells() if cell.key.seed == experiment.seeds[0]]
     if len(cells) > 1:
         labels = ", ".join(cell.key.label() for cell in cells)
-        raise FinishedError(
+        raise UserError(
             "a checkpoint holds one policy: bind Experiment.policies and the tier that it was trained on "
             f"(Experiment.tiers=['expert']); the configuration has {len(cells)} cells: {labels}"
         )
     cell = cells[0]
     if cell.key.task not in TASKS:
-        raise FinishedError(f"{cell.key.task} is none of the benchmark's tasks ({', '.join(TASKS)})")
+        raise UserError(f"{cell.key.task} is none of the benchmark's tasks ({', '.join(TASKS)})")
     if experiment.standardize_observations:
-        raise FinishedError(
+        raise UserError(
             "the reference code gives networks raw observations; add --set Experiment.standardize_observations=False"
         )
     if isinstance(cell.algorithm, BCQ):
-        raise FinishedError(
+        raise UserError(
             "BCQ acts by its critics too, and of the reference's checkpoint the policy alone is read; add --gin "
             "gin/algorithms/iql.gin for its imitation policy alone"
         )

@@ -14,9 +14,10 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
-from harness.exporting.finished import FinishedCell, FinishedError
+from harness.exporting.finished import FinishedCell
 from harness.tracking.connection import default_uri
 from harness.tracking.outbox import one_line
+from spinrl.errors import UserError
 from spinrl.export.formats import RUNNERS
 
 SIGNATURE = ModelSignature(
@@ -52,7 +53,7 @@ def log_model(folder: Path, cell: FinishedCell, name: str, tracking_uri: str | N
         The version registered.
 
     Raises:
-        FinishedError: when MLflow does not take it.
+        UserError: when MLflow does not take it.
     """
     mlflow.set_tracking_uri(tracking_uri or default_uri())
     client = mlflow.MlflowClient()
@@ -79,5 +80,5 @@ def log_model(folder: Path, cell: FinishedCell, name: str, tracking_uri: str | N
         if (after.status, after.end_time) != (before.status, before.end_time):
             client.set_terminated(cell.run_id, before.status, before.end_time)
     except MlflowException as error:
-        raise FinishedError(f"{folder} is written, but MLflow did not take it: {one_line(error)}") from error
+        raise UserError(f"{folder} is written, but MLflow did not take it: {one_line(error)}") from error
     return str(info.registered_model_version)

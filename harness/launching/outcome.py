@@ -11,31 +11,16 @@ import attrs
 
 from harness.cells.events import Event
 from harness.cells.run_cell import run_cell
-from harness.cells.training import DivergedError
 from harness.experiment import Cell, Experiment
 from harness.records import Evaluation
-from spinrl.asm import ASMError
-from spinrl.behaviors import BehaviorError
-from spinrl.checkpoint import CheckpointError
-from spinrl.data import CollectionError, StoreError
+from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
-from spinrl.tasks import SimulatorError
 
 # What a cell may fail with for a reason that its message explains; anything else is a defect.
-EXPECTED = (
-    ASMError,
-    BehaviorError,
-    CheckpointError,
-    CollectionError,
-    DivergedError,
-    MemoryError,
-    OSError,
-    SimulatorError,
-    StoreError,
-)
+EXPECTED = (UserError, MemoryError, OSError)
 
 
-class LaunchError(Exception):
+class LaunchError(UserError):
     """Cells that cannot be started where they were to run; the message says what to do."""
 
 

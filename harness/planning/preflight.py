@@ -7,55 +7,47 @@ from collections.abc import Iterable, Sequence
 
 from harness.cells.environments import build_environment, require_task
 from harness.experiment import Cell, Experiment
-from spinrl.asm import ASMError, FrozenASM, asm_folder
-from spinrl.behaviors import BehaviorError
-from spinrl.checkpoint import CheckpointError
-from spinrl.data import DatasetPlan, Rollout, Store, StoreError, collected, features_bytes, features_path, home
-from spinrl.tasks import TASKS, SimulatorError
-
-
-class PreflightError(Exception):
-    """A run that cannot succeed; the message names the culprit."""
+from spinrl.asm import FrozenASM, asm_folder
+from spinrl.data import DatasetPlan, Rollout, Store, collected, features_bytes, features_path, home
+from spinrl.errors import UserError
+from spinrl.tasks import TASKS
 
 
 def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
     """Check that every dataset and ASM can be made, that the disk takes it, and that simulators are of its tasks.
 
     Raises:
-        PreflightError: in one line.
+        UserError: in one line.
     """
     wanting = [cell for cell in cells if cell.policy.needs_asm]
     for cell in {(_dataset(cell), cell.pretraining): cell for cell in wanting}.values():
         plan, standardized = plan_of(experiment, cell), experiment.standardize_observations
         try:
             cell.pretraining.check(plan.observation_size, plan.action_spec, standardized=standardized)
-        except (CheckpointError, ValueError) as error:
-            raise PreflightError(str(error)) from error
+        except ValueError as error:
+            raise UserError(str(error)) from error
     needed = disk_needed(experiment, cells)
     root = home()
     root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
     if needed > free:
-        raise PreflightError(
+        raise UserError(
             f"the datasets need {needed / 2**30:.1f} GiB in {root}, which has {free / 2**30:.1f} GiB free; "
             "set SPINRL_HOME to a larger disk, or lower Tier.transitions"
         )
     for cell in one_of_each_dataset(cells):
         task, plan = cell.key.task, plan_of(experiment, cell)
-        try:
-            if task in experiment.simulators:
-                build_environment(experiment, cell, plan, episodes=1).close()
-            elif task in TASKS:
-                require_task(task, plan)
-        except SimulatorError as error:
-            raise PreflightError(str(error)) from error
+        if task in experiment.simulators:
+            build_environment(experiment, cell, plan, episodes=1).close()
+        elif task in TASKS:
+            require_task(task, plan)
 
 
 def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
     """Bytes of what is not in the cache yet: sources, tiers put together from them, and features of these.
 
     Raises:
-        PreflightError: when a behaviour is not shipped, or a dataset is too small for its shares.
+        UserError: when a behaviour is not shipped, or a dataset is too small for its shares.
     """
     needed = 0
     have: dict[Rollout, int] = {}
@@ -81,12 +73,12 @@ def plan_of(experiment: Experiment, cell: Cell) -> DatasetPlan:
     """The plan of the cell's dataset.
 
     Raises:
-        PreflightError: when it cannot be made.
+        UserError: when it cannot be made.
     """
     try:
         return experiment.dataset(cell)
-    except (BehaviorError, StoreError, ValueError) as error:
-        raise PreflightError(f"tier {cell.key.tier}: {error}") from error
+    except (UserError, ValueError) as error:
+        raise UserError(f"tier {cell.key.tier}: {error}") from error
 
 
 def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | None:
@@ -102,7 +94,7 @@ def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | 
             precision=experiment.machine.resolve().precision,
         )
         return (store, FrozenASM.load(asm_folder(identity))) if asm_folder(identity).exists() else None
-    except (StoreError, ASMError):
+    except UserError:
         return None
 
 
@@ -114,8 +106,7 @@ def missing_features(experiment: Experiment, cell: Cell) -> int:
         store, asm = cached
         size, spec = store.observation_size, store.action_spec
         real = cell.policy.build(size, spec, asm=asm, seed=cell.key.seed).frozen_input()  # None if trained before
-        standardized = experiment.standardize_observations
-        if real and features_path(real.identity, store.fingerprint, standardized=standardized).exists():
+        if real and features_path(real.identity, store.fingerprint).exists():
             return 0
     return needed
 

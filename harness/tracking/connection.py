@@ -17,13 +17,14 @@ from filelock import FileLock
 
 from harness.tracking.operations import MlflowClient, MlflowException
 from harness.tracking.outbox import one_line, root
+from spinrl.errors import UserError
 
 T = TypeVar("T")
 
 _REMOTE = ("http", "https", "databricks", "databricks-uc", "uc")
 
 
-class TrackingError(Exception):
+class TrackingError(UserError):
     """The tracking store cannot be used; the message is one line for the user."""
 
 

@@ -12,11 +12,12 @@ import psutil
 from harness.tracking.journal import Journal, Operation, read_journal
 from harness.tracking.operations import MlflowStore
 from harness.tracking.outbox import one_line
+from spinrl.errors import UserError
 
 Update = Callable[[int], None]
 
 
-class SyncError(Exception):
+class SyncError(UserError):
     """A journal that could not be sent, in one line."""
 
 

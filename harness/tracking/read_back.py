@@ -17,6 +17,7 @@ from harness.reporting.returns import Invocation, Reference, ReportMeta, merge, 
 from harness.tracking.connection import TrackingError, ask, default_uri, redacted, sqlite_path
 from harness.tracking.operations import MOST_RUNS, MlflowClient
 from harness.tracking.runs import META_FILE, PROBE_ROLE, RETURNS_FILE, ROLE_TAG
+from spinrl.errors import UserError
 
 CONFIG_FILES = (
     "config/given.gin",
@@ -26,7 +27,7 @@ MERGED_REPORT = "merged_report"  # what a run logs of itself is in report/
 _NOT_SETTINGS = ("mlflow.", "spinrl.")  # MLflow's own tags, and ours that link runs
 
 
-class ResultsError(Exception):
+class ResultsError(UserError):
     """There is nothing to report; the message is one line for the user."""
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save as save_safetensors
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.cache import DamagedError
 from spinrl.config import ConfigError, from_plain, to_plain
+from spinrl.errors import UserError
 from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1
@@ -24,7 +25,7 @@ WEIGHTS, CARD = "asm.safetensors", "card.json"
 Curve = list[tuple[int, dict[str, float]]]  # what a pre-training reported, by step
 
 
-class ASMError(Exception):
+class ASMError(UserError):
     """An ASM that cannot be used; the message names its folder and what is wrong."""
 
 

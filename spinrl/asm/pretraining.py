@@ -21,7 +21,7 @@ from spinrl.cache import OnDamage, OnWait, get_sound
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.config.registry import Component, register
-from spinrl.data import ReplayLoader, Standardizer, Store, home
+from spinrl.data import ReplayLoader, Store, home, standardize
 from spinrl.data.standardizer import RULE
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed, random_state, restore_random_state, torch_generator
@@ -39,7 +39,7 @@ class ASMRequest:
         store: the dataset.
         seed: of weights, batches, masks and dropout.
         machine: device and precision.
-        standardizer: of the store's observations, or None for raw ones.
+        standardized: whether the ASM sees observations in the store's standard units.
         fingerprint: that it will have.
         folder: that it will be saved as; what is needed to go on after a kill may lie beside it.
         progress: told every `report_every` steps.
@@ -50,7 +50,7 @@ class ASMRequest:
     store: Store
     seed: int
     machine: ResolvedMachine
-    standardizer: Standardizer | None
+    standardized: bool
     fingerprint: str
     folder: Path
     progress: PretrainingProgress | None = None
@@ -186,7 +186,7 @@ def pretrained_asm(
     *,
     seed: int,
     machine: ResolvedMachine,
-    standardizer: Standardizer | None = None,
+    standardized: bool = False,
     progress: PretrainingProgress | None = None,
     on_resume: Callable[[Curve], None] | None = None,
     on_wait: OnWait | None = None,
@@ -199,7 +199,7 @@ def pretrained_asm(
         store: on what.
         seed: of weights, batches, masks and dropout.
         machine: device and precision.
-        standardizer: of the store's observations, or None for raw ones.
+        standardized: whether the ASM sees observations in the store's standard units.
         progress: told every `report_every` steps; never called when the cache has it.
         on_resume: told what an interrupted pre-training reported, since a kill may have kept the latest of it from
             being logged.
@@ -211,7 +211,6 @@ def pretrained_asm(
         ASMError: when the cached one is damaged, or the loss is no longer finite.
         CheckpointError: when a checkpoint of the pre-training is damaged, or cannot be written.
     """
-    standardized = standardizer is not None
     identity = config.fingerprint(store.fingerprint, seed, standardized=standardized, precision=machine.precision)
 
     def build(folder: Path) -> None:
@@ -219,7 +218,7 @@ def pretrained_asm(
             store=store,
             seed=seed,
             machine=machine,
-            standardizer=standardizer,
+            standardized=standardized,
             fingerprint=identity,
             folder=folder,
             progress=progress,
@@ -230,7 +229,10 @@ def pretrained_asm(
         _checkpoint_path(folder).unlink(missing_ok=True)
 
     def opened(folder: Path) -> FrozenASM:
-        return FrozenASM.load(folder, fingerprint=identity)
+        asm = FrozenASM.load(folder, fingerprint=identity)
+        if standardized:  # one that an earlier version wrote does not hold its units
+            standardize(asm.model, store)
+        return asm
 
     asm = get_sound("asms", identity, build, opened, on_wait=on_wait, on_damage=on_damage)
     asm.model.to(machine.device)
@@ -255,9 +257,7 @@ class _Pretrainer:
             (lambda step: 0.5 * (1 + math.cos(math.pi * step / self.total))) if config.schedule == "cosine" else None
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, decay or (lambda step: 1.0))
-        self.loader = ReplayLoader(
-            store, config.batch_size, child_seed(seed, "asm"), machine.device, standardizer=request.standardizer
-        )
+        self.loader = ReplayLoader(store, config.batch_size, child_seed(seed, "asm"), machine.device)
         self.generator = torch_generator(seed, "asm", "masks", device=machine.device)
         self.step = 0
         self.seconds = 0.0
@@ -274,6 +274,8 @@ class _Pretrainer:
                 if on_damage is None:
                     raise
                 on_damage(f"{error}; pre-training begins anew")
+        if self.request.standardized:  # after loading: a checkpoint of an earlier version does not hold the units
+            standardize(self.model, self.store)
         if on_resume is not None and self.curve:
             on_resume(self.curve)
         self.model.train()

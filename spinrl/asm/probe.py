@@ -27,7 +27,8 @@ from torch.nn import functional
 from spinrl.asm.frozen import FrozenASM
 from spinrl.asm.model import ASM
 from spinrl.config.registry import Component, register
-from spinrl.data import Standardizer, Store, StoreStorage
+from spinrl.data import Store, StoreStorage
+from spinrl.errors import UserError
 from spinrl.nn import StackedHeads, seeded_initialization
 from spinrl.seeding import torch_generator
 from spinrl.specs import ActionSpec
@@ -38,7 +39,7 @@ _INPUTS_AT_ONCE = 4096  # of the ASM; bounds the memory that its activations tak
 _SMALLEST = 1e-4  # standard deviation below which an entry of an embedding counts as constant
 
 
-class ProbeError(Exception):
+class ProbeError(UserError):
     """A dataset that cannot be probed; the message says why."""
 
 
@@ -105,7 +106,6 @@ def probe_asm(
     what: ProbeInput,
     *,
     seed: int,
-    standardizer: Standardizer | None = None,
 ) -> ProbeResult:
     """Probe an ASM.
 
@@ -115,12 +115,11 @@ def probe_asm(
         store: the dataset.
         what: the ASM is shown.
         seed: of the choice of episodes and transitions, the same for every ASM that is probed with it.
-        standardizer: of the store's observations, or None for raw ones.
 
     Raises:
         ProbeError: when the dataset has too few episodes.
     """
-    storage = StoreStorage(store, standardizer=standardizer)
+    storage = StoreStorage(store)
     device = asm.model.embedding.device
     (observation, action), (unseen_observation, unseen_action) = (
         tuple(part.to(device) for part in storage.actions(index)) for index in split_transitions(config, store, seed)

@@ -15,13 +15,14 @@ import torch
 from safetensors.torch import load as load_safetensors
 
 from spinrl.behaviors.network import DecoupledQNetwork
+from spinrl.errors import UserError
 from spinrl.nn.fixed_batch import in_fixed_batches
 from spinrl.tasks import get_task
 
 Level = Literal["expert", "medium", "random"]
 
 
-class BehaviorError(Exception):
+class BehaviorError(UserError):
     """A behaviour policy that is not shipped, or whose files do not fit together."""
 
 

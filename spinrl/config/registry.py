@@ -14,8 +14,10 @@ from typing import Any, ClassVar, TypeVar
 import attrs
 import gin
 
+from spinrl.errors import UserError
 
-class ConfigError(Exception):
+
+class ConfigError(UserError):
     """A configuration that cannot be run.
 
     Attributes:

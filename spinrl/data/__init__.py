@@ -9,7 +9,7 @@ from spinrl.data.holdout import HoldingOut
 from spinrl.data.importers.recipes import Imported, Published, imported_folder, store_folder
 from spinrl.data.loader import ReplayLoader, StoreStorage
 from spinrl.data.recipe import DatasetPlan, Recipe
-from spinrl.data.standardizer import Standardizer
+from spinrl.data.standardizer import standard_units, standardize
 from spinrl.data.store.metadata import SourceRecord, StoreError, StoreMetadata, store_bytes
 from spinrl.data.store.store import Episode, Store
 from spinrl.data.store.writer import StoreWriter
@@ -29,7 +29,6 @@ __all__ = [
     "RowFeatures",
     "Source",
     "SourceRecord",
-    "Standardizer",
     "Store",
     "StoreError",
     "StoreMetadata",
@@ -50,6 +49,8 @@ __all__ = [
     "rollouts",
     "row_features",
     "source_store",
+    "standard_units",
+    "standardize",
     "store_bytes",
     "store_folder",
     "tier_store",

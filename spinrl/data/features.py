@@ -15,7 +15,6 @@ import torch
 
 from spinrl.cache import OnDamage, OnWait, get_sound, home
 from spinrl.config.serialize import fingerprint
-from spinrl.data.standardizer import Standardizer
 from spinrl.data.store.array_file import ArrayFile, checksum
 from spinrl.data.store.metadata import DamagedStoreError, StoreError
 from spinrl.data.store.store import Store
@@ -50,9 +49,9 @@ def features_bytes(rows: int, shape: tuple[int, ...]) -> int:
     return rows * prod(shape) * BYTES_PER_VALUE
 
 
-def features_path(identity: str, store_fingerprint: str, *, standardized: bool) -> Path:
+def features_path(identity: str, store_fingerprint: str) -> Path:
     """Where the features of a network over a dataset are cached."""
-    return home() / "features" / _entry(identity, store_fingerprint, standardized)
+    return home() / "features" / _entry(identity, store_fingerprint)
 
 
 def row_features(
@@ -61,7 +60,6 @@ def row_features(
     shape: tuple[int, ...],
     identity: str,
     *,
-    standardizer: Standardizer | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
     on_wait: OnWait | None = None,
@@ -74,7 +72,6 @@ def row_features(
         encode: the frozen network, (B, S) → (B, *shape).
         shape: of the features of one observation.
         identity: fingerprint of the network: of everything but the data that features depend on.
-        standardizer: applied to observations before `encode`.
         device: where `encode` wants its observations.
         progress: called with (rows done, in all) while computing.
         on_wait: called with a path when another run is computing the same.
@@ -83,14 +80,14 @@ def row_features(
     Raises:
         StoreError: when the cached ones are damaged, or the disk does not take them; nothing is left behind then.
     """
-    name = _entry(identity, store.fingerprint, standardizer is not None)
+    name = _entry(identity, store.fingerprint)
     observation = store.data["observations", "observation"]  # (R, S)
 
     def build(path: Path) -> None:
         beside = path.with_name(f".{path.name}.new.partial")
         beside.mkdir(parents=True)
         try:
-            _compute(beside, observation, encode, shape, standardizer, device, progress)
+            _compute(beside, observation, encode, shape, device, progress)
             beside.rename(path)
         except OSError as error:
             raise StoreError(f"the features could not be written to {path}: {error.strerror}") from error
@@ -103,10 +100,8 @@ def row_features(
     return get_sound("features", name, build, opened, on_wait=on_wait, on_damage=on_damage)
 
 
-def _entry(identity: str, store_fingerprint: str, standardized: bool) -> str:
-    return fingerprint(
-        {"version": FORMAT_VERSION, "network": identity, "dataset": store_fingerprint, "standardized": standardized}
-    )
+def _entry(identity: str, store_fingerprint: str) -> str:
+    return fingerprint({"version": FORMAT_VERSION, "network": identity, "dataset": store_fingerprint})
 
 
 @torch.inference_mode()
@@ -115,7 +110,6 @@ def _compute(
     observation: torch.Tensor,
     encode: Encode,
     shape: tuple[int, ...],
-    standardizer: Standardizer | None,
     device: torch.device | str,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -124,7 +118,6 @@ def _compute(
     try:
         for at in range(0, len(observation), _BATCH):
             part = observation[at : at + _BATCH]
-            part = standardizer(part) if standardizer else part
             encoded = encode(part.to(device)).to("cpu", torch.bfloat16).contiguous()
             if encoded.shape[1:] != shape:
                 raise ValueError(f"features of shape {tuple(encoded.shape[1:])} came where {shape} were promised")

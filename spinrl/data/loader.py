@@ -9,7 +9,6 @@ from tensordict import TensorDict
 from torchrl.data import ReplayBuffer
 from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, Storage
 
-from spinrl.data.standardizer import Standardizer
 from spinrl.data.store.store import Store
 from spinrl.seeding import torch_generator
 from spinrl.specs import ACTION, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
@@ -22,7 +21,6 @@ class StoreStorage(Storage):
         store: the dataset.
         device: where to gather. The arrays are copied to a device that is not the CPU.
         in_memory: copy the arrays into memory on the CPU too, instead of leaving them to the page cache.
-        standardizer: applied to every observation that is asked for.
     """
 
     def __init__(
@@ -30,11 +28,9 @@ class StoreStorage(Storage):
         store: Store,
         device: torch.device | str = "cpu",
         in_memory: bool = False,
-        standardizer: Standardizer | None = None,
     ) -> None:
         super().__init__(max_size=len(store))
         self._gather_on = torch.device(device)
-        self._standardizer = standardizer.to(device) if standardizer else None
         copied = in_memory or self._gather_on.type != "cpu"
 
         def place(array: torch.Tensor) -> torch.Tensor:
@@ -63,7 +59,7 @@ class StoreStorage(Storage):
     def get(self, index: Any) -> TensorDict:
         """Transitions at the indices (B,), with the keys of `spinrl.specs`."""
         index = torch.as_tensor(index, device=self._gather_on)
-        ends = self._observe(self._ends.index_select(0, self._row.index_select(0, index)))  # (B, 2, S)
+        ends = self._ends.index_select(0, self._row.index_select(0, index))  # (B, 2, S)
         observation, following = ends.unbind(1)
         batch = TensorDict(
             {
@@ -89,10 +85,7 @@ class StoreStorage(Storage):
         """Observations (B, S) and actions (B, N) alone."""
         index = index.to(self._gather_on)
         observation = self._ends[:, 0].index_select(0, self._row.index_select(0, index))
-        return self._observe(observation), self._action.index_select(0, index).long()
-
-    def _observe(self, observation: torch.Tensor) -> torch.Tensor:
-        return self._standardizer(observation) if self._standardizer else observation
+        return observation, self._action.index_select(0, index).long()
 
     def set(self, cursor: int, data: Any, *, set_cursor: bool = True) -> None:
         raise RuntimeError("a store is never written to; write a new one with StoreWriter")
@@ -120,7 +113,6 @@ class ReplayLoader:
         device: where batches are wanted.
         in_memory: hold the arrays in memory instead of mapping them, which spares slow disks; a GPU always
             holds them.
-        standardizer: applied to every observation.
     """
 
     def __init__(
@@ -131,11 +123,10 @@ class ReplayLoader:
         device: torch.device | str = "cpu",
         *,
         in_memory: bool = False,
-        standardizer: Standardizer | None = None,
     ) -> None:
         self.batch_size = batch_size
         self._generator = torch_generator(seed, "replay")
-        self._storage = StoreStorage(store, device, in_memory, standardizer)
+        self._storage = StoreStorage(store, device, in_memory)
         self.buffer = ReplayBuffer(
             storage=self._storage,
             sampler=RandomSampler(),

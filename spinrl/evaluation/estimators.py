@@ -12,7 +12,7 @@ import torch
 
 from spinrl.algorithms import Algorithm
 from spinrl.config.registry import Component, register
-from spinrl.data import Progress, Standardizer, Store
+from spinrl.data import Progress, Store
 from spinrl.evaluation.rollout import ActionChoice
 from spinrl.seeding import numpy_generator
 from spinrl.specs import ACTION, OBSERVATION
@@ -28,19 +28,17 @@ class EstimationData:
     Attributes:
         training: the dataset that the policy was trained on.
         held_out: episodes that nothing was trained on; None where none were kept.
-        standardizer: of observations, where the policy was trained on standardised ones.
         device: of the policy.
     """
 
     training: Store
     held_out: Store | None
-    standardizer: Standardizer | None
     device: torch.device | str = "cpu"
 
     def observe(self, store: Store, transitions: torch.Tensor) -> torch.Tensor:
-        """The observations (B, S) of some transitions (B,) of a store, as the policy is given them."""
+        """The observations (B, S) of some transitions (B,) of a store, on the policy's device."""
         rows = store.data["observations", OBSERVATION][store.data["transitions", "row"][transitions]]
-        return (self.standardizer(rows) if self.standardizer else rows).to(self.device)
+        return rows.to(self.device)
 
 
 def judged_episodes(store: Store) -> tuple[torch.Tensor, torch.Tensor]:

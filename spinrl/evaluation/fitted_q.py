@@ -23,6 +23,7 @@ from spinrl.evaluation.estimators import ROWS, EstimationData, Estimator, Progre
 from spinrl.evaluation.rollout import ActionChoice
 from spinrl.nn.initialization import seeded_initialization
 from spinrl.nn.mlp import MLP
+from spinrl.nn.standardizer import Standardizer, standardizers
 from spinrl.policies import Policy, gumbel_noise
 from spinrl.seeding import child_seed, torch_generator
 from spinrl.specs import ActionSpec
@@ -73,7 +74,8 @@ class FittedQ(Estimator):
         policy.eval()
         try:
             act = _Acting(policy, action, torch_generator(seed, "fitted-q", "actions"))
-            qvalue = self._fit(act, data, seed, progress)
+            seen = next(iter(standardizers(policy)), Standardizer(policy.observation_size))
+            qvalue = self._fit(act, seen, data, seed, progress)
             return self._first_values(qvalue, act, data)
         finally:
             policy.train(was_training)
@@ -84,17 +86,13 @@ class FittedQ(Estimator):
     def smaller(self) -> Self:
         return attrs.evolve(self, gradient_steps=20, batch_size=32)
 
-    def _fit(self, act: _Acting, data: EstimationData, seed: int, progress: Progress) -> JointQ:
+    def _fit(
+        self, act: _Acting, standardizer: Standardizer, data: EstimationData, seed: int, progress: Progress
+    ) -> JointQ:
         store = data.training
-        loader = ReplayLoader(
-            store,
-            self.batch_size,
-            child_seed(seed, "fitted-q"),
-            device=data.device,
-            standardizer=data.standardizer,
-        )
+        loader = ReplayLoader(store, self.batch_size, child_seed(seed, "fitted-q"), device=data.device)
         with seeded_initialization(seed, "fitted-q"):
-            qvalue = JointQ(store.observation_size, store.action_spec, self.hidden).to(data.device)
+            qvalue = JointQ(standardizer, store.action_spec, self.hidden).to(data.device)
         target = copy.deepcopy(qvalue).requires_grad_(False)
         optimizer = torch.optim.Adam(qvalue.parameters(), lr=self.learning_rate, fused=True)
         for step in range(1, self.gradient_steps + 1):
@@ -138,21 +136,22 @@ class JointQ(nn.Module):
     """Q(s, a), an MLP of the observation and of one input for each choice of each sub-action.
 
     Args:
-        observation_size: S.
+        standardizer: of the observations, of which Q gets a copy: it sees them as the policy does.
         spec: the action's shape.
         hidden: widths of the hidden layers.
     """
 
     offsets: torch.Tensor
 
-    def __init__(self, observation_size: int, spec: ActionSpec, hidden: tuple[int, ...]) -> None:
+    def __init__(self, standardizer: Standardizer, spec: ActionSpec, hidden: tuple[int, ...]) -> None:
         super().__init__()
+        self.standardizer = copy.deepcopy(standardizer)
         counts = torch.tensor(spec.nvec)
         self._choices = sum(spec.nvec)
         self.register_buffer("offsets", counts.cumsum(0) - counts, persistent=False)  # (N,)
-        self.network = MLP([observation_size + self._choices, *hidden, 1])
+        self.network = MLP([standardizer.observation_size + self._choices, *hidden, 1])
 
     def forward(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """(B, S), (B, N) → (B,)."""
         chosen = observation.new_zeros(len(observation), self._choices).scatter_(1, action + self.offsets, 1.0)
-        return self.network(torch.cat([observation, chosen], -1)).squeeze(-1)
+        return self.network(torch.cat([self.standardizer(observation), chosen], -1)).squeeze(-1)

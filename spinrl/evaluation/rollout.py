@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from spinrl.data import Standardizer
 from spinrl.nn.fixed_batch import in_fixed_batches
 from spinrl.policies import Policy
 from spinrl.seeding import child_seed, numpy_generator
@@ -32,7 +31,6 @@ def evaluate(
     *,
     action: ActionChoice = "sample",
     steps: int = EPISODE_STEPS,
-    standardizer: Standardizer | None = None,
 ) -> list[float]:
     """Undiscounted return of one episode per seed.
 
@@ -45,7 +43,6 @@ def evaluate(
         seeds: one per episode.
         action: sample from the policy (the published protocol) or take each sub-action's most likely choice.
         steps: control steps per episode, at most.
-        standardizer: applied to observations, where the policy was trained on standardised ones.
 
     Returns:
         len(seeds) returns.
@@ -54,9 +51,7 @@ def evaluate(
     policy.eval()
     try:
         rounds = [seeds[at : at + environment.num_envs] for at in range(0, len(seeds), environment.num_envs)]
-        return [
-            value for part in rounds for value in _lock_step(policy, environment, part, action, steps, standardizer)
-        ]
+        return [value for part in rounds for value in _lock_step(policy, environment, part, action, steps)]
     finally:
         policy.train(was_training)
 
@@ -67,7 +62,6 @@ def _lock_step(
     seeds: Sequence[int],
     action: ActionChoice,
     steps: int,
-    standardizer: Standardizer | None,
 ) -> list[float]:
     device = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
     spec = environment.action_spec
@@ -77,8 +71,7 @@ def _lock_step(
     observations = np.stack([environment.reset(index, seed) for index, seed in zip(indices, seeds, strict=True)])
     returns = np.zeros(len(seeds))
     for _ in range(steps):
-        inputs = torch.from_numpy(observations)
-        inputs = (standardizer(inputs) if standardizer else inputs).to(device)
+        inputs = torch.from_numpy(observations).to(device)
         if action == "mode":
             actions = in_fixed_batches(policy.mode, inputs, rows=ROWS)
         else:

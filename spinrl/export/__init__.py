@@ -2,7 +2,7 @@
 
 from spinrl.export.check import Comparison, compare, require_agreement
 from spinrl.export.deployed import DeployedPolicy, folded
-from spinrl.export.formats import FORMATS, NEEDS, ExportError, describe, load_runner, require_packages, write
+from spinrl.export.formats import FORMATS, NEEDS, describe, load_runner, require_packages, write
 from spinrl.export.latency import BATCHES, Latency, latency
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "NEEDS",
     "Comparison",
     "DeployedPolicy",
-    "ExportError",
     "Latency",
     "compare",
     "describe",

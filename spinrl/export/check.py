@@ -9,8 +9,7 @@ import attrs
 import numpy as np
 import torch
 
-from spinrl.data import Standardizer
-from spinrl.export.formats import ExportError
+from spinrl.errors import UserError
 from spinrl.policies import Policy, gumbel_noise
 
 TOLERANCE = 1e-5  # of logits, relative to the largest of the row where that is over 1
@@ -54,45 +53,30 @@ def kinds_of_inputs(observations: torch.Tensor) -> Iterator[tuple[str, torch.Ten
 
 
 @torch.no_grad()
-def compare(
-    runner: Any,
-    policy: Policy,
-    standardizer: Standardizer | None,
-    controls: torch.Tensor,
-    observations: torch.Tensor,
-) -> list[Comparison]:
+def compare(runner: Any, policy: Policy, controls: torch.Tensor, observations: torch.Tensor) -> list[Comparison]:
     """Compare a runner (see `runners`) with the trained policy: greedy, sampled, and with choices forbidden.
 
     Args:
         runner: with `act`.
         policy: the policy as it was evaluated.
-        standardizer: of its observations.
         controls: (N, K) the control value of every choice.
-        observations: (R, S) of the dataset, raw.
+        observations: (R, S) of the dataset.
     """
     policy.eval()
-    return [_compare(runner, policy, standardizer, controls, *each) for each in kinds_of_inputs(observations)]
+    return [_compare(runner, policy, controls, *each) for each in kinds_of_inputs(observations)]
 
 
-def _compare(
-    runner: Any,
-    policy: Policy,
-    standardizer: Standardizer | None,
-    controls: torch.Tensor,
-    name: str,
-    observation: torch.Tensor,
-) -> Comparison:
+def _compare(runner: Any, policy: Policy, controls: torch.Tensor, name: str, observation: torch.Tensor) -> Comparison:
     spec, rows = policy.action_spec, len(observation)
     shape = (rows, spec.num_sub_actions, spec.max_choices)
     generator = torch.Generator().manual_seed(0)
     noise = gumbel_noise(shape, generator=generator)
     allowed = (torch.rand(shape, generator=generator) < 0.7) & spec.valid()
     allowed[..., 0] = True
-    seen = standardizer(observation) if standardizer else observation
     slots = torch.arange(spec.num_sub_actions)
     difference, differing, decided = 0.0, 0, 0
     for given, mask in ((None, None), (noise, None), (None, allowed), (noise, allowed)):
-        action, logits = policy.decide(seen, given, mask)
+        action, logits = policy.decide(observation, given, mask)
         inputs = (None if part is None else part.numpy() for part in (given, mask))
         theirs, control, their_logits = (
             torch.as_tensor(np.asarray(part)) for part in runner.act(observation.numpy(), *inputs)
@@ -137,11 +121,11 @@ def require_agreement(name: str, comparisons: list[Comparison]) -> None:
     """Refuse a format that differs.
 
     Raises:
-        ExportError: with the first difference.
+        UserError: with the first difference.
     """
     for each in comparisons:
         if not each.agrees:
-            raise ExportError(
+            raise UserError(
                 f"format {name} differs from the trained policy on {each.inputs}: {each.actions} of {each.decided} "
                 f"sub-actions, logits by {each.difference:.2g} (allowed {TOLERANCE:g}); nothing was written"
             )

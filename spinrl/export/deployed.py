@@ -8,8 +8,6 @@ import torch
 from torch import nn
 
 from spinrl.algorithms.bcq import FilteredPolicy
-from spinrl.data import Standardizer
-from spinrl.data.standardizer import LIMIT
 from spinrl.nn import FoldedSlots
 from spinrl.policies import IndependentPolicy, Policy, SAINTPolicy, SPINPolicy
 
@@ -53,23 +51,15 @@ class DeployedPolicy(nn.Module):
 
     Args:
         policy: what decides, left in evaluation mode.
-        standardizer: of the observations that it was trained on, or None for raw ones.
         controls: (N, K) the control value of every choice, NaN where there is none.
     """
 
-    mean: torch.Tensor
-    scale: torch.Tensor
     controls: torch.Tensor
     slots: torch.Tensor
 
-    def __init__(self, policy: Policy, standardizer: Standardizer | None, controls: torch.Tensor) -> None:
+    def __init__(self, policy: Policy, controls: torch.Tensor) -> None:
         super().__init__()
         self.policy = folded(policy.eval()).requires_grad_(False)
-        self.standardized = standardizer is not None
-        size = policy.observation_size
-        given = (standardizer.mean, standardizer.scale) if standardizer else (torch.zeros(size), torch.ones(size))
-        for name, value in zip(("mean", "scale"), given, strict=True):
-            self.register_buffer(name, value.clone())  # (S,)
         self.register_buffer("controls", controls.float())
         self.register_buffer("slots", torch.arange(len(controls)), persistent=False)
         self.eval()
@@ -86,10 +76,7 @@ class DeployedPolicy(nn.Module):
             action (B, N) int64, control (B, N) float32, logits (B, N, K) float32.
         """
         known = observation.isfinite().all(-1)  # (B,)
-        seen = torch.where(known[:, None], observation, 0.0)
-        if self.standardized:
-            seen = ((seen - self.mean) * self.scale).clamp(-LIMIT, LIMIT)
-        action, logits = self.policy.decide(seen, noise, allowed)
+        action, logits = self.policy.decide(torch.where(known[:, None], observation, 0.0), noise, allowed)
         possible = known[:, None] & (logits > -torch.inf).any(-1)  # (B, N)
         control = torch.where(possible, self.controls[self.slots, action], torch.nan)
         return (

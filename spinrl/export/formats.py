@@ -17,18 +17,15 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from spinrl.algorithms.bcq import BestOfSamplesPolicy, FilteredPolicy
-from spinrl.data.standardizer import LIMIT
+from spinrl.errors import UserError
 from spinrl.export.deployed import DeployedPolicy, EntryPoint, FoldedPolicy
+from spinrl.nn.standardizer import LIMIT
 from spinrl.policies import AutoregressivePolicy, FactoredPolicy, Policy
 
 RUNNERS = Path(__file__).with_name("runners")
 WEIGHTS = "policy.safetensors"
 ENTRY_POINTS = ("greedy", "sample")
 _EXAMPLE_ROWS = 3  # torch.export takes sizes of 0 and 1 for constants
-
-
-class ExportError(Exception):
-    """A policy that cannot be exported; the message is one line for the user."""
 
 
 def write(deployed: DeployedPolicy, name: str, folder: Path) -> None:
@@ -40,16 +37,16 @@ def write(deployed: DeployedPolicy, name: str, folder: Path) -> None:
         folder: where to.
 
     Raises:
-        ExportError: when a package that the format needs is missing, or it cannot express the policy.
+        UserError: when a package that the format needs is missing, or it cannot express the policy.
     """
     require_packages([name])
     try:
         FORMATS[name](deployed, folder)
-    except ExportError:
+    except UserError:
         raise
     except Exception as error:  # a policy may hold anything, and so may what torch says of it
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ExportError(f"format {name} cannot express {type(deployed.policy).__name__}: {reason[:300]}") from error
+        raise UserError(f"format {name} cannot express {type(deployed.policy).__name__}: {reason[:300]}") from error
     for runner in (f"run_{name}.py", *(() if name == "onnx" else ("torch_policy.py",))):
         shutil.copyfile(RUNNERS / runner, folder / runner)
 
@@ -58,19 +55,19 @@ def require_packages(names: Sequence[str]) -> None:
     """Check that everything is installed that formats need.
 
     Raises:
-        ExportError: when a package is missing.
+        UserError: when a package is missing.
     """
     for name in names:
         for module in NEEDS[name]:
             if importlib.util.find_spec(module) is None:
-                raise ExportError(f"format {name} needs {module}: pip install 'spinrl[export]'")
+                raise UserError(f"format {name} needs {module}: pip install 'spinrl[export]'")
 
 
 def network(policy: Policy) -> dict[str, Any]:
     """What ``run_safetensors.py`` has to know of a policy besides its weights.
 
     Raises:
-        ExportError: for a policy that it does not know.
+        UserError: for a policy that it does not know.
     """
     match policy:
         case FactoredPolicy():
@@ -85,14 +82,14 @@ def network(policy: Policy) -> dict[str, Any]:
             return {"kind": "filtered", "threshold": policy.threshold, "policy": network(policy.policy)}
         case BestOfSamplesPolicy():
             return {"kind": "best_of_samples", "policy": network(policy.policy)}
-    raise ExportError(
+    raise UserError(
         f"format safetensors knows spinrl's own policies, not {type(policy).__name__}; take --format pt2 or onnx"
     )
 
 
 def describe(deployed: DeployedPolicy) -> dict[str, Any]:
     """The card's entry ``network``."""
-    return {"standardized": deployed.standardized, "limit": LIMIT, "policy": network(deployed.policy)}
+    return {"limit": LIMIT, "policy": network(deployed.policy)}
 
 
 def _examples(deployed: DeployedPolicy, entry: str) -> dict[str, torch.Tensor]:

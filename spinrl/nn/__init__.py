@@ -8,6 +8,7 @@ from spinrl.nn.heads import StackedHeads
 from spinrl.nn.initialization import seeded_initialization, uniform_fan_in
 from spinrl.nn.lstm import LSTMLayer
 from spinrl.nn.mlp import MLP
+from spinrl.nn.standardizer import Standardizer, standardizers
 from spinrl.nn.transformer import TransformerBlock
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "LSTMLayer",
     "SlotEncoder",
     "StackedHeads",
+    "Standardizer",
     "StateEncoder",
     "TransformerBlock",
     "ValueNetwork",
     "seeded_initialization",
+    "standardizers",
     "uniform_fan_in",
 ]

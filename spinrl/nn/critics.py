@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from spinrl.nn.initialization import uniform_fan_in
 from spinrl.nn.mlp import MLP
+from spinrl.nn.standardizer import Standardizer
 from spinrl.specs import ActionSpec
 
 
@@ -32,6 +33,7 @@ class CriticEnsemble(nn.Module):
 
     def __init__(self, observation_size: int, spec: ActionSpec, *, hidden: Sequence[int], num_critics: int) -> None:
         super().__init__()
+        self.standardizer = Standardizer(observation_size)
         sizes = [observation_size, *hidden, sum(spec.nvec)]
         pairs = list(itertools.pairwise(sizes))
         self.weights = nn.ParameterList(uniform_fan_in(num_critics, i, o, fan_in=i) for i, o in pairs)
@@ -46,7 +48,8 @@ class CriticEnsemble(nn.Module):
 
     def outputs(self, observation: torch.Tensor) -> torch.Tensor:
         """(B, S) → (E, B, Σm_i)."""
-        x = observation.expand(self.weights[0].shape[0], *observation.shape)
+        x = self.standardizer(observation)
+        x = x.expand(self.weights[0].shape[0], *x.shape)
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
@@ -68,11 +71,13 @@ class CriticEnsemble(nn.Module):
         return self.outputs(observation)[..., self.padded_index].masked_fill(self.invalid, -torch.inf)
 
 
-class ValueNetwork(MLP):
+class ValueNetwork(nn.Module):
     """V(s), an MLP S→hidden→1 (ReLU): (B, S) → (B,)."""
 
     def __init__(self, observation_size: int, *, hidden: Sequence[int]) -> None:
-        super().__init__([observation_size, *hidden, 1])
+        super().__init__()
+        self.standardizer = Standardizer(observation_size)
+        self.network = MLP([observation_size, *hidden, 1])
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        return super().forward(observation).squeeze(-1)
+        return self.network(self.standardizer(observation)).squeeze(-1)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from spinrl.nn.standardizer import Standardizer
 from spinrl.nn.transformer import TransformerBlock
 
 
@@ -54,6 +55,7 @@ class SlotEncoder(nn.Module):
         super().__init__()
         self.observation_size = observation_size
         self.num_heads = num_heads
+        self.standardizer = Standardizer(observation_size)
         self.state_encoder = (
             StateEncoder(observation_size, d_model, num_state_tokens, state_width) if state_conditioning else None
         )
@@ -83,7 +85,7 @@ class SlotEncoder(nn.Module):
         num_slots = index.shape[1]
         if self.state_encoder is not None:
             # State tokens join the table, so that one look-up gathers all of a sample's tokens.
-            state = self.state_encoder(observation)  # (B, M, d)
+            state = self.state_encoder(self.standardizer(observation))  # (B, M, d)
             first = state.shape[0] * state.shape[1]
             own = torch.arange(first, device=device).view(state.shape[:2])  # (B, M)
             table = torch.cat([state.flatten(0, 1).to(table.dtype), table])

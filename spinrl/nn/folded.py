@@ -53,6 +53,7 @@ class FoldedSlots(nn.Module):
         super().__init__()
         if encoder.state_encoder is None:
             raise ValueError("an encoder without state encoder cannot be folded")
+        self.standardizer = encoder.standardizer
         self.state_encoder = encoder.state_encoder
         self.num_heads = encoder.num_heads
         self.blocks = nn.ModuleList(
@@ -65,7 +66,7 @@ class FoldedSlots(nn.Module):
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """Slot embeddings."""
         batch, num_slots = observation.shape[0], self.slots.shape[0]
-        state = self.state_encoder(observation)  # (B, M, d)
+        state = self.state_encoder(self.standardizer(observation))  # (B, M, d)
         x = torch.cat([state, self.slots.expand(batch, -1, -1)], dim=1)  # (B, M+N, d)
         first = self._block(0)
         projected = torch.cat([first.project(state), self.projected.expand(batch, -1, -1)], dim=1)

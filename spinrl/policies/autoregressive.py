@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from spinrl.config.registry import register
-from spinrl.nn import LSTMLayer, StackedHeads, seeded_initialization
+from spinrl.nn import LSTMLayer, StackedHeads, Standardizer, seeded_initialization
 from spinrl.nn.lstm import Memory
 from spinrl.policies.base import Policy, PolicyConfig, PretrainedASM, forbid
 from spinrl.specs import ActionSpec
@@ -50,6 +50,7 @@ class AutoregressivePolicy(Policy):
 
     def __init__(self, config: Autoregressive, observation_size: int, action_spec: ActionSpec) -> None:
         super().__init__(observation_size, action_spec)
+        self.standardizer = Standardizer(observation_size)
         self.state_embedding = nn.Linear(observation_size, config.state_width)
         self.action_embedding = nn.Parameter(torch.randn(action_spec.max_choices + 1, config.action_width))  # (K+1, e)
         inputs = [config.state_width + config.action_width, *[config.lstm_width] * (config.lstm_layers - 1)]
@@ -95,7 +96,7 @@ class AutoregressivePolicy(Policy):
         The state is the same at every step, and there are K+1 different previous choices.
         """
         first = self._layers()[0]
-        state = functional.relu(self.state_embedding(observation))  # (B, s)
+        state = functional.relu(self.state_embedding(self.standardizer(observation)))  # (B, s)
         width = state.shape[-1]
         of_state = functional.linear(state, first.weight_ih[:, :width], first.bias)
         return of_state, functional.linear(self.action_embedding, first.weight_ih[:, width:])

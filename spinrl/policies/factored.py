@@ -7,7 +7,7 @@ import torch
 from attrs.validators import deep_iterable, ge, gt, lt
 
 from spinrl.config.registry import register
-from spinrl.nn import MLP, StackedHeads, seeded_initialization
+from spinrl.nn import MLP, StackedHeads, Standardizer, seeded_initialization
 from spinrl.policies.base import IndependentPolicy, PolicyConfig, PretrainedASM
 from spinrl.specs import ActionSpec
 
@@ -37,9 +37,10 @@ class FactoredPolicy(IndependentPolicy):
 
     def __init__(self, config: Factored, observation_size: int, action_spec: ActionSpec) -> None:
         super().__init__(observation_size, action_spec)
+        self.standardizer = Standardizer(observation_size)
         sizes = [observation_size, *config.hidden]
         self.trunk = MLP(sizes, dropout=config.dropout, activate_last=True)
         self.heads = StackedHeads(action_spec, sizes[-1])
 
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        return self.heads(self.trunk(observation))
+        return self.heads(self.trunk(self.standardizer(observation)))

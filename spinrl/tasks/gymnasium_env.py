@@ -14,11 +14,12 @@ import numpy as np
 from attrs.validators import min_len
 
 from spinrl.config.registry import Component, register
+from spinrl.errors import UserError
 from spinrl.specs import ActionSpec
 from spinrl.tasks.environment import Environment
 
 
-class SimulatorError(Exception):
+class SimulatorError(UserError):
     """A simulator that cannot be used, or that fails; one line."""
 
 

@@ -21,7 +21,6 @@ import golden
 import pytest
 import torch
 
-from spinrl import reference
 from spinrl.algorithms import AWAC, BCQ, IQL, AlgorithmConfig
 from spinrl.machine import ResolvedMachine
 
@@ -55,9 +54,9 @@ RECORDED = {
         ),
         {"loss_value": "value_loss", "loss_qvalue": "critic_loss", "loss_policy": "actor_loss_total"},
         {
-            "qvalue": ("critic_after2", reference.critic_ensemble),
-            "target_qvalue": ("target_critic_after2", reference.critic_ensemble),
-            "value": ("value_after2", reference.value_network),
+            "qvalue": ("critic_after2", golden.critic_ensemble),
+            "target_qvalue": ("target_critic_after2", golden.critic_ensemble),
+            "value": ("value_after2", golden.value_network),
         },
         golden.POLICIES,
     ),
@@ -65,10 +64,10 @@ RECORDED = {
         lambda meta: AWAC(**common(meta), temperature=meta["awac_lambda"], weight_clip=meta["awac_weight_clip"]),
         {"loss_value": "value_loss", "loss_qvalue": "critic_loss", "loss_policy": "actor_loss_total"},
         {
-            "qvalue": ("critic_after2", reference.critic_ensemble),
-            "target_qvalue": ("target_critic_before", reference.critic_ensemble),
-            "value": ("value_after2", reference.value_network),
-            "target_value": ("target_value_before", reference.value_network),
+            "qvalue": ("critic_after2", golden.critic_ensemble),
+            "target_qvalue": ("target_critic_before", golden.critic_ensemble),
+            "value": ("value_after2", golden.value_network),
+            "target_value": ("target_value_before", golden.value_network),
         },
         ("saint",),
     ),
@@ -76,8 +75,8 @@ RECORDED = {
         lambda meta: BCQ(**common(meta), threshold=meta["bcq_threshold"], candidates=meta["bcq_candidates"]),
         {"loss_policy": "imitation_loss", "loss_qvalue": "critic_loss"},
         {
-            "qvalue": ("critic_after2", reference.critic_ensemble),
-            "target_qvalue": ("target_critic_before", reference.critic_ensemble),
+            "qvalue": ("critic_after2", golden.critic_ensemble),
+            "target_qvalue": ("target_critic_before", golden.critic_ensemble),
         },
         ("saint",),
     ),

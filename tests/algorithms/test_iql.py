@@ -56,7 +56,7 @@ def test_bootstrapping_stops_on_termination_only():
         batch[NEXT_TERMINATED] = torch.full_like(batch[NEXT_TERMINATED], terminated)
         for shift in (0.0, 10.0):
             algorithm = contracts.build_algorithm(SMALL, POLICIES["factored"], spec)
-            algorithm.value[-1].bias.data += shift  # moves V(s') and nothing else that the critics see
+            algorithm.value.network[-1].bias.data += shift  # moves V(s') and nothing else that the critics see
             losses[terminated, shift] = algorithm.update(batch)["loss_qvalue"]
     assert losses[False, 10.0] > losses[False, 0.0] + 1
     assert torch.equal(losses[True, 10.0], losses[True, 0.0])

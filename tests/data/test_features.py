@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinrl.data import ReplayLoader, Standardizer, Store, StoreError, features_path, row_features
+from spinrl.data import ReplayLoader, Store, StoreError, features_path, row_features
 from spinrl.data.store.array_file import ArrayFile
 from spinrl.specs import ACTION, NEXT_OBSERVATION, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT, ActionSpec
 from tests.data.store_samples import random_episode, write_store
@@ -45,14 +45,10 @@ def test_every_row_is_encoded_once_and_found_again(store: Store) -> None:
     assert torch.equal(again.values, first.values) and again.seconds == first.seconds > 0
 
 
-def test_another_network_dataset_or_unit_is_another_entry(store: Store, tmp_path: Path) -> None:
+def test_another_network_or_dataset_is_another_entry(store: Store, tmp_path: Path) -> None:
     plain = row_features(store, encode, SHAPE, "net")
     zeros = row_features(store, lambda x: torch.zeros(len(x), *SHAPE), SHAPE, "other")
     assert not zeros.values.any()
-    standardizer = Standardizer.of(store)
-    standard = row_features(store, encode, SHAPE, "net", standardizer=standardizer)
-    expected = encode(standardizer(store.data["observations", "observation"])).bfloat16()
-    torch.testing.assert_close(standard.values, expected)
     other = write_store(tmp_path / "t", [random_episode(9, SPEC, SIZE, 1)], SPEC, SIZE, bins=None)
     assert len(row_features(other, encode, SHAPE, "net").values) == 10 != len(plain.values)
 
@@ -73,7 +69,7 @@ def test_batches_bring_the_features_of_both_ends(store: Store) -> None:
 
 def test_what_is_altered_or_cut_is_refused_by_name(store: Store) -> None:
     row_features(store, encode, SHAPE, "net")
-    folder = features_path("net", store.fingerprint, standardized=False)
+    folder = features_path("net", store.fingerprint)
     file = folder / "features.bin"
     content = bytearray(file.read_bytes())
     content[7] ^= 1
@@ -99,5 +95,5 @@ def test_a_full_disk_leaves_nothing_behind(store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(ArrayFile, "write", full)
     with pytest.raises(StoreError, match="No space left"):
         row_features(store, encode, SHAPE, "net")
-    folder = features_path("net", store.fingerprint, standardized=False)
+    folder = features_path("net", store.fingerprint)
     assert [path.name for path in folder.parent.iterdir() if not path.name.endswith(".lock")] == []

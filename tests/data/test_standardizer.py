@@ -1,15 +1,31 @@
-"""Observations in standard units, the same in the loader as anywhere else."""
+"""Observations in standard units, read so by networks from raw ones."""
+
+import copy
 
 import attrs
 import numpy as np
 import pytest
 import torch
 
-from spinrl.data import ReplayLoader, Standardizer, Store
+from spinrl.algorithms import IQL
+from spinrl.data import Store, standard_units, standardize
+from spinrl.nn import Standardizer
+from spinrl.policies import Factored
 from spinrl.specs import ActionSpec
+from tests import contracts
 from tests.data.store_samples import random_episode, write_store
 
 SPEC = ActionSpec([3, 2])
+
+
+def network(size):
+    return torch.nn.Sequential(Standardizer(size))
+
+
+def units_of(store):
+    standardizer = Standardizer(store.observation_size)
+    standardizer.set(*standard_units(store))
+    return standardizer
 
 
 @pytest.fixture
@@ -18,7 +34,7 @@ def store(tmp_path):
 
 
 def test_a_dataset_has_mean_zero_and_deviation_one_in_its_own_units(store):
-    observation = Standardizer.of(store)(store.data["observations", "observation"])
+    observation = units_of(store)(store.data["observations", "observation"])
     torch.testing.assert_close(observation.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(observation.std(0), torch.ones(4), atol=1e-3, rtol=0)
 
@@ -31,23 +47,45 @@ def test_the_unit_that_an_entry_was_logged_in_does_not_matter(unit, tmp_path):
         write_store(tmp_path / name, [each], SPEC, 4).data["observations", "observation"]
         for name, each in (("given", episode), ("other", in_unit))
     )
-    units = [Standardizer.of(Store.open(tmp_path / name)) for name in ("given", "other")]
+    units = [units_of(Store.open(tmp_path / name)) for name in ("given", "other")]
     torch.testing.assert_close(units[1](other), units[0](given), atol=1e-4, rtol=1e-4)
 
 
 def test_a_constant_entry_is_nothing_and_a_far_out_one_stays_finite(tmp_path):
     episode = random_episode(50, SPEC, 4, 0)
     episode.observations[:, 0], episode.observations[:, 1] = 1e-3, 0.0
-    units = Standardizer.of(write_store(tmp_path / "store", [episode], SPEC, 4))
+    units = units_of(write_store(tmp_path / "store", [episode], SPEC, 4))
     out = units(torch.tensor([[1e-3, 5.0, 1e30, -1e30]]))
     assert out.tolist() == [[0.0, 0.0, 10.0, -10.0]]
 
 
-def test_the_loader_gives_both_ends_of_a_transition_in_standard_units(store):
-    units = Standardizer.of(store)
-    raw, standard = ReplayLoader(store, 16, 0), ReplayLoader(store, 16, 0, standardizer=units)
-    a, b = raw.sample(), standard.sample()
-    torch.testing.assert_close(b["observation"], units(a["observation"]))
-    torch.testing.assert_close(b["next", "observation"], units(a["next", "observation"]))
-    torch.testing.assert_close(b["next", "reward"], a["next", "reward"])
-    torch.testing.assert_close(standard.sample_actions()[0], units(raw.sample_actions()[0]))
+def test_every_network_within_a_network_reads_raw_observations_in_standard_units(store):
+    algorithm = contracts.build_algorithm(IQL(), Factored(), SPEC, size=4)
+    observation = store.data["observations", "observation"]
+    algorithm.eval()
+    raw, raw_value = (copy.deepcopy(part) for part in (algorithm.policy, algorithm.value))
+    standardize(algorithm, store)
+    standard = units_of(store)(observation)
+    with torch.no_grad():
+        assert torch.equal(algorithm.policy.logits(observation), raw.logits(standard))
+        assert torch.equal(algorithm.value(observation), raw_value(standard))
+        assert torch.equal(algorithm.qvalue.outputs(observation), algorithm.target_qvalue.outputs(observation))
+
+
+def test_a_state_dict_brings_its_units_along(store):
+    standard, fresh, raw = (network(4) for _ in range(3))
+    standardize(standard, store)
+    fresh.load_state_dict(standard.state_dict())
+    observation = store.data["observations", "observation"]
+    assert torch.equal(fresh[0](observation), units_of(store)(observation))
+    assert not torch.equal(fresh[0](observation), observation)
+    assert "0.mean" not in raw.state_dict() and torch.equal(raw[0](observation), observation)
+    with pytest.raises(RuntimeError, match=r"0\.mean"):
+        standard.load_state_dict(raw.state_dict())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        network(5).load_state_dict({"0.mean": torch.zeros(4), "0.scale": torch.zeros(4)})
+
+
+def test_a_network_that_cannot_standardise_is_refused(store):
+    with pytest.raises(ValueError, match="Linear has no Standardizer"):
+        standardize(torch.nn.Linear(4, 1), store)

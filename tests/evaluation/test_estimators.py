@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from spinrl.algorithms import IQL
-from spinrl.data import Episode, SourceRecord, Standardizer, Store, StoreWriter
+from spinrl.data import Episode, SourceRecord, Store, StoreWriter, standardize
 from spinrl.evaluation import EstimationData, Estimator, FittedQ, HeldOutLikelihood, estimators, fitted_q
 from spinrl.evaluation.fitted_q import JointQ
 from spinrl.machine import Machine
+from spinrl.nn import Standardizer
 from spinrl.policies import Autoregressive, Factored
 from spinrl.specs import ActionSpec
 
@@ -57,8 +58,8 @@ def store(path: Path, episodes: int, length: int, reward, *, terminated: bool, s
     return Store.open(path)
 
 
-def data_of(training: Store, held_out: Store | None = None, standardizer: Standardizer | None = None) -> EstimationData:
-    return EstimationData(training=training, held_out=held_out, standardizer=standardizer)
+def data_of(training: Store, held_out: Store | None = None) -> EstimationData:
+    return EstimationData(training=training, held_out=held_out)
 
 
 def estimate(estimator: Estimator, data: EstimationData, trained=None, action: str = "sample") -> list[float]:
@@ -70,11 +71,12 @@ def estimate(estimator: Estimator, data: EstimationData, trained=None, action: s
 )
 def test_the_likelihood_is_the_mean_over_each_held_out_episode(tmp_path: Path, policy) -> None:
     held_out = store(tmp_path / "h", 3, 7, lambda actions: actions[:, 0], terminated=False)
-    standardizer, trained = Standardizer.of(held_out), algorithm(policy)
-    values = estimate(HeldOutLikelihood(), data_of(held_out, held_out, standardizer), trained)
+    trained = algorithm(policy)
+    standardize(trained, held_out)
+    values = estimate(HeldOutLikelihood(), data_of(held_out, held_out), trained)
     trained.policy.eval()
     for value, episode in zip(values, held_out.episodes(), strict=True):
-        observation = standardizer(torch.from_numpy(episode.observations[:-1]))
+        observation = torch.from_numpy(episode.observations[:-1])
         expected = trained.policy.log_prob(observation, torch.from_numpy(episode.actions).long()).mean()
         assert value == pytest.approx(float(expected), abs=1e-5)
     assert all(value < 0 for value in values)
@@ -131,7 +133,7 @@ def test_an_estimate_leaves_training_as_it_was_and_repeats(tmp_path: Path, estim
 
 
 def test_q_sees_which_choice_of_which_sub_action_was_made() -> None:
-    q = JointQ(SIZE, SPEC, (8,))
+    q = JointQ(Standardizer(SIZE), SPEC, (8,))
     observation = torch.zeros(6, SIZE)
     actions = torch.tensor([[i, j] for i in range(3) for j in range(2)])
     assert len({round(value, 6) for value in q(observation, actions).tolist()}) == 6

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from spinrl.data import Standardizer
 from spinrl.evaluation import episode_seeds, evaluate
+from spinrl.nn import standardizers
 from spinrl.policies import Autoregressive, Factored
 from spinrl.tasks import BatchedEnvironment, ParallelEnvironment, get_task
 
@@ -58,7 +58,6 @@ def test_the_policy_keeps_its_mode_and_acts_without_dropout():
 def test_a_policy_trained_on_standard_units_sees_them():
     policy, seeds = build(Factored()), episode_seeds(0, 2)
     environment = BatchedEnvironment(TASK, 3, 2)
-    same = Standardizer(torch.zeros(TASK.observation_size), torch.ones(TASK.observation_size))
-    other = Standardizer(torch.full((TASK.observation_size,), 3.0), torch.full((TASK.observation_size,), 9.0))
-    plain = evaluate(policy, environment, seeds, action="mode", steps=30, standardizer=same)
-    assert evaluate(policy, environment, seeds, action="mode", steps=30, standardizer=other) != plain
+    plain = evaluate(policy, environment, seeds, action="mode", steps=30)
+    standardizers(policy)[0].set(torch.full((TASK.observation_size,), 3.0), torch.full((TASK.observation_size,), 9.0))
+    assert evaluate(policy, environment, seeds, action="mode", steps=30) != plain

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from spinrl.algorithms import BCQ
-from spinrl.data import Standardizer
+from spinrl.errors import UserError
 from spinrl.export import (
     FORMATS,
     DeployedPolicy,
-    ExportError,
     check,
     compare,
     describe,
@@ -22,6 +21,7 @@ from spinrl.export import (
     require_agreement,
     write,
 )
+from spinrl.nn import standardizers
 from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
 from spinrl.policies.base import IndependentPolicy
 from spinrl.specs import ActionSpec
@@ -34,31 +34,35 @@ CONFIGS = {
     "saint": SAINT(encoder=contracts.SMALL),
     "spin": SPIN(),
 }
-STANDARDIZER = Standardizer(torch.randn(contracts.SIZE), torch.rand(contracts.SIZE) + 0.5)
+UNITS = torch.randn(contracts.SIZE), torch.rand(contracts.SIZE) + 0.5
 OBSERVATIONS = torch.randn(100, contracts.SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def trained(name):
+def trained(name, *, standardised=True):
     """The acting policy of a name, ``bcq-`` before it for BCQ's."""
     config = CONFIGS[name.removeprefix("bcq-")]
-    if not name.startswith("bcq-"):
-        return contracts.build_policy(config, SPEC).eval()
-    return contracts.build_algorithm(BCQ(hidden=[16], candidates=3), config, SPEC).eval().acting_policy().eval()
+    if name.startswith("bcq-"):
+        algorithm = contracts.build_algorithm(BCQ(hidden=[16], candidates=3), config, SPEC)
+        policy = algorithm.eval().acting_policy().eval()
+    else:
+        policy = contracts.build_policy(config, SPEC).eval()
+    for each in standardizers(policy) if standardised else ():
+        each.set(*UNITS)
+    return policy
 
 
-def deployed_from(policy, standardizer=STANDARDIZER):
+def deployed_from(policy):
     count = len(policy.action_spec.nvec)
     table = control_values(-np.ones(count), np.ones(count), policy.action_spec.nvec)
-    return DeployedPolicy(policy, standardizer, torch.from_numpy(table))
+    return DeployedPolicy(policy, torch.from_numpy(table))
 
 
-def compared(runner, policy, standardizer=STANDARDIZER):
-    controls = deployed_from(policy, standardizer).controls
-    return compare(runner, policy, standardizer, controls, OBSERVATIONS)
+def compared(runner, policy):
+    return compare(runner, policy, deployed_from(policy).controls, OBSERVATIONS)
 
 
-def exported(policy, name, folder, standardizer=STANDARDIZER):
-    deployed = deployed_from(policy, standardizer)
+def exported(policy, name, folder):
+    deployed = deployed_from(policy)
     folder.mkdir(exist_ok=True)
     card = {"observation_size": policy.observation_size, "nvec": list(policy.action_spec.nvec)}
     (folder / "card.json").write_text(json.dumps({**card, "network": describe(deployed)}))
@@ -71,19 +75,18 @@ ALL = (*CONFIGS, *(f"bcq-{name}" for name in CONFIGS))
 QUICK = {"onnx": ("factored", "spin"), "pt2": ("saint", "bcq-factored"), "safetensors": ALL}
 
 
-@pytest.mark.parametrize("standardizer", [STANDARDIZER, None], ids=["standardised", "raw"])
+@pytest.mark.parametrize("standardised", [True, False], ids=["standardised", "raw"])
 @pytest.mark.parametrize("policy", ALL)
-def test_the_deployed_network_decides_as_the_policy(policy, standardizer):
-    made = trained(policy)
-    deployed = deployed_from(made, standardizer)
+def test_the_deployed_network_decides_as_the_policy(policy, standardised):
+    made = trained(policy, standardised=standardised)
+    deployed = deployed_from(made)
     noise = torch.randn(100, 3, 4)
     allowed = (torch.rand(100, 3, 4) < 0.6) & SPEC.valid()
     allowed[..., 0] = True
-    seen = standardizer(OBSERVATIONS) if standardizer else OBSERVATIONS
     for given, mask in ((None, None), (noise, allowed)):
         with torch.no_grad():
             action, control, logits = deployed(OBSERVATIONS, given, mask)
-            expected, expected_logits = made.decide(seen, given, mask)
+            expected, expected_logits = made.decide(OBSERVATIONS, given, mask)
         assert torch.equal(action, expected)
         torch.testing.assert_close(logits, expected_logits, rtol=1e-5, atol=1e-5)
         for slot, choices in enumerate(SPEC.nvec):
@@ -106,9 +109,8 @@ def test_where_nothing_can_be_decided_the_network_says_so(policy):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "policy"), [(name, policy) for name, all_ in QUICK.items() for policy in all_])
 def test_a_format_is_the_trained_policy(name, policy, tmp_path):
-    made = trained(policy)
-    standardizer = STANDARDIZER if policy in ("factored", "saint", "bcq-factored") else None
-    comparisons = compared(exported(made, name, tmp_path / "out", standardizer), made, standardizer)
+    made = trained(policy, standardised=policy in ("factored", "saint", "bcq-factored", "autoregressive"))
+    comparisons = compared(exported(made, name, tmp_path / "out"), made)
     assert [each.inputs for each in comparisons] == ["dataset", "one row", "large batch", "extreme values"]
     assert all(each.agrees and each.decided > 0 for each in comparisons), comparisons
     require_agreement(name, comparisons)
@@ -117,7 +119,7 @@ def test_a_format_is_the_trained_policy(name, policy, tmp_path):
 def test_another_policy_is_refused(tmp_path):
     runner = exported(trained("factored"), "safetensors", tmp_path / "out")
     other = contracts.build_policy(CONFIGS["factored"], SPEC, seed=1)
-    with pytest.raises(ExportError, match=r"safetensors differs from the trained policy on dataset: [1-9]"):
+    with pytest.raises(UserError, match=r"safetensors differs from the trained policy on dataset: [1-9]"):
         require_agreement("safetensors", compared(runner, other))
 
 
@@ -126,7 +128,7 @@ def test_another_control_value_is_refused(tmp_path):
     runner = exported(made, "safetensors", tmp_path / "out")
     controls = deployed_from(made).controls.clone()
     controls[1] *= 0.5
-    comparisons = compare(runner, made, STANDARDIZER, controls, OBSERVATIONS)
+    comparisons = compare(runner, made, controls, OBSERVATIONS)
     assert comparisons[0].actions == 0 and not comparisons[0].agrees
 
 
@@ -190,7 +192,7 @@ def test_a_folder_acts_without_spinrl(name, tmp_path):
     done = subprocess.run([sys.executable, "-c", alone], cwd=tmp_path / "out", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
-        action = made.mode(STANDARDIZER(OBSERVATIONS[:2]))
+        action = made.mode(OBSERVATIONS[:2])
     assert [line.split(" control ")[0] for line in done.stdout.splitlines()] == [
         f"action {row}" for row in action.tolist()
     ]
@@ -211,18 +213,18 @@ class UnexportablePolicy(OwnPolicy):
 
 
 def test_a_policy_that_a_format_cannot_express_is_one_line(tmp_path):
-    with pytest.raises(ExportError, match="format pt2 cannot express UnexportablePolicy: ") as caught:
+    with pytest.raises(UserError, match="format pt2 cannot express UnexportablePolicy: ") as caught:
         write(deployed_from(UnexportablePolicy()), "pt2", tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_users_own_policy_has_no_safetensors_runner(tmp_path):
-    with pytest.raises(ExportError, match="not OwnPolicy; take --format pt2 or onnx"):
+    with pytest.raises(UserError, match="not OwnPolicy; take --format pt2 or onnx"):
         write(deployed_from(OwnPolicy()), "safetensors", tmp_path)
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ExportError, match=r"format onnx needs onnxruntime: pip install 'spinrl\[export\]'"):
+    with pytest.raises(UserError, match=r"format onnx needs onnxruntime: pip install 'spinrl\[export\]'"):
         write(deployed_from(trained("factored")), "onnx", tmp_path)
     assert not list(tmp_path.iterdir())

@@ -81,7 +81,7 @@ def test_a_run_becomes_a_folder_that_acts_alike(finished, tmp_path, capsys):
     assert card["returns"] == list(cell.final.returns)
     assert card["data_licence"].startswith("made by spinrl")
     observations = torch.tensor(json.loads((out / "example.json").read_text()))
-    expected = cell.policy.mode(cell.standardizer(observations))
+    expected = cell.policy.mode(observations)
     assert np.array_equal(load_runner(out, "safetensors").act(observations)[0], expected)
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
 
@@ -172,8 +172,8 @@ def damaged(path, tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("format_version"), "has format None, this spinrl exports 1"),
-        (lambda state: state.update(format_version=2), "has format 2"),
+        (lambda state: state.pop("format_version"), "has format None, this spinrl exports 2"),
+        (lambda state: state.update(format_version=1), "has format 1, this spinrl exports 2; export with the version"),
         (lambda state: state.update(step=10), "stopped at 10 of 20 gradient steps"),
         (lambda state: state["cell"].update(asm_fingerprint="another"), "these weights came from ASM"),
         (lambda state: state["cell"].update(nvec=[3] * 5), "are not those of cheetah-run"),
@@ -181,7 +181,10 @@ def damaged(path, tmp_path, change):
             lambda state: state["cell"].update(task="finger-spin"),
             "does not fit together: .*are not those of finger-spin",
         ),
-        (lambda state: state["standardizer"].update(mean=torch.zeros(3)), "standardizer is not for observations"),
+        (
+            lambda state: state["algorithm"].update({"policy.encoder.standardizer.mean": torch.zeros(3)}),
+            "does not fit together: .*size mismatch for policy.encoder.standardizer.mean",
+        ),
         (lambda state: state["algorithm"].pop("policy.slot_queries"), "does not fit together: .*slot_queries"),
         (lambda state: state.pop("evaluations"), "does not fit together: 'evaluations'"),
     ],

@@ -17,12 +17,13 @@ from spinrl.behaviors import load_behavior
 from spinrl.cache import Progress
 from spinrl.data.collect.rollout import Rollout, roll_out
 from spinrl.data.store.store import Episode
+from spinrl.errors import UserError
 from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
 
 WIDEST = 16  # environments of one process: so many share a call of the policy
 
 
-class CollectionError(Exception):
+class CollectionError(UserError):
     """A collection that could not be completed; one line."""
 
 

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 
 from spinrl.cache import DamagedError
+from spinrl.errors import UserError
 from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1
@@ -20,7 +21,7 @@ METADATA_FILE = "metadata.json"
 REMAKE = "delete the folder and make the store again"
 
 
-class StoreError(Exception):
+class StoreError(UserError):
     """A store that cannot be used or written; one line that names the folder and what to do."""
 
 

@@ -47,12 +47,8 @@ class Policy(TorchPolicy):
         self.exists = torch.arange(int(nvec.max())) < nvec[:, None]  # (N, K)
 
     def decide(self, observation, noise, allowed):
-        w, network = self.weights, self.card["network"]
-        seen = observation
-        if network["standardized"]:
-            limit = network["limit"]
-            seen = ((seen - w["mean"]) * w["scale"]).clamp(-limit, limit)
-        action, logits = self._decide(network["policy"], "policy", seen, noise, allowed & self.exists)
+        w, policy = self.weights, self.card["network"]["policy"]
+        action, logits = self._decide(policy, "policy", observation, noise, allowed & self.exists)
         possible = (logits > -math.inf).any(-1)  # (B, N); not where numbers have overflowed
         control = w["controls"][torch.arange(len(self.card["nvec"])), action]
         return torch.where(possible, action, -1), torch.where(possible, control, math.nan), logits
@@ -71,6 +67,12 @@ class Policy(TorchPolicy):
     def _forbid(self, logits, allowed):
         return logits.masked_fill(~allowed, -math.inf)
 
+    def _standard(self, observation, at):
+        """Observations in the standard units of the network at `at`, where it was trained on such."""
+        mean, scale = (self.weights.get(f"{at}.standardizer.{name}") for name in ("mean", "scale"))
+        limit = self.card["network"]["limit"]
+        return observation if mean is None else ((observation - mean) * scale).clamp(-limit, limit)
+
     def _linear(self, x, at):
         return functional.linear(x, self.weights[f"{at}.weight"], self.weights[f"{at}.bias"])
 
@@ -83,7 +85,7 @@ class Policy(TorchPolicy):
 
     def _independent_logits(self, policy, at, observation):
         if policy["kind"] == "factored":
-            x = observation
+            x = self._standard(observation, at)
             for layer in policy["layers"]:
                 x = functional.relu(self._linear(x, f"{at}.trunk.{layer}"))
             return self._heads(f"{at}.heads", x.expand(self.exists.shape[0], -1, -1))
@@ -94,9 +96,8 @@ class Policy(TorchPolicy):
         w, batch = self.weights, len(observation)
         slots, heads = w[f"{at}.slots"], policy["num_heads"]
         num_slots, width = slots.shape
-        state = self._linear(
-            functional.gelu(self._linear(observation, f"{at}.state_encoder.0")), f"{at}.state_encoder.2"
-        )
+        state = functional.gelu(self._linear(self._standard(observation, at), f"{at}.state_encoder.0"))
+        state = self._linear(state, f"{at}.state_encoder.2")
         x = torch.cat([state.view(batch, -1, width), slots.expand(batch, -1, -1)], 1)  # (B, M+N, d)
         for layer in range(policy["num_blocks"]):
             block = f"{at}.blocks.{layer}"
@@ -111,7 +112,7 @@ class Policy(TorchPolicy):
     def _in_turn(self, policy, at, observation, noise, allowed):
         """The autoregressive policy: an LSTM over sub-actions, each given the choice before."""
         w = self.weights
-        state = functional.relu(self._linear(observation, f"{at}.state_embedding"))
+        state = functional.relu(self._linear(self._standard(observation, at), f"{at}.state_embedding"))
         num_slots, choices = self.exists.shape
         previous = torch.full((len(observation),), choices)
         memories = [None] * policy["layers"]
@@ -138,7 +139,7 @@ class Policy(TorchPolicy):
     def _critics(self, at, observation):
         """The outputs of every critic, (E, B, Σm_i)."""
         w, layer = self.weights, 0
-        x = observation.expand(len(w[f"{at}.weights.0"]), -1, -1)
+        x = self._standard(observation, at).expand(len(w[f"{at}.weights.0"]), -1, -1)
         while f"{at}.weights.{layer}" in w:
             x = x if layer == 0 else functional.relu(x)
             x = torch.baddbmm(w[f"{at}.biases.{layer}"], x, w[f"{at}.weights.{layer}"])

@@ -39,7 +39,7 @@ def test_slot_embeddings_in_the_cache_are_those_of_fp32_whatever_the_precision_o
         loader=SimpleNamespace(give_along=lambda values, following: given.append(values)),
         cell=SimpleNamespace(algorithm=SimpleNamespace(asks_next_policy=False)),
         machine=ResolvedMachine(precision="bf16"),
-        **{"store": store, "standardizer": None, "prepared": None, "counted": None, "train_seconds": 0.0},
+        **{"store": store, "prepared": None, "counted": None, "train_seconds": 0.0},
     )
     CellTraining._prepare(training, lambda event: None)
     exact = (store.data["observations", "observation"] @ matrix).view(-1, 2, 3)

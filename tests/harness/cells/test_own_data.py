@@ -14,7 +14,7 @@ from harness.cells.run_cell import run_cell
 from harness.experiment import Experiment
 from harness.tracking.read_back import load_results
 from spinrl.config import load
-from spinrl.data import Episode, SourceRecord, Standardizer, Store, StoreStorage, StoreWriter, imported_folder
+from spinrl.data import Episode, SourceRecord, Store, StoreStorage, StoreWriter, imported_folder, standardizer
 from spinrl.evaluation import HeldOutLikelihood
 from spinrl.machine import Machine
 from spinrl.specs import ActionSpec
@@ -133,7 +133,7 @@ def test_episodes_of_an_own_simulator_may_be_longer_than_the_benchmarks_and_a_cu
 def test_nothing_is_trained_on_what_is_held_out(monkeypatch):
     """Not by the ASM, nor by the policy, nor by the Q of the estimate, and no observation of it is standardised by."""
     opened, standardized, judged = [], [], []
-    initialize, estimate, of = StoreStorage.__init__, HeldOutLikelihood.estimate, Standardizer.of
+    initialize, estimate, units = StoreStorage.__init__, HeldOutLikelihood.estimate, standardizer.standard_units
 
     def remember_store(self, store, *args, **options):
         opened.append(store)
@@ -145,7 +145,7 @@ def test_nothing_is_trained_on_what_is_held_out(monkeypatch):
 
     monkeypatch.setattr(StoreStorage, "__init__", remember_store)
     monkeypatch.setattr(HeldOutLikelihood, "estimate", remember_data)
-    monkeypatch.setattr(Standardizer, "of", lambda store: standardized.append(store) or of(store))
+    monkeypatch.setattr(standardizer, "standard_units", lambda store: standardized.append(store) or units(store))
     bindings = ("Experiment.tasks=['counter']", "Experiment.held_out=0.25", "Experiment.policies=[@SPIN()]")
     command.use_packaged_configs()
     experiment = load(Experiment, ["gin/own_data.gin"], bindings).value.smoke()

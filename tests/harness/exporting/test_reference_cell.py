@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from harness.experiment import Evaluating, Experiment
-from harness.exporting.finished import FinishedError
 from harness.exporting.reference import reference_cell
 from spinrl import reference
 from spinrl.algorithms import BCQ, IQL
 from spinrl.asm import ASMEncoder, FrozenASM, Pretraining
 from spinrl.data import Source, Tier
+from spinrl.errors import UserError
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.policies import SPIN, Factored
 from spinrl.tasks import TASKS, BatchedEnvironment
@@ -92,12 +92,12 @@ def test_its_policy_acts_in_the_simulator_as_it_did(write, config, tmp_path):
 )
 def test_another_experiment_than_the_checkpoints_is_refused(changes, reason, tmp_path):
     factored_checkpoint(tmp_path / "theirs.pt")
-    with pytest.raises(FinishedError, match=reason) as refusal:
+    with pytest.raises(UserError, match=reason) as refusal:
         reference_cell(tmp_path / "theirs.pt", attrs.evolve(experiment(), **changes))
     assert "\n" not in str(refusal.value)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "theirs.pt").write_text("weights")
-    with pytest.raises(FinishedError, match=r"theirs\.pt"):
+    with pytest.raises(UserError, match=r"theirs\.pt"):
         reference_cell(tmp_path / "theirs.pt", experiment())
