@@ -25,6 +25,7 @@ ORDER = {
     ],
     "harness": [
         {"command_line", "launchers", "records"},
+        {"protocol"},
         {"experiment"},
         {"cells"},
         {"planning"},
