@@ -37,9 +37,14 @@ def run(experiment, cell, stop_at=None):
 
     def report(event):
         events.append(event)
-        if stop_at is not None and isinstance(event, Metrics) and (event.step, "train/loss_policy") == (
-            stop_at,
-            *(name for name in event.values if name == "train/loss_policy"),
+        if (
+            stop_at is not None
+            and isinstance(event, Metrics)
+            and (event.step, "train/loss_policy")
+            == (
+                stop_at,
+                *(name for name in event.values if name == "train/loss_policy"),
+            )
         ):
             raise KeyboardInterrupt
 
