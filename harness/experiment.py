@@ -5,104 +5,24 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import attrs
-from attrs.validators import ge, gt, in_, lt, min_len, optional
+from attrs.validators import ge, lt, min_len
 
 from harness.launchers import Launcher, Local
-from harness.records import PROTOCOL_FRACTIONS, CellKey
-from spinrl.algorithms import AlgorithmConfig
+from harness.protocol import Evaluating, Training
+from harness.records import CellKey
+from spinrl.algorithms import AlgorithmConfig, Imitation, MonteCarloCritics
 from spinrl.asm import ASMSource, LinearProbe, Pretraining
 from spinrl.config.registry import Component, register
 from spinrl.data import DatasetPlan, HoldingOut, Recipe
-from spinrl.evaluation import Estimator
 from spinrl.machine import Machine, available_cores
 from spinrl.policies import PolicyConfig
 from spinrl.reference import ReferenceASM  # noqa: F401  # so that bindings find it
 from spinrl.tasks import EPISODE_STEPS, TASKS, Simulator, get_task
 
 _C = TypeVar("_C", bound=Component)
-
-
-class TrainingConfig(Component):
-    """Base of kind "training"."""
-
-    kind: ClassVar[str] = "training"
-
-
-@register
-@attrs.frozen(kw_only=True)
-class Training(TrainingConfig):
-    """How long and on how much a cell's policy is trained.
-
-    Attributes:
-        gradient_steps: the budget: updates of policy, critics and value.
-        batch_size: transitions per update.
-        report_every: gradient steps between two logged losses.
-        checkpoint_minutes: minutes between two checkpoints of a cell.
-    """
-
-    gradient_steps: int = attrs.field(default=1_000_000, validator=ge(1))
-    batch_size: int = attrs.field(default=256, validator=ge(1))
-    report_every: int = attrs.field(default=100, validator=ge(1))
-    checkpoint_minutes: float = attrs.field(default=10.0, validator=gt(0))
-
-
-class EvaluationConfig(Component):
-    """Base of kind "evaluation"."""
-
-    kind: ClassVar[str] = "evaluation"
-
-
-def _check_fractions(_instance: Any, _attribute: attrs.Attribute, value: tuple[float, ...]) -> None:
-    if not value or any(not 0 < fraction <= 1 for fraction in value) or list(value) != sorted(set(value)):
-        raise ValueError(f"fractions wants rising numbers over 0 up to 1, got {list(value)}")
-    if value[-1] != 1:
-        raise ValueError(f"fractions wants to end with 1.0, the whole budget, got {list(value)}")
-
-
-@register
-@attrs.frozen(kw_only=True)
-class Evaluating(EvaluationConfig):
-    """When and how a policy is evaluated: in the simulator where its task has one, and by estimates from data.
-
-    Attributes:
-        fractions: shares of the budget of gradient steps after which to evaluate, ending with 1.
-        every_steps: evaluate also after every so many gradient steps; none for the fractions alone.
-        episodes: episodes per evaluation in the simulator.
-        action: sample from the policy, or take each sub-action's most likely choice (mode).
-        episode_steps: control steps per episode, at most. The benchmark's is 1000; with a simulator of one's own it may
-            be more, and a cell says when it cut an episode that the simulator would have gone on with.
-        estimators: what is estimated from data alone; a task without a simulator wants at least one.
-    """
-
-    fractions: tuple[float, ...] = attrs.field(default=PROTOCOL_FRACTIONS, converter=tuple, validator=_check_fractions)
-    every_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
-    episodes: int = attrs.field(default=10, validator=ge(1))
-    action: Literal["sample", "mode"] = attrs.field(default="sample", validator=in_(("sample", "mode")))
-    episode_steps: int = attrs.field(default=EPISODE_STEPS, validator=ge(1))
-    estimators: tuple[Estimator, ...] = attrs.field(default=(), converter=tuple)
-
-    @estimators.validator
-    def _check_estimators(self, _attribute: attrs.Attribute, value: tuple[Estimator, ...]) -> None:
-        names = [estimator.metric for estimator in value]
-        if len(set(names)) < len(names):
-            raise ValueError(f"estimators wants each once, got {names}")
-
-    def marks(self, gradient_steps: int) -> dict[int, float]:
-        """Gradient step → fraction of the budget of every evaluation, rising."""
-        steps = {max(1, round(fraction * gradient_steps)): fraction for fraction in self.fractions}
-        if self.every_steps:
-            for step in range(self.every_steps, gradient_steps, self.every_steps):
-                steps.setdefault(step, step / gradient_steps)
-        return dict(sorted(steps.items()))
-
-
-class ExperimentConfig(Component):
-    """Base of kind "experiment"."""
-
-    kind: ClassVar[str] = "experiment"
 
 
 @attrs.frozen
@@ -114,11 +34,13 @@ class Cell:
     algorithm: AlgorithmConfig
     tier: Recipe
     pretraining: ASMSource  # of the ASM, where the policy wants one
+    warm_start: Imitation | None = None
+    critic_start: MonteCarloCritics | None = None
 
 
 @register
 @attrs.frozen(kw_only=True)
-class Experiment(ExperimentConfig):
+class Experiment(Component):
     """A grid of trainings and everything that they share.
 
     Attributes:
@@ -139,6 +61,9 @@ class Experiment(ExperimentConfig):
         simulators: of tasks that are not the benchmark's, by task; without one there are estimates alone.
         pretraining: of the ASM, for policies that want one; or where else it comes from.
         pretrainings: of the ASM of the policies named here, in place of `pretraining`.
+        warm_starts: imitation before training, of the policies named here; the others have none.
+        critic_start: of the critics, before training; none trains them from random weights.
+        critic_starts: of the critics of the policies named here, in place of `critic_start`.
         probe: of the ASM that `pretraining` gives, for `harness.probe`; no training depends on it.
         training: budget and batches.
         evaluation: when and how to evaluate.
@@ -147,6 +72,8 @@ class Experiment(ExperimentConfig):
         collection_processes: processes that roll out behaviours; 0 for one on each core, since the other cells of a
             dataset wait for it meanwhile, or on each of those that a cell has on a cluster.
     """
+
+    kind: ClassVar[str] = "experiment"
 
     name: str = "spinrl"
     preset: str = "paper"
@@ -164,6 +91,9 @@ class Experiment(ExperimentConfig):
     simulators: Mapping[str, Simulator] = attrs.field(factory=dict)
     pretraining: ASMSource = attrs.field(factory=Pretraining)
     pretrainings: Mapping[str, ASMSource] = attrs.field(factory=dict)
+    warm_starts: Mapping[str, Imitation] = attrs.field(factory=dict)
+    critic_start: MonteCarloCritics | None = None
+    critic_starts: Mapping[str, MonteCarloCritics | None] = attrs.field(factory=dict)
     probe: LinearProbe = attrs.field(factory=LinearProbe)
     training: Training = attrs.field(factory=Training)
     evaluation: Evaluating = attrs.field(factory=Evaluating)
@@ -235,9 +165,10 @@ class Experiment(ExperimentConfig):
                         f"{field} wants components of different classes, or a name for each "
                         f"({{'first': @one/{type(components[0]).__name__}(), ...}}), got {names}"
                     )
-        for name in self.pretrainings:
-            if name not in (policies := _named(self.policies)):
-                raise ValueError(f"pretrainings wants names of policies ({', '.join(policies)}), got {name!r}")
+        policies = _named(self.policies)
+        for field in ("pretrainings", "warm_starts", "critic_starts"):
+            if unknown := [name for name in getattr(self, field) if name not in policies]:
+                raise ValueError(f"{field} wants names of policies ({', '.join(policies)}), got {unknown[0]!r}")
         shares = list(self.evaluation.marks(self.training.gradient_steps).values())
         for estimator in self.evaluation.estimators:
             if missing := [share for share in estimator.fractions or () if share not in shares]:
@@ -287,6 +218,8 @@ class Experiment(ExperimentConfig):
                 algorithms[algorithm],
                 self.recipes[tier],
                 self.pretrainings.get(policy, self.pretraining),
+                self.warm_starts.get(policy),
+                self.critic_starts.get(policy, self.critic_start),
             )
             for task, bins, tier, seed, policy, algorithm in grid
         ]
@@ -301,6 +234,9 @@ class Experiment(ExperimentConfig):
             recipes={name: recipe.smaller(400) for name, recipe in self.recipes.items()},
             pretraining=self.pretraining.smaller(),
             pretrainings={name: pretraining.smaller() for name, pretraining in self.pretrainings.items()},
+            warm_starts={name: start.smaller() for name, start in self.warm_starts.items()},
+            critic_start=self.critic_start and self.critic_start.smaller(),
+            critic_starts={name: start and start.smaller() for name, start in self.critic_starts.items()},
             training=attrs.evolve(self.training, gradient_steps=20, batch_size=32, report_every=5),
             evaluation=attrs.evolve(
                 self.evaluation,

@@ -68,6 +68,7 @@ class Evaluation:
         asm_seconds: ASM pre-training; 0 for a policy that uses none, the original cost for a cached one.
         train_seconds: of training so far, evaluations not counted.
         evaluation_seconds: of all evaluations so far, this one included.
+        start_seconds: imitation and critic start before training; 0 without them, the original cost for cached ones.
     """
 
     gradient_step: int
@@ -77,6 +78,12 @@ class Evaluation:
     train_seconds: float
     evaluation_seconds: float
     metric: str = RETURN
+    start_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All that was spent on learning: ASM, starts and training."""
+        return self.asm_seconds + self.start_seconds + self.train_seconds
 
     @property
     def mean(self) -> float:

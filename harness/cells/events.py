@@ -15,7 +15,9 @@ from harness.records import Evaluation
 
 @attrs.frozen
 class StageStarted:
-    """A stage begins: collecting (or importing), pre-training, embedding, training, evaluating or estimating."""
+    """A stage begins: collecting (or importing), pre-training, embedding, imitating, starting critics, training,
+    evaluating or estimating.
+    """
 
     stage: str
     total: int
@@ -74,6 +76,21 @@ class ASMReady:
     """
 
     fingerprint: str
+    seconds: float
+    curve: tuple[Metrics, ...] = ()
+
+
+@attrs.frozen
+class StartReady:
+    """The policy (by imitation) or the critics have their start, made now or found in the cache.
+
+    Attributes:
+        kind: of start: warm_start or critic_start.
+        seconds: that it once took.
+        curve: of its losses.
+    """
+
+    kind: str
     seconds: float
     curve: tuple[Metrics, ...] = ()
 
@@ -146,6 +163,7 @@ Event = (
     | Waiting
     | DatasetReady
     | ASMReady
+    | StartReady
     | FeaturesReady
     | Restarted
     | Resumed
@@ -156,6 +174,7 @@ Event = (
     | Trained
 )
 Report = Callable[[Event], None]
+STARTS = {"warm_start": "imitating", "critic_start": "starting critics"}  # stages, by the kind of start
 
 
 def stage_progress(report: Report, stage: str, unit: str) -> Callable[[int, int], None]:

@@ -106,7 +106,7 @@ def run_cell(
         if fresh:
             shutil.rmtree(path.parent, ignore_errors=True)
         training = CellTraining(experiment, cell, store, held_out, asm, machine, path)
-        training.resume(report)
+        training.begin(report)
         environment = None
         if experiment.simulated(cell.key.task):
             episodes = experiment.evaluation.episodes
@@ -153,4 +153,7 @@ def _identity(experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM |
     }
     if simulator := experiment.simulators.get(cell.key.task):
         parts["simulator"] = to_plain(simulator)
+    for start in (cell.warm_start, cell.critic_start):
+        if start is not None:
+            parts[start.kind] = to_plain(attrs.evolve(start, report_every=1))
     return fingerprint(parts)

@@ -23,15 +23,15 @@ from harness.cells.events import (
     Waiting,
     stage_progress,
 )
+from harness.cells.starts import make_start
 from harness.experiment import Cell, Experiment
 from harness.records import RETURN, Evaluation
 from spinrl import checkpoint
-from spinrl.algorithms import Algorithm
+from spinrl.algorithms import Algorithm, DivergedError
 from spinrl.asm import FrozenASM
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import to_plain
 from spinrl.data import ReplayLoader, Store, row_features, standardize
-from spinrl.errors import UserError
 from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
 from spinrl.seeding import child_seed, random_state, restore_random_state
@@ -40,10 +40,6 @@ from spinrl.train import train
 
 CHECKPOINT_VERSION = 2  # since 2, networks hold the standard units of observations
 UNLOGGED_SECONDS = 60.0  # after which a metric has reached the tracking store, or the journal beside it
-
-
-class DivergedError(UserError):
-    """A training whose loss is no longer finite; the message says which and where."""
 
 
 class CellTraining:
@@ -78,6 +74,7 @@ class CellTraining:
         self.prepared: str | None = None  # identity of the frozen input whose features the loader gives along
         self.private: set[Path] = set()  # features that no other training can use
         self.step = 0
+        self.start_seconds = 0.0
         self.train_seconds = 0.0
         self.counted: str | None = None  # identity of the frozen input whose seconds are among `train_seconds`
         self.evaluation_seconds = 0.0
@@ -85,11 +82,33 @@ class CellTraining:
         self.recent: list[tuple[float, Metrics]] = []  # with the time; those that may not have been logged
         self.told_of_cut = False
 
-    def resume(self, report: Report) -> None:
-        """Go on from the checkpoint of an interrupted run, if there is one."""
+    def begin(self, report: Report) -> None:
+        """Go on from the checkpoint of an interrupted run; where there is none, give policy and critics their start."""
+        if not self._resume(report):
+            self._start(report)
+
+    def _start(self, report: Report) -> None:
+        starts = [start for start in (self.cell.warm_start, self.cell.critic_start) if start is not None]
+        for start in starts:
+            if start.follows_policy(self.algorithm):
+                self._prepare(report)
+            self.start_seconds += make_start(
+                start,
+                self.cell,
+                self.algorithm,
+                self.store,
+                self.loader,
+                self.asm,
+                report,
+                standardized=self.experiment.standardize_observations,
+            )
+        if starts:  # what training draws is the same as without them
+            torch.manual_seed(child_seed(self.cell.key.seed, "dropout"))
+
+    def _resume(self, report: Report) -> bool:
         state = checkpoint.load_latest(self.path, on_damage=lambda error: report(Fault(str(error))))
         if state is None:
-            return
+            return False
         if (version := state.get("format_version")) != CHECKPOINT_VERSION:
             report(
                 Fault(
@@ -97,11 +116,12 @@ class CellTraining:
                     "the training begins anew"
                 )
             )
-            return
+            return False
         self.algorithm.load_state_dict(state["algorithm"])
         self.loader.load_state_dict(state["loader"])
         restore_random_state(state)
         self.step = state["step"]
+        self.start_seconds = state.get("start_seconds", 0.0)  # checkpoints of before have none
         self.train_seconds = state["train_seconds"]
         self.counted = state["counted"]
         self.evaluation_seconds = state["evaluation_seconds"]
@@ -109,6 +129,7 @@ class CellTraining:
         recent = tuple(Metrics(step, values) for step, values in state["recent"])
         self.recent = [(time.monotonic(), each) for each in recent]
         report(Resumed(self.step, tuple(self.evaluations), recent))
+        return True
 
     def save(self) -> None:
         """Everything that resuming, and exporting the policy, needs."""
@@ -119,6 +140,7 @@ class CellTraining:
                 "algorithm": self.algorithm.state_dict(),
                 "loader": self.loader.state_dict(),
                 "step": self.step,
+                "start_seconds": self.start_seconds,
                 "train_seconds": self.train_seconds,
                 "counted": self.counted,
                 "evaluation_seconds": self.evaluation_seconds,
@@ -257,6 +279,7 @@ class CellTraining:
             train_seconds=self.train_seconds,
             evaluation_seconds=self.evaluation_seconds,
             metric=metric,
+            start_seconds=self.start_seconds,
         )
         self.evaluations.append(evaluation)
         report(Evaluated(evaluation))

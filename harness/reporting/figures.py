@@ -22,7 +22,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
 
 from harness.records import RETURN, metric_name, setting_name
-from harness.reporting.returns import Reference, ReportMeta
+from harness.reporting.returns import Reference, ReportMeta, learning_seconds
 from harness.reporting.statistics import policy_order, shown_fractions, tier_order
 from harness.reporting.tables import algorithm_title, decimals
 
@@ -111,7 +111,7 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
     tiers = sorted(panel["tier"].unique(), key=tier_order)
     marked = set(shown_fractions(panel))
     policies = sorted(panel["policy"].unique(), key=policy_order)
-    unit, unit_name = _time_unit(float((panel["asm_seconds"] + panel["train_seconds"]).max()))
+    unit, unit_name = _time_unit(float(learning_seconds(panel).max()))
     with plt.rc_context(RC):
         figure, grid = plt.subplots(
             2, len(tiers), figsize=(1.2 + 2.7 * len(tiers), 5.6), sharey=True, squeeze=False, layout="constrained"
@@ -120,7 +120,7 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
             for policy in policies:
                 colour, dashes, marker = styles[policy]
                 line = panel[(panel["tier"] == tier) & (panel["policy"] == policy)].sort_values("gradient_step")
-                times = (line["asm_seconds"] + line["train_seconds"]) / unit
+                times = learning_seconds(line) / unit
                 at = np.flatnonzero(line["fraction"].isin(marked)).tolist()
                 style = {"color": colour, "marker": marker, "markevery": at, "ms": 4, "lw": 1.6, "label": policy}
                 for axes, x in ((grid[0, column], line["gradient_step"]), (grid[1, column], times)):

@@ -33,11 +33,13 @@ _DTYPES = {
     "evaluation_seconds": "float64",
     "preset": str,
     "metric": str,
+    "start_seconds": "float64",
 }
+_ABSENT = {"start_seconds": "0"}  # values of columns that tables of earlier versions lack
 
 
 COLUMNS = tuple(_DTYPES)
-
+SECONDS = ("asm_seconds", "start_seconds", "train_seconds", "evaluation_seconds")
 
 IDENTITY = ("preset", *CELL_COLUMNS)  # what makes two row sets the same cell's
 
@@ -170,6 +172,7 @@ def from_frame(frame: pd.DataFrame) -> list[tuple[CellKey, Evaluation]]:
             train_seconds=float(first["train_seconds"]),
             evaluation_seconds=float(first["evaluation_seconds"]),
             metric=str(first["metric"]),
+            start_seconds=float(first["start_seconds"]),
         )
         results.append((key, evaluation))
     return results
@@ -193,6 +196,7 @@ def read_csv(source: str | Path) -> pd.DataFrame:
     name = str(source) if isinstance(source, Path) else "the table"
     # Everything as text at first: a tier may be called "null", and floats are then read exactly.
     raw = pd.read_csv(source if isinstance(source, Path) else StringIO(source), dtype=str, keep_default_na=False)
+    raw = raw.assign(**{column: value for column, value in _ABSENT.items() if column not in raw.columns})
     missing = [column for column in COLUMNS if column not in raw.columns]
     if missing:
         raise ValueError(f"{name} has no column {', '.join(missing)}")
@@ -200,6 +204,11 @@ def read_csv(source: str | Path) -> pd.DataFrame:
         return raw[list(COLUMNS)].replace({"return": {"": "nan"}}).astype(_DTYPES)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} holds a value of the wrong type: {error}") from error
+
+
+def learning_seconds(table: pd.DataFrame) -> pd.Series:
+    """Seconds of each row that time to target counts: ASM pre-training, starts, and training."""
+    return table["asm_seconds"] + table["start_seconds"] + table["train_seconds"]
 
 
 def merge(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.records import PROTOCOL_FRACTIONS, RETURN
-from harness.reporting.returns import ReportMeta
+from harness.reporting.returns import SECONDS, ReportMeta, learning_seconds
 
 SETTING = ("preset", "metric", "algorithm", "task", "bins", "tier")  # what policies are compared within
 LINE = (*SETTING, "policy")
@@ -96,7 +96,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
 
     Columns: those of `LINE`, ``fraction``, ``gradient_step``, ``seeds``, ``episodes``, ``mean``, ``low``, ``high``
     (95%), ``iqm``, ``normalized`` (score of the mean; NaN without a reference), ``share`` (see `share_of_best`),
-    and the mean over seeds of ``asm_seconds``, ``train_seconds``, ``evaluation_seconds``.
+    and the mean over seeds of each of `SECONDS`.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -104,7 +104,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
         line = dict(zip([*LINE, "fraction"], values, strict=True))
         resampled = units(group["return"], group["seed"])
         interval = bootstrap_interval([resampled], rng)
-        by_seed = group.groupby("seed")[["asm_seconds", "train_seconds", "evaluation_seconds"]].first().mean()
+        by_seed = group.groupby("seed")[list(SECONDS)].first().mean()
         reference = meta.references.get((line["task"], int(line["bins"]))) if line["metric"] == RETURN else None
         rows.append(
             {
@@ -123,7 +123,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
             }
         )
     columns = [*LINE, "fraction", "gradient_step", "seeds", "episodes", "mean", "low", "high", "iqm", "normalized"]
-    summary = pd.DataFrame(rows, columns=[*columns, "asm_seconds", "train_seconds", "evaluation_seconds"])
+    summary = pd.DataFrame(rows, columns=[*columns, *SECONDS])
     summary["share"] = share_of_best(summary)
     return summary
 
@@ -149,7 +149,7 @@ def time_to_target(
 ) -> pd.DataFrame:
     """Seconds until each line first reached `share` of the reference policy's asymptotic return.
 
-    The seconds are those of ASM pre-training and of training at the first evaluation whose mean return is at
+    The seconds are those of ASM pre-training, of starts and of training at the first evaluation whose mean return is at
     least the target; evaluation is not counted (paper, section on wall-clock time).
 
     Returns:
@@ -165,7 +165,7 @@ def time_to_target(
         target = float(targets.get(values[:-1], float("nan")))
         reached = line[line["mean"] >= target].sort_values("gradient_step").head(1)
         if len(reached):
-            seconds = float((reached["asm_seconds"] + reached["train_seconds"]).iloc[0])
+            seconds = float(learning_seconds(reached).iloc[0])
         else:
             seconds = np.nan if np.isnan(target) or asymptotic(line).empty else np.inf
         rows.append([*values, target, seconds])

@@ -20,6 +20,7 @@ from harness.cells.events import (
     Notice,
     Restarted,
     Resumed,
+    StartReady,
     Trained,
 )
 from harness.command_line import git_commit
@@ -102,6 +103,7 @@ class RunObserver(Observer):
         }
         if cell.policy.needs_asm:
             parts["pretraining"] = cell.pretraining
+        parts |= {start.kind: start for start in (cell.warm_start, cell.critic_start) if start is not None}
         params = {
             f"{part}.{name}": value for part, component in parts.items() for name, value in flatten(component).items()
         }
@@ -125,6 +127,10 @@ class RunObserver(Observer):
                     run.metrics(each.values, each.step)
                 run.tags({"asm_fingerprint": fingerprint})
                 run.metrics({"time/asm_seconds": seconds}, 0)
+            case StartReady(kind, seconds, curve):
+                for each in curve:
+                    run.metrics(each.values, each.step)
+                run.metrics({f"time/{kind}_seconds": seconds}, 0)
             case FeaturesReady(seconds, num_bytes):
                 run.metrics({"time/embedding_seconds": seconds}, 0)
                 run.tags({"features_bytes": num_bytes})
@@ -152,7 +158,7 @@ class RunObserver(Observer):
                 mean = f"{evaluation.mean:.1f}" if evaluation.metric == RETURN else f"{evaluation.mean:.4g}"
                 self._console.print(
                     f"{label}: {metric_name(evaluation.metric)} {mean} at {evaluation.fraction:.0%} of the budget "
-                    f"({evaluation.gradient_step:,} steps, {evaluation.asm_seconds + evaluation.train_seconds:.0f} s)",
+                    f"({evaluation.gradient_step:,} steps, {evaluation.seconds:.0f} s)",
                     markup=False,
                     highlight=False,
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from harness.cells.events import (
+    STARTS,
     ASMReady,
     DatasetReady,
     Event,
@@ -13,11 +14,12 @@ from harness.cells.events import (
     Restarted,
     StageProgress,
     StageStarted,
+    StartReady,
     Waiting,
 )
 from harness.terminal.progress import Progress, Stage
 
-_SHOWN = ("train/loss_policy", "train/loss_asm")  # beside the live line
+_SHOWN = ("train/loss_policy", "train/loss_asm", "start/loss_imitation", "start/loss_qvalue")  # beside the live line
 _ENDS = {DatasetReady: "collecting", ASMReady: "pre-training", FeaturesReady: "embedding"}
 
 
@@ -48,7 +50,7 @@ class CellStages:
             case StageProgress(done) if self._current is not None:
                 self._current.update(done)
             case Metrics(_, values) if self._current is not None:
-                shown = {name.removeprefix("train/"): value for name, value in values.items() if name in _SHOWN}
+                shown = {name.partition("/")[2]: value for name, value in values.items() if name in _SHOWN}
                 self._current.metrics = shown
             case Restarted():
                 for begun in self._open.values():
@@ -59,6 +61,8 @@ class CellStages:
                 self._console.print(waits, style="dim", soft_wrap=True)
             case DatasetReady() | ASMReady() | FeaturesReady():
                 self._finish(_ENDS[type(event)])
+            case StartReady(kind):
+                self._finish(STARTS[kind])
 
     def _finish(self, stage: str) -> None:
         """A stage has ended, or was never begun because the cache had its result."""

@@ -203,6 +203,8 @@ class CellRun(TrackedRun):
             "time/train_seconds": evaluation.train_seconds,
             "time/evaluation_seconds": evaluation.evaluation_seconds,
         }
+        if evaluation.start_seconds:
+            values["time/start_seconds"] = evaluation.start_seconds
         if normalized_score is not None:
             values["eval/normalized_score"] = normalized_score
         self.metrics(values, evaluation.gradient_step)

@@ -1,8 +1,26 @@
 """Offline reinforcement learning algorithms: each is networks, optimizers and one `update`."""
 
 from spinrl.algorithms.awac import AWAC, AWACAlgorithm
-from spinrl.algorithms.base import Algorithm, AlgorithmConfig
+from spinrl.algorithms.base import Algorithm, AlgorithmConfig, DivergedError
 from spinrl.algorithms.bcq import BCQ, BCQAlgorithm
+from spinrl.algorithms.critic_start import MonteCarloCritics, returns_to_go
+from spinrl.algorithms.imitation import Imitation
 from spinrl.algorithms.iql import IQL, IQLAlgorithm
+from spinrl.algorithms.starts import Started, SupervisedStart
 
-__all__ = ["AWAC", "BCQ", "IQL", "AWACAlgorithm", "Algorithm", "AlgorithmConfig", "BCQAlgorithm", "IQLAlgorithm"]
+__all__ = [
+    "AWAC",
+    "BCQ",
+    "IQL",
+    "AWACAlgorithm",
+    "Algorithm",
+    "AlgorithmConfig",
+    "BCQAlgorithm",
+    "DivergedError",
+    "IQLAlgorithm",
+    "Imitation",
+    "MonteCarloCritics",
+    "Started",
+    "SupervisedStart",
+    "returns_to_go",
+]

@@ -29,7 +29,7 @@ from spinrl.config.registry import register
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble, ValueNetwork
 from spinrl.policies.base import Policy
-from spinrl.specs import ActionSpec
+from spinrl.specs import ACTION, OBSERVATION, ActionSpec
 
 
 @register
@@ -57,11 +57,13 @@ class AWAC(ActorCriticConfig):
 class AWACAlgorithm(Algorithm):
     """One AWAC step is: critics, policy, state value, targets, in this order (PAPER, Algorithms)."""
 
+    config: AWAC
+    values_follow_policy = True
+
     def __init__(
         self, config: AWAC, policy: Policy, qvalue: CriticEnsemble, value: ValueNetwork, machine: ResolvedMachine
     ) -> None:
-        super().__init__(policy, machine)
-        self.config = config
+        super().__init__(config, policy, machine)
         self.qvalue = qvalue
         self.target_qvalue = copy.deepcopy(qvalue).requires_grad_(False)
         self.value = value
@@ -89,11 +91,7 @@ class AWACAlgorithm(Algorithm):
         minimize(loss_policy, self.policy_optimizer)
 
         # (3) V by MSE on what the target critics expect of the policy just updated.
-        with torch.no_grad():
-            values = self.target_qvalue.per_choice(observation)  # (E, B, N, K)
-            with self.machine.autocast():
-                expected = self.policy.expected_minimum(policy_input(batch), values, config.value_samples)  # (B,)
-        loss_value = (self.value(observation) - expected).square().mean()
+        loss_value = self._value_loss(batch, self.target_qvalue)
         minimize(loss_value, self.value_optimizer)
 
         # (4) Targets.
@@ -105,3 +103,16 @@ class AWACAlgorithm(Algorithm):
             loss_value=loss_value,
             effective_share=effective_share(weight),
         )
+
+    def _value_loss(self, batch: TensorDictBase, qvalue: CriticEnsemble) -> torch.Tensor:
+        observation = batch[OBSERVATION]
+        with torch.no_grad():
+            values = qvalue.per_choice(observation)  # (E, B, N, K)
+            with self.machine.autocast():
+                samples = self.config.value_samples
+                expected = self.policy.expected_minimum(policy_input(batch), values, samples)  # (B,)
+        return (self.value(observation) - expected).square().mean()
+
+    def critic_losses(self, batch: TensorDictBase, returns: torch.Tensor) -> dict[str, torch.Tensor]:
+        values = self.qvalue(batch[OBSERVATION], batch[ACTION])  # (E, B)
+        return {"loss_qvalue": ensemble_mse(values, returns), "loss_value": self._value_loss(batch, self.qvalue)}

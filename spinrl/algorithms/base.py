@@ -13,6 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
 from spinrl.config.registry import Component
+from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble, ValueNetwork, seeded_initialization
 from spinrl.policies.base import Policy
@@ -68,6 +69,10 @@ class ActorCriticConfig(AlgorithmConfig):
             return qvalue, ValueNetwork(observation_size, hidden=self.hidden)
 
 
+class DivergedError(UserError):
+    """A training whose loss is no longer finite; the message says which and where."""
+
+
 class Algorithm(nn.Module, ABC):
     """Networks, targets and optimizers of one training.
 
@@ -75,12 +80,16 @@ class Algorithm(nn.Module, ABC):
     goes on exactly.
 
     Args:
+        config: its configuration.
         policy: the policy to train; parameters that want no gradient are never touched.
         machine: precision and compilation of `update`.
     """
 
-    def __init__(self, policy: Policy, machine: ResolvedMachine) -> None:
+    values_follow_policy: ClassVar[bool] = False  # whether `critic_losses` depend on the policy
+
+    def __init__(self, config: ActorCriticConfig, policy: Policy, machine: ResolvedMachine) -> None:
         super().__init__()
+        self.config = config
         self.policy = policy
         self.machine = machine
         # Nearly all of an update's work is in here. Its backward pass is compiled with it; compiling around `backward`
@@ -100,6 +109,30 @@ class Algorithm(nn.Module, ABC):
         Returns:
             Detached 0-d losses `loss_*`, and what helps to read them.
         """
+
+    def critics(self) -> dict[str, nn.Module]:
+        """The networks that hold values, by name: qvalue and, where the algorithm has one, value; without targets."""
+        return {name: module for name, module in self.named_children() if name in ("qvalue", "value")}
+
+    def critic_losses(self, batch: TensorDictBase, returns: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Losses of the critics on observed returns, for `MonteCarloCritics`.
+
+        Q by MSE on the returns; V, where there is one, by the algorithm's own rule on the Q of the batch.
+
+        Args:
+            batch: transitions.
+            returns: (B,) discounted returns-to-go.
+
+        Raises:
+            NotImplementedError: when the algorithm has no critics that could be started so.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no start for critics; set Experiment.critic_start=None")
+
+    def copy_to_targets(self) -> None:
+        """Make every target network equal to the network that it follows."""
+        for name, module in self.critics().items():
+            if (target := getattr(self, f"target_{name}", None)) is not None:
+                target.load_state_dict(module.state_dict())
 
     def acting_policy(self) -> Policy:
         """The policy to evaluate and export: the trained one, unless the algorithm acts by more than it."""

@@ -52,9 +52,10 @@ class BCQ(ActorCriticConfig):
 class BCQAlgorithm(Algorithm):
     """One BCQ step is: critics, imitation, targets, in this order (the public reference code)."""
 
+    config: BCQ
+
     def __init__(self, config: BCQ, policy: Policy, qvalue: CriticEnsemble, machine: ResolvedMachine) -> None:
-        super().__init__(policy, machine)
-        self.config = config
+        super().__init__(config, policy, machine)
         self.qvalue = qvalue
         self.target_qvalue = copy.deepcopy(qvalue).requires_grad_(False)
         self.to(machine.device)
@@ -78,6 +79,10 @@ class BCQAlgorithm(Algorithm):
         # (3) Targets.
         polyak_update(self.target_qvalue, self.qvalue, config.polyak_rate)
         return detached(loss_policy=loss_policy, loss_qvalue=loss_qvalue)
+
+    def critic_losses(self, batch: TensorDictBase, returns: torch.Tensor) -> dict[str, torch.Tensor]:
+        observation, action, *_ = transition(batch)
+        return {"loss_qvalue": ensemble_mse(self.qvalue(observation, action), returns)}
 
     def _next_value(self, batch: TensorDictBase, observation: torch.Tensor) -> torch.Tensor:
         """The smallest target-Q of the best allowed joint action in each next observation (B, S): (B,)."""

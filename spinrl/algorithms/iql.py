@@ -50,11 +50,12 @@ class IQL(ActorCriticConfig):
 class IQLAlgorithm(Algorithm):
     """One IQL step is: state value, critics, policy, targets, in this order (PAPER, Algorithms)."""
 
+    config: IQL
+
     def __init__(
         self, config: IQL, policy: Policy, qvalue: CriticEnsemble, value: ValueNetwork, machine: ResolvedMachine
     ) -> None:
-        super().__init__(policy, machine)
-        self.config = config
+        super().__init__(config, policy, machine)
         self.qvalue = qvalue
         self.target_qvalue = copy.deepcopy(qvalue).requires_grad_(False)
         self.value = value
@@ -93,3 +94,12 @@ class IQLAlgorithm(Algorithm):
             loss_policy=loss_policy,
             effective_share=effective_share(weight),
         )
+
+    def critic_losses(self, batch: TensorDictBase, returns: torch.Tensor) -> dict[str, torch.Tensor]:
+        observation, action, *_ = transition(batch)
+        values = self.qvalue(observation, action)  # (E, B)
+        advantage = values.detach().amin(0) - self.value(observation)  # (B,)
+        return {
+            "loss_qvalue": ensemble_mse(values, returns),
+            "loss_value": expectile_loss(advantage, self.config.expectile),
+        }

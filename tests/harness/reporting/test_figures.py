@@ -11,7 +11,7 @@ def test_the_name_of_the_published_expert_stays_clear_of_the_title():
     panel = pd.DataFrame(
         [
             dict(tier=tier, policy="spin", gradient_step=step, mean=mean, low=mean - 9, high=mean + 9)
-            | dict(asm_seconds=60.0, train_seconds=step / 10, fraction=step / 5000)
+            | dict(asm_seconds=60.0, start_seconds=0.0, train_seconds=step / 10, fraction=step / 5000)
             for tier in ("medium", "medium-expert", "random-medium-expert", "expert")
             for step, mean in ((50, 9.0), (5000, 676.0))
         ]
