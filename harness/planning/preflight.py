@@ -9,6 +9,7 @@ from harness.cells.environments import build_environment, require_task
 from harness.experiment import Cell, Experiment
 from spinrl.asm import ASMError, FrozenASM, asm_folder
 from spinrl.behaviors import BehaviorError
+from spinrl.cache import CacheError, require_writable
 from spinrl.checkpoint import CheckpointError
 from spinrl.data import DatasetPlan, Rollout, Store, StoreError, collected, features_bytes, features_path, home
 from spinrl.tasks import TASKS, SimulatorError
@@ -24,6 +25,12 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
     Raises:
         PreflightError: in one line.
     """
+    check_cache()
+    for cell in one_of_each_dataset(cells):
+        try:
+            plan_of(experiment, cell).check()
+        except StoreError as error:
+            raise PreflightError(str(error)) from error
     wanting = [cell for cell in cells if cell.policy.needs_asm]
     for cell in {(_dataset(cell), cell.pretraining): cell for cell in wanting}.values():
         plan, standardized = plan_of(experiment, cell), experiment.standardize_observations
@@ -33,7 +40,6 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
             raise PreflightError(str(error)) from error
     needed = disk_needed(experiment, cells)
     root = home()
-    root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
     if needed > free:
         raise PreflightError(
@@ -49,6 +55,22 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
                 require_task(task, plan)
         except SimulatorError as error:
             raise PreflightError(str(error)) from error
+
+
+def check_cache() -> None:
+    """Check that the cache takes what every training writes.
+
+    Raises:
+        PreflightError: naming the folder, and the way to train all the same on data that others keep there.
+    """
+    root = home()
+    try:
+        for folder in (root, root / "cells", root / "studies"):
+            if folder == root or folder.exists():
+                require_writable(folder)
+    except CacheError as error:
+        shared = f"; data imported there can stay: --set \"Imported.store='{root.absolute()}/imported/{{task}}'\""
+        raise PreflightError(f"{error}{shared if (root / 'imported').is_dir() else ''}") from error
 
 
 def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
