@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import attrs
-from attrs.validators import ge, lt, min_len
+from attrs.validators import ge, in_, lt, min_len
 
 from harness.launchers import Launcher, Local
 from harness.protocol import Evaluating, Training
@@ -57,7 +57,9 @@ class Experiment(Component):
         standardize_observations: give networks observations in the dataset's standard units; the published method
             uses raw ones, which a short training learns little from.
         data_seed: seed of the datasets, which all cells of a tier share.
-        held_out: share of each dataset's episodes that nothing is trained on, for estimates.
+        held_out: share of each dataset that nothing is trained on, for estimates.
+        held_out_by: whole episodes, drawn at random; or the last rows of each episode, for data that is one or a few
+            long ones.
         simulators: of tasks that are not the benchmark's, by task; without one there are estimates alone.
         pretraining: of the ASM, for policies that want one; or where else it comes from.
         pretrainings: of the ASM of the policies named here, in place of `pretraining`.
@@ -88,6 +90,7 @@ class Experiment(Component):
     standardize_observations: bool = False
     data_seed: int = 0
     held_out: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
+    held_out_by: Literal["episodes", "rows"] = attrs.field(default="episodes", validator=in_(("episodes", "rows")))
     simulators: Mapping[str, Simulator] = attrs.field(factory=dict)
     pretraining: ASMSource = attrs.field(factory=Pretraining)
     pretrainings: Mapping[str, ASMSource] = attrs.field(factory=dict)
@@ -198,7 +201,7 @@ class Experiment(Component):
         """
         key = cell.key
         plan = cell.tier.plan(key.tier, key.task, key.bins, self.transitions, self.data_seed)
-        return HoldingOut(plan, self.held_out, self.data_seed) if self.held_out else plan
+        return HoldingOut(plan, self.held_out, self.data_seed, self.held_out_by) if self.held_out else plan
 
     def cells(self) -> list[Cell]:
         """Every cell, cells that share data and ASM next to each other."""

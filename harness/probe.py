@@ -29,6 +29,7 @@ from rich.text import Text
 from harness.cells.events import ASMReady, DatasetReady, Event, Metrics
 from harness.cells.run_cell import prepare_asm, prepare_dataset
 from harness.command_line import both_signals_stop, configuration_words, use_packaged_configs
+from harness.entry_point import entry_point
 from harness.experiment import Cell, Experiment
 from harness.launching.outcome import EXPECTED, failure_text
 from harness.planning.preflight import cached_asm, check
@@ -43,6 +44,7 @@ from harness.run import (
 )
 from harness.terminal.progress import Progress
 from harness.terminal.stages import CellStages
+from harness.tracking.connection import check_address
 from harness.tracking.runs import PROBE_ROLE, ROLE_TAG, TrackedRun
 from harness.tracking.tracker import Tracker
 from spinrl.asm import PROBE_INPUTS, FrozenASM, ProbeResult, probe_asm
@@ -62,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -73,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         machine = experiment.machine.resolve()
         cells = probed_cells(experiment)
         check(experiment, cells)
+        check_address(options.tracking_uri)
         if options.dry_run:
             print_dry_run(console, resolved, machine, cells)
             return 0

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.entry_point import entry_point
 from harness.records import RETURN
 from harness.reporting.comparison_figures import comparison_figures
 from harness.reporting.comparisons import asymptotic_runs, by_asm_length
@@ -169,6 +170,7 @@ equals the latest.""",
     return made
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = parser().parse_args(arguments)

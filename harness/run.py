@@ -45,6 +45,7 @@ from harness.command_line import (
     use_packaged_configs,
     versions,
 )
+from harness.entry_point import entry_point
 from harness.experiment import Cell, Experiment
 from harness.launching.launch import run_cells, share, slots
 from harness.launching.outcome import CellOutcome, LaunchError
@@ -54,6 +55,7 @@ from harness.report import console_report, write_report
 from harness.reporting.returns import Invocation, Reference, ReportMeta, to_frame, to_the_minute
 from harness.terminal.observer import RunObserver
 from harness.terminal.progress import Progress, duration
+from harness.tracking.connection import check_address
 from harness.tracking.outbox import one_line
 from harness.tracking.resume import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
 from harness.tracking.runs import TrackedRun
@@ -153,6 +155,7 @@ def load_experiment(options: argparse.Namespace, example: str, bindings: Sequenc
     return load(Experiment, options.gin, [*options.bindings, *bindings])
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -168,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         machine = experiment.machine.resolve()
         cells = chosen_cells(experiment, options.only)
         check(experiment, cells)
+        check_address(options.tracking_uri)
         jobs = slots(experiment.launcher, experiment, cells, machine)
     except (UserError, ValueError) as error:
         print(error, file=sys.stderr)

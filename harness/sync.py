@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.entry_point import entry_point
 from harness.terminal.progress import Progress
-from harness.tracking.connection import connect
+from harness.tracking.connection import connect, store_uri
 from harness.tracking.deliver import at_work, deliver
 from harness.tracking.journal import FOLDER, read_journal
 from harness.tracking.operations import MlflowStore
@@ -43,7 +44,7 @@ def _sync(path: Path, tracking_uri: str | None, progress: Progress) -> tuple[str
         header, operations = read_journal(path)
         if at_work(header):
             return "its run is still at work, and sends it itself", True
-        uri = tracking_uri or header["tracking_uri"]
+        uri = store_uri(tracking_uri or header["tracking_uri"])
         client, experiment_id = connect(uri, header["experiment"], path.parent.parent, probe_seconds=10.0)
         stage = progress.stage(path.stem, "sending", len(operations), "operations")
         refused = deliver(path, header, operations, MlflowStore(client, experiment_id), stage.update)
@@ -58,6 +59,7 @@ def _sync(path: Path, tracking_uri: str | None, progress: Progress) -> tuple[str
     return f"{len(operations)} operations sent", True
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,11 @@ from filelock import FileLock, Timeout
 from spinrl.config.serialize import fingerprint
 from spinrl.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows, whose file systems all have locks
+    fcntl = None  # type: ignore[assignment]
+
 T = TypeVar("T")
 OnWait = Callable[[Path], None]
 OnDamage = Callable[[str], None]
@@ -27,22 +34,77 @@ class DamagedError(UserError):
     """A cache entry that is not as it was written; one line, which ends with what to do."""
 
 
+class CacheError(UserError, OSError):
+    """A folder that cannot be used as a cache; one line, which says what to do."""
+
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what a file system without locks answers
+_ELSEWHERE = "set SPINRL_HOME to a folder of your own"
+
+
 def home() -> Path:
-    """The cache folder: `SPINRL_HOME`, or the platform's folder for user caches."""
+    """The cache folder: `SPINRL_HOME`, or the platform's folder for user caches.
+
+    Raises:
+        CacheError: when it depends on a home folder that this user does not have.
+    """
     override = os.environ.get("SPINRL_HOME")
-    return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("spinrl"))
+    try:
+        folder = Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("spinrl")).expanduser()
+    except RuntimeError:
+        raise CacheError(f"this user has no home folder (HOME is not set) to keep a cache in; {_ELSEWHERE}") from None
+    return folder
+
+
+def require_writable(folder: Path, remedy: str = _ELSEWHERE) -> None:
+    """Make `folder` where it is missing, and check that it takes files and their locks, leaving nothing behind.
+
+    Args:
+        folder: of the cache, or another one.
+        remedy: the end of the message: what to do.
+
+    Raises:
+        CacheError: when it cannot be made or written, or has no file locks.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            # Not filelock's SoftFileLock instead: a killed run leaves that behind, and the next would wait for ever.
+            said = "has no file locks, without which runs at the same time would spoil each other's files"
+            raise CacheError(f"{folder.absolute()} {said} ({error.strerror}); {remedy}, on another disk") from error
+        raise CacheError(f"{folder.absolute()} cannot be written ({error.strerror}); {remedy}") from error
+
+
+def file_lock(file: Path, remedy: str = _ELSEWHERE) -> FileLock:
+    """The lock that is this file, not acquired; the system frees it when the process dies, however it does.
+
+    Whoever dies leaves the file, which means nothing: a lock is held by a process, not by the file's being there.
+
+    Raises:
+        CacheError: when its folder cannot be written or has no locks, or the file is somebody else's.
+    """
+    require_writable(file.parent, remedy)
+    if file.exists() and not os.access(file, os.W_OK):
+        raise CacheError(f"the lock file {file} is somebody else's and cannot be opened; {remedy}, or delete the file")
+    return FileLock(file)
 
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[Path], None] | None = None) -> Iterator[None]:
-    """Hold the lock of a cache entry; the system frees it when the process dies, however it does.
+    """Hold the lock of a cache entry.
 
     Args:
         path: the entry.
         on_wait: called with the entry, once, when another run holds the lock.
+
+    Raises:
+        CacheError: when the folder of the entry cannot be written or has no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = file_lock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:

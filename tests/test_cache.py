@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import errno
+import fcntl
+import getpass
+import os
+import pwd
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import spinrl
+from spinrl.cache import CacheError, file_lock, made_alone, require_writable
 from spinrl.data import get_or_build, home, locked
 
 
@@ -82,3 +90,80 @@ def test_the_lock_is_free_after_an_error(cache: Path) -> None:
         raise KeyError
     with locked(cache / "x", on_wait=lambda path: pytest.fail("still locked")):
         pass
+
+
+def fails(error: Exception) -> Any:
+    """Something in the place of a call of the system that does not work here."""
+
+    def call(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_file_locks_what_is_there_is_used_and_nothing_is_made(
+    number: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = get_or_build("things", "there", Path.mkdir)
+    monkeypatch.setattr(fcntl, "flock", fails(OSError(number, os.strerror(number))))
+    assert get_or_build("things", "there", Path.mkdir) == there
+    with pytest.raises(
+        CacheError, match=r"things has no file locks.*set SPINRL_HOME to a folder of your own, on anoth"
+    ):
+        get_or_build("things", "new", Path.mkdir)
+    with pytest.raises(CacheError, match="making has no file locks"), made_alone(cache.parent / "exported"):
+        pass
+    assert not (cache / "things" / "new").exists()
+
+
+@pytest.mark.parametrize("content", ["", "12345\n", "12345\nanother-host\n"])
+def test_lock_files_of_a_copied_cache_hold_nobody_up(content: str, cache: Path) -> None:
+    (cache / "things").mkdir(parents=True)
+    (cache / "things" / ".a.lock").write_text(content)
+    assert get_or_build("things", "a", Path.mkdir, on_wait=lambda path: pytest.fail("nobody holds it")).is_dir()
+
+
+def test_somebody_elses_lock_file_is_said_and_not_waited_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "things").mkdir(parents=True)
+    (cache / "things" / ".a.lock").touch(0o444)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root may write it
+    with pytest.raises(CacheError, match=r"lock file .*\.a\.lock is somebody else's.*SPINRL_HOME.*or delete the file"):
+        file_lock(cache / "things" / ".a.lock")
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(CacheError, match=r"file/cache/things cannot be written \(Not a directory\); set SPINRL_HOME"):
+        get_or_build("things", "a", Path.mkdir)
+    monkeypatch.setattr("tempfile.TemporaryFile", fails(OSError(errno.EROFS, os.strerror(errno.EROFS))))
+    with pytest.raises(CacheError, match=r"cannot be written \(Read-only file system\); go elsewhere"):
+        require_writable(tmp_path, "go elsewhere")
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user id without an entry in the password file, as in many containers."""
+    monkeypatch.setattr(pwd, "getpwuid", fails(KeyError("getpwuid(): uid not found")))
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "to be put back")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("nobody")
+@pytest.mark.parametrize("override", [None, "~/cache"])
+def test_without_a_home_folder_the_cache_is_asked_for(override: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPINRL_HOME")
+    if override:
+        monkeypatch.setenv("SPINRL_HOME", override)
+    with pytest.raises(CacheError, match=r"no home folder \(HOME is not set\).*set SPINRL_HOME to a folder"):
+        home()
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_user_id_without_a_name_gets_one() -> None:
+    spinrl._name_user()
+    assert getpass.getuser() == f"uid-{os.getuid()}"

@@ -25,7 +25,7 @@ ORDER = {
         {"export"},
     ],
     "harness": [
-        {"command_line", "launchers", "records"},
+        {"command_line", "entry_point", "launchers", "records"},
         {"protocol"},
         {"experiment"},
         {"cells"},

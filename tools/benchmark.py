@@ -22,6 +22,7 @@ import attrs
 import torch
 
 from harness.command_line import config_root
+from harness.entry_point import entry_point
 from harness.experiment import Experiment
 from harness.planning.timed_steps import finish, pretraining_step, random_batch, untrained_policy
 from spinrl import checkpoint
@@ -237,6 +238,7 @@ def line(row: Row) -> str:
     return f"{row.task:15} {row.what:24} {row.per_second:9.2f} {public:>9} {ratio:>9} {scaled:>10} {row.share:9.0%}"
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.partition("\n")[0])
@@ -271,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(attrs.asdict(row) | {"ratio": row.ratio, "ratio_per_matmul": row.ratio_per_matmul})
     if options.json:
         report = {"machine": attrs.asdict(machine), "preset": options.preset, "matmul_gflops": speeds, "rows": rows}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

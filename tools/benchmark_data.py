@@ -41,6 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.command_line import at_least_one, both_signals_stop, use_packaged_configs
+from harness.entry_point import entry_point
 from spinrl.behaviors import BehaviorError, load_behavior
 from spinrl.config import ConfigError
 from spinrl.data import (
@@ -390,6 +391,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -408,7 +410,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in map(measure_import, files) if files else measure(options, console):
                 rows.append(row)
                 if options.json:
-                    options.json.write_text(json.dumps([attrs.asdict(each) for each in rows], indent=1) + "\n")
+                    options.json.write_text(
+                        json.dumps([attrs.asdict(each) for each in rows], indent=1) + "\n", encoding="utf-8"
+                    )
     except KeyboardInterrupt:
         console.print("stopped; what was measured:")
         code = 130

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.command_line import add_configuration_options, at_least_one, both_signals_stop, use_packaged_configs
+from harness.entry_point import entry_point
 from harness.experiment import Experiment
 from harness.terminal.progress import Progress, Stage
 from spinrl.cache import made_alone
@@ -187,6 +188,7 @@ def print_summary(store: Store, rate: float | None, console: Console) -> None:
     console.print(lines, markup=False, highlight=False, soft_wrap=True)
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.command_line import at_least_one
+from harness.entry_point import entry_point
 from harness.reporting.dataset_figures import observation_ranges, overview
 from harness.reporting.dataset_page import NOTES, checks, html, tables, to_json
 from harness.reporting.figures import save
@@ -96,6 +97,7 @@ def write(store: Store, description: Description, folder: Path) -> list[Path]:
     return paths
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.command_line import both_signals_stop
+from harness.entry_point import entry_point
 from spinrl.data import Store, store_folder
 from spinrl.data.importers.minari_export import export_minari
 from spinrl.errors import UserError
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

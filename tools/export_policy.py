@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.command_line import add_configuration_options, use_packaged_configs
+from harness.entry_point import entry_point
 from harness.experiment import Experiment
 from harness.exporting.finished import FinishedCell, finished_cell, simulated
 from harness.exporting.reference import reference_cell
@@ -120,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -198,8 +200,8 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         beside.mkdir()
-        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
-        (beside / EXAMPLE).write_text(json.dumps(observations[:3].tolist()) + "\n")
+        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        (beside / EXAMPLE).write_text(json.dumps(observations[:3].tolist()) + "\n", encoding="utf-8")
         for name in formats:
             console.print(f"writing {name} …", highlight=False)
             write(deployed, name, beside)
@@ -225,7 +227,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
             timed = latencies(cell, runners, observations.numpy())
             console.print(latency_table(timed))
             card["latency_ms"] = [attrs.asdict(each) for each in timed]
-        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(beside / "__pycache__", ignore_errors=True)
         os.replace(beside, out)
     finally:

@@ -39,6 +39,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.command_line import both_signals_stop
+from harness.entry_point import entry_point
 from harness.terminal.progress import Progress, Stage
 from spinrl.cache import made_alone
 from spinrl.data import Store, StoreError
@@ -261,6 +262,7 @@ def training_command(store: Store, name: str, out: Path | None) -> str:
     return " ".join(["python -m harness.run --gin gin/own_data.gin", *(f'--set "{each}"' for each in bindings)])
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

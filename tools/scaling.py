@@ -25,6 +25,7 @@ from rich.console import Console
 
 from harness.cells.run_cell import prepare_dataset
 from harness.command_line import add_configuration_options, use_packaged_configs
+from harness.entry_point import entry_point
 from harness.experiment import Cell, Experiment
 from harness.launchers import Local
 from harness.launching.launch import run_cells, share, slots
@@ -123,6 +124,7 @@ def configuration(options: argparse.Namespace) -> Experiment:
     return experiment.smoke() if options.smoke else experiment
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

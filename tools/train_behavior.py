@@ -32,6 +32,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from harness.command_line import add_configuration_options, both_signals_stop, configuration_words, use_packaged_configs
+from harness.entry_point import entry_point
 from spinrl.behaviors import Behavior, load_behavior
 from spinrl.behaviors.train.decqn import DecQN
 from spinrl.behaviors.train.loop import train
@@ -95,7 +96,7 @@ def draw_learning_curve(folder: Path) -> Path | None:
     points = sorted(
         (record["time"], record["return"])
         for path in folder.glob("greedy-*.jsonl")
-        for record in map(json.loads, path.read_text().splitlines())
+        for record in map(json.loads, path.read_text(encoding="utf-8").splitlines())
     )
     if not points:
         return None
@@ -149,6 +150,7 @@ def configuration(options: argparse.Namespace) -> DecQN:
     return load(DecQN, files, [f"DecQN.bins={options.bins}", *options.bindings]).value
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -179,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 1
         except OSError as error:
-            print(f"{error}; name another --folder", file=sys.stderr)
+            print(error if isinstance(error, UserError) else f"{error}; name another --folder", file=sys.stderr)
             return 2
     try:
         print(f"learning curve: {draw_learning_curve(folder)}")

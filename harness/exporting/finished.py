@@ -10,7 +10,7 @@ import attrs
 
 from harness.cells.training import CHECKPOINT_VERSION
 from harness.records import RETURN, CellKey, Evaluation
-from harness.tracking.connection import TrackingError, ask, default_uri, sqlite_path
+from harness.tracking.connection import TrackingError, ask, sqlite_path, store_uri
 from harness.tracking.operations import MOST_RUNS, MlflowClient
 from harness.tracking.runs import ROLE_TAG
 from spinrl import checkpoint
@@ -78,7 +78,7 @@ def finished_cell(source: str, tracking_uri: str | None = None) -> FinishedCell:
 
 
 def _downloaded(run_id: str, tracking_uri: str | None, folder: Path) -> Path:
-    uri = tracking_uri or default_uri()
+    uri = store_uri(tracking_uri)
     local = sqlite_path(uri)
     if local is not None and not local.exists():  # opening it would create an empty one
         raise UserError(

@@ -15,7 +15,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from harness.exporting.finished import FinishedCell
-from harness.tracking.connection import default_uri
+from harness.tracking.connection import store_uri
 from harness.tracking.outbox import one_line
 from spinrl.errors import UserError
 from spinrl.export.formats import RUNNERS
@@ -55,9 +55,9 @@ def log_model(folder: Path, cell: FinishedCell, name: str, tracking_uri: str | N
     Raises:
         UserError: when MLflow does not take it.
     """
-    mlflow.set_tracking_uri(tracking_uri or default_uri())
+    mlflow.set_tracking_uri(store_uri(tracking_uri))
     client = mlflow.MlflowClient()
-    example = pd.DataFrame({"observation": json.loads((folder / "example.json").read_text())})
+    example = pd.DataFrame({"observation": json.loads((folder / "example.json").read_text(encoding="utf-8"))})
     assert cell.run_id is not None
     try:
         before = client.get_run(cell.run_id).info

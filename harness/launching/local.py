@@ -21,6 +21,7 @@ import torch
 
 from harness.cells.events import Event, Trained
 from harness.cells.run_cell import run_cell
+from harness.entry_point import steady_output
 from harness.experiment import Cell, Experiment
 from harness.launching.outcome import CellOutcome, Ended, Observer, run_to_end
 from spinrl.config import from_plain, to_plain
@@ -157,6 +158,7 @@ def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine, fr
     if machine.device == "cuda":  # read when CUDA is first used, which is later
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(place, visible, torch.cuda.device_count())
+    steady_output()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.signal(signal.SIGTERM, _leave)
     experiment = from_plain(plain)

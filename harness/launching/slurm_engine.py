@@ -71,7 +71,7 @@ class SlurmEngine:
             raise LaunchError(f"Slurm refuses the jobs: {str(error).strip().splitlines()[-1]}") from error
         self._jobs = {task.number: job for task, job in zip(tasks, jobs, strict=True)}
         if self._on_slurm:
-            (self._folder / _IDS).write_text(" ".join({job.job_id.partition("_")[0] for job in jobs}))
+            (self._folder / _IDS).write_text(" ".join({job.job_id.partition("_")[0] for job in jobs}), encoding="utf-8")
 
     def ended(self) -> Mapping[int, str]:
         if not self._on_slurm:
@@ -114,5 +114,5 @@ class SlurmEngine:
     def _cancel_left_over(self) -> None:
         """Jobs that an invocation left when it was killed would do what those of this one do."""
         for ids in self._folder.parent.glob(f"*/{_IDS}"):
-            subprocess.run(["scancel", *ids.read_text().split()], capture_output=True, check=False)
+            subprocess.run(["scancel", *ids.read_text(encoding="utf-8").split()], capture_output=True, check=False)
             shutil.rmtree(ids.parent, ignore_errors=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from harness.cells.environments import build_environment, require_task
 from harness.experiment import Cell, Experiment
 from spinrl.asm import FrozenASM, asm_folder
+from spinrl.cache import CacheError, require_writable
 from spinrl.data import DatasetPlan, Rollout, Store, collected, features_bytes, features_path, home
 from spinrl.errors import UserError
 from spinrl.tasks import TASKS
@@ -19,6 +20,9 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
     Raises:
         UserError: in one line.
     """
+    check_cache()
+    for cell in one_of_each_dataset(cells):
+        plan_of(experiment, cell).check()
     wanting = [cell for cell in cells if cell.policy.needs_asm]
     for cell in {(_dataset(cell), cell.pretraining): cell for cell in wanting}.values():
         plan, standardized = plan_of(experiment, cell), experiment.standardize_observations
@@ -28,7 +32,6 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
             raise UserError(str(error)) from error
     needed = disk_needed(experiment, cells)
     root = home()
-    root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
     if needed > free:
         raise UserError(
@@ -41,6 +44,22 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
             build_environment(experiment, cell, plan, episodes=1).close()
         elif task in TASKS:
             require_task(task, plan)
+
+
+def check_cache() -> None:
+    """Check that the cache takes what every training writes.
+
+    Raises:
+        UserError: naming the folder, and the way to train all the same on data that others keep there.
+    """
+    root = home()
+    try:
+        for folder in (root, root / "cells", root / "studies"):
+            if folder == root or folder.exists():
+                require_writable(folder)
+    except CacheError as error:
+        shared = f"; data imported there can stay: --set \"Imported.store='{root.absolute()}/imported/{{task}}'\""
+        raise UserError(f"{error}{shared if (root / 'imported').is_dir() else ''}") from error
 
 
 def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:

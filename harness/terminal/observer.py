@@ -203,7 +203,9 @@ class RunObserver(Observer):
             return
         self._drawn.add(dataset.fingerprint)
         share = self._experiment.held_out
-        part = f", without the {100 * share:g}% of the episodes that are held out" if share else ""
+        part = (
+            f", without the {100 * share:g}% of the {self._experiment.held_out_by} that are held out" if share else ""
+        )
         try:
             log_dataset_figure(self._parent, dataset, _dataset_name(cell), part)
         except Exception as error:  # whatever is wrong with a figure, it is no reason to end a run

@@ -6,22 +6,29 @@ import contextlib
 import math
 import os
 import sqlite3
+import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from filelock import FileLock
+from filelock import Timeout
 
+from harness.tracking.moved import ARTIFACTS, follow_artifacts
 from harness.tracking.operations import MlflowClient, MlflowException
 from harness.tracking.outbox import one_line, root
+from spinrl.cache import CacheError, file_lock, require_writable
 from spinrl.errors import UserError
 
 T = TypeVar("T")
 
 _REMOTE = ("http", "https", "databricks", "databricks-uc", "uc")
+_SQLITE = "sqlite:///"
+_ELSEWHERE = "give --tracking-uri the address of a store elsewhere, such as sqlite:////a/folder/mlflow.db"
 
 
 class TrackingError(UserError):
@@ -31,6 +38,40 @@ class TrackingError(UserError):
 def default_uri(directory: Path = Path()) -> str:
     """``MLFLOW_TRACKING_URI``, or else the embedded store in `directory`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{directory / 'mlflow.db'}"
+
+
+def store_uri(given: str | None, directory: Path = Path()) -> str:
+    """The address of the store: `given` or else `default_uri`, with ``~`` for the home folder.
+
+    Raises:
+        TrackingError: when it is an address that MLflow makes no store of, with the one that was probably meant.
+    """
+    uri = given or default_uri(directory)
+    try:
+        if uri.startswith(f"{_SQLITE}~"):  # which would be a folder of that name
+            uri = f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).expanduser()}"
+    except RuntimeError:
+        raise TrackingError(f"this user has no home folder for {uri}; {_ELSEWHERE}") from None
+    parts = urlsplit(uri)
+    if parts.scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
+        database = Path(parts.path) if Path(parts.path).suffix == ".db" else Path(parts.path).parent / "mlflow.db"
+        raise TrackingError(
+            f"MLflow keeps no store in a folder any more, as {uri} would be; give --tracking-uri {_SQLITE}{database} "
+            "(or set MLFLOW_ALLOW_FILE_STORE=true to use the folder all the same)"
+        )
+    return uri
+
+
+def check_address(given: str | None, directory: Path = Path()) -> None:
+    """Check what can be known of a store without opening or making it, before anything is trained.
+
+    Raises:
+        TrackingError: when there can be none at the address, or its folder cannot be written.
+    """
+    uri = store_uri(given, directory)
+    local = sqlite_path(uri)
+    if not local or local.parent.is_dir():
+        _require_writable(uri, local, directory)
 
 
 def redacted(uri: str) -> str:
@@ -52,8 +93,21 @@ def connect(uri: str, experiment: str, directory: Path, probe_seconds: float) ->
     Raises:
         TrackingError: as `ask`, and when the experiment has been deleted.
     """
-    artifacts = None if is_remote(uri) else directory / "mlruns"
+    artifacts = None if is_remote(uri) else directory / ARTIFACTS
+    _require_writable(uri, sqlite_path(uri), directory)
     return ask(uri, lambda client: (client, _experiment_id(client, experiment, artifacts)), directory, probe_seconds)
+
+
+def _require_writable(uri: str, local: Path | None, directory: Path) -> None:
+    try:
+        if local:
+            require_writable(local.parent, _ELSEWHERE)
+        else:  # what the store does not take waits there
+            require_writable(directory, "go to a folder of your own")
+    except CacheError as error:
+        raise TrackingError(f"cannot use the MLflow store at {redacted(uri)}: {error}") from error
+    if local and local.exists() and not os.access(local, os.W_OK):
+        raise TrackingError(f"the MLflow store at {uri} cannot be written; {_ELSEWHERE}")
 
 
 def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_seconds: float = 10.0) -> T:
@@ -71,15 +125,18 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
     outcome: list[T | Exception] = []
     remote = is_remote(uri)
     local = sqlite_path(uri)
-    lock = (local.parent if local and local.parent.is_dir() else directory) / "mlflow.db.lock"
+    folder = local.parent if local and local.parent.is_dir() else directory
+    unguarded = remote or (local is not None and local.exists() and not os.access(folder, os.W_OK))  # it can be read
 
     def work() -> None:
         try:
             # Two processes that create a fresh sqlite store at once would break each other.
-            with contextlib.nullcontext() if remote else FileLock(lock, timeout=60):
+            with contextlib.nullcontext() if unguarded else _guard(folder):
                 if local:
                     _create_sqlite(local)
                     _check_sqlite(local)
+                    for line in [] if unguarded else follow_artifacts(local):
+                        print(line, file=sys.stderr)
                 outcome.append(question(MlflowClient(uri)))
         except Exception as error:
             outcome.append(error)
@@ -101,11 +158,27 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
     if not outcome:
         raise TrackingError(f"cannot reach the MLflow store at {redacted(uri)}: no answer in {probe_seconds:g} s")
     answer = outcome[0]
-    if isinstance(answer, TrackingError):
-        raise answer
+    if isinstance(answer, (TrackingError, CacheError)):
+        raise TrackingError(str(answer)) from answer.__cause__
     if isinstance(answer, Exception):
+        if local and "database schema" in str(answer):
+            raise TrackingError(f"the MLflow store at {uri} {_age(local, uri)}") from answer
         raise TrackingError(f"cannot use the MLflow store at {redacted(uri)}: {one_line(root(answer))}") from answer
     return answer
+
+
+@contextlib.contextmanager
+def _guard(folder: Path) -> Iterator[None]:
+    file = folder / "mlflow.db.lock"
+    try:
+        lock = file_lock(file, _ELSEWHERE)
+        lock.acquire(timeout=60)
+    except Timeout:
+        raise TrackingError(f"another process holds {file} for a minute now; end it, or {_ELSEWHERE}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _create_sqlite(path: Path) -> None:
@@ -126,10 +199,21 @@ def _check_sqlite(path: Path) -> None:
         connection.execute("PRAGMA schema_version")
 
 
+def _age(path: Path, uri: str) -> str:
+    """What an sqlite store whose schema MLflow refuses was made by, and what to do."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    migrations = resources.files("mlflow.store.db_migrations") / "versions"
+    if any(file.name.startswith(found) for file in migrations.iterdir()):
+        return f"is of an older MLflow than {version('mlflow')}; copy it to be safe, then: mlflow db upgrade {uri}"
+    return (
+        f"is of a newer MLflow than {version('mlflow')} (schema {found}); pip install --upgrade mlflow, or {_ELSEWHERE}"
+    )
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of an sqlite store, None for any other."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix).partition("?")[0]) if uri.startswith(prefix) else None
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 
 
 def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:

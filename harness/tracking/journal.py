@@ -85,7 +85,9 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(".partial")
         try:
-            beside.write_text("\n".join(json.dumps(line) for line in (self._header, *operations)) + "\n")
+            beside.write_text(
+                "\n".join(json.dumps(line) for line in (self._header, *operations)) + "\n", encoding="utf-8"
+            )
             os.replace(beside, self.path)
         finally:
             beside.unlink(missing_ok=True)
@@ -97,7 +99,7 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Operation]]:
     Raises:
         ValueError: naming the file, when it is not a journal or of a newer version.
     """
-    lines = path.read_text().split("\n")[:-1]  # what no newline ends was still being written
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what no newline ends was still being written
     try:
         header, *operations = [json.loads(line) for line in lines]
         version = header["version"]
@@ -105,4 +107,9 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Operation]]:
         raise ValueError(f"{path} is not a journal of unsent results: {error}") from error
     if version > VERSION:
         raise ValueError(f"{path} is of version {version}; this program knows up to {VERSION}")
+    for operation in operations:
+        if operation.get("staged"):  # the folder may have been moved since
+            written = Path(operation["path"])
+            here = path.with_suffix(".files").resolve() / written.parent.name / written.name
+            operation["path"] = str(here if here.exists() else written)
     return header, operations

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from harness.reporting.probe import RESULTS_FILE, SETTING
 from harness.reporting.returns import Invocation, Reference, ReportMeta, merge, read_csv, to_the_minute
-from harness.tracking.connection import TrackingError, ask, default_uri, redacted, sqlite_path
+from harness.tracking.connection import TrackingError, ask, redacted, sqlite_path, store_uri
 from harness.tracking.operations import MOST_RUNS, MlflowClient
 from harness.tracking.runs import META_FILE, PROBE_ROLE, RETURNS_FILE, ROLE_TAG
 from spinrl.errors import UserError
@@ -145,11 +145,11 @@ def _runs(
     tracking_uri: str | None, experiment: str, directory: Path, role: str, files: set[str]
 ) -> tuple[MlflowClient, Sequence[Run]]:
     """The runs of a role that have stored these files, oldest first; others were stopped before they had numbers."""
-    uri = tracking_uri or default_uri(directory)
-    local = sqlite_path(uri)
-    if local is not None and not local.exists():  # opening it would create an empty one
-        raise ResultsError(f"there is no MLflow store at {uri}; go to the folder of the run or give --tracking-uri")
     try:
+        uri = store_uri(tracking_uri, directory)
+        local = sqlite_path(uri)
+        if local is not None and not local.exists():  # opening it would create an empty one
+            raise ResultsError(f"there is no MLflow store at {uri}; go to the folder of the run or give --tracking-uri")
         client, found = ask(uri, lambda client: (client, client.search_experiments()), directory)
     except TrackingError as error:
         raise ResultsError(str(error)) from error

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from harness.records import CellKey
-from harness.tracking.connection import TrackingError, connect, default_uri, redacted
+from harness.tracking.connection import TrackingError, connect, redacted, sqlite_path, store_uri
 from harness.tracking.deliver import SyncError, deliver, left_over
 from harness.tracking.journal import FOLDER, Journal
 from harness.tracking.operations import MlflowStore
@@ -52,9 +52,10 @@ class Tracker:
         """Open, and where needed create, an experiment.
 
         Args:
-            tracking_uri: any that MLflow takes; None means `default_uri`.
+            tracking_uri: any that MLflow takes; None means `default_uri` of `harness.tracking.connection`.
             experiment: name of the experiment.
-            directory: working directory: the embedded store, its artifacts and the journal live there.
+            directory: working directory: the embedded store, its artifacts and the journal live there; of another
+                sqlite store they live beside it.
             probe_seconds: how long a server may take to answer before it counts as unreachable.
             period: seconds between two sendings.
             warn: is told in one line about a store that goes away, comes back or refuses something.
@@ -62,7 +63,9 @@ class Tracker:
         Raises:
             TrackingError: when the store cannot be reached or used.
         """
-        uri = tracking_uri or default_uri(directory)
+        uri = store_uri(tracking_uri, directory)
+        if local := sqlite_path(uri):  # beside a database on disk, wherever it was asked for
+            directory = local.parent
         client, experiment_id = connect(uri, experiment, directory, probe_seconds)
         # MLflow would try for minutes on its own, with everything behind it waiting; the outbox does it better.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

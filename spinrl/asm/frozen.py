@@ -87,7 +87,7 @@ class FrozenASM:
         try:
             beside.mkdir(parents=True)
             (beside / WEIGHTS).write_bytes(content)
-            (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
+            (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
             os.replace(beside, folder)
         except OSError as error:
             raise ASMError(f"the ASM could not be written to {folder}: {error.strerror}") from error
@@ -106,7 +106,7 @@ class FrozenASM:
             ASMError: when it is missing, damaged, of a newer format, of other sizes or of another fingerprint.
         """
         try:
-            card = json.loads((folder / CARD).read_text())
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
             content = (folder / WEIGHTS).read_bytes()
         except FileNotFoundError as error:
             raise DamagedASMError(f"no ASM at {folder}: {Path(error.filename).name} is missing") from error

@@ -75,7 +75,7 @@ def load_behavior(task: str, bins: int, level: Level | str) -> Behavior:
             f"train one with: python -m tools.train_behavior --task {task} --bins {bins}"
         )
     content = weights.read_bytes()
-    card = json.loads(card_file.read_text())
+    card = json.loads(card_file.read_text(encoding="utf-8"))
     fingerprint = hashlib.sha256(content).hexdigest()[:16]
     if card.get("weights_sha256", "")[:16] != fingerprint:
         raise BehaviorError(f"{name}.safetensors does not belong to its card (fingerprint {fingerprint}); reinstall")

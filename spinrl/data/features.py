@@ -134,14 +134,14 @@ def _compute(
         "crc32": f"{file.crc32:08x}",
         "seconds": time.perf_counter() - began,
     }
-    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
 def _open(path: Path, rows: int, shape: tuple[int, ...]) -> RowFeatures:
     remake = "delete the folder to compute them anew"
     wanted = (rows, *shape)
     try:
-        card = json.loads((path / CARD).read_text())
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
         found = tuple(card["shape"]), (path / ARRAY).stat().st_size
         if found != (wanted, features_bytes(rows, shape)):
             raise DamagedStoreError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -10,59 +12,100 @@ from spinrl.cache import AS_IT_IS, Making, get_sound, home
 from spinrl.config.serialize import fingerprint
 from spinrl.data.recipe import DatasetPlan
 from spinrl.data.store.metadata import StoreError
-from spinrl.data.store.store import Store, opener
+from spinrl.data.store.store import Episode, Store, opener
 from spinrl.data.store.writer import StoreWriter
 from spinrl.seeding import numpy_generator
 
 _TRAINING, _HELD_OUT = "training", "held-out"
 
 
-def split(store: Store, share: float, seed: int, making: Making = AS_IT_IS) -> tuple[Store, Store]:
-    """Two stores: of the episodes to train on, and of those held out; in the cache, verified.
+HeldOutBy = Literal["episodes", "rows"]
+
+
+def split(
+    store: Store, share: float, seed: int, making: Making = AS_IT_IS, by: HeldOutBy = "episodes"
+) -> tuple[Store, Store]:
+    """Two stores: what to train on, and what is held out; in the cache, verified.
 
     Args:
         store: of all episodes.
-        share: of the episodes that is held out, in (0, 1); at least one, and at least one is left.
-        seed: of the choice.
+        share: that is held out, in (0, 1).
+        seed: of the choice of episodes.
         making: who is told.
+        by: draw whole episodes, at least one, and leave at least one; or take the last rows of each episode, for data
+            of one or a few long episodes. An episode of one row is trained on.
 
     Raises:
-        StoreError: when there is but one episode, or the disk is full.
+        StoreError: when nothing can be held out, or the disk is full.
     """
-    episodes = store.metadata.episodes
-    if episodes < 2:
-        raise StoreError(
-            f"store {store.path} has one episode, of which none can be held out; set Experiment.held_out=0 "
-            "and Evaluating.estimators=[@FittedQ()]"
-        )
-    count = min(max(1, round(share * episodes)), episodes - 1)
-    held_out = np.zeros(episodes, dtype=bool)
-    held_out[numpy_generator(seed, "held-out").choice(episodes, count, replace=False)] = True
+    check_split(store, by)
 
-    def part(which: str, chosen: np.ndarray) -> Store:
+    def part(which: str) -> Store:
         def build(path: Path) -> None:
-            _copy(store, np.flatnonzero(chosen), path)
+            if by == "episodes":
+                _copy(store, path, *_drawn(store, share, seed, which))
+            else:
+                _copy(store, path, *_cut(store, share, which))
 
-        entry = _entry(store, share, seed, which)
+        entry = _entry(store, share, seed, which, by)
         return get_sound("stores", entry, build, opener(), on_wait=making.on_wait, on_damage=making.on_damage)
 
-    return part(_TRAINING, ~held_out), part(_HELD_OUT, held_out)
+    return part(_TRAINING), part(_HELD_OUT)
 
 
-def cached_split(store: Store, share: float, seed: int) -> Store | None:
+def check_split(store: Store, by: HeldOutBy) -> None:
+    """Check that something can be held out of a store.
+
+    Raises:
+        StoreError: naming the settings that change it.
+    """
+    if by == "episodes" and store.metadata.episodes < 2:
+        raise StoreError(
+            f"store {store.path} has one episode, of which none can be held out; hold out its last rows "
+            "(Experiment.held_out_by='rows'), or nothing (Experiment.held_out=0 and "
+            "Evaluating.estimators=[@FittedQ()])"
+        )
+    if by == "rows" and store.metadata.transitions == store.metadata.episodes:
+        raise StoreError(
+            f"store {store.path} has episodes of one row each, of which no last rows can be held out; set "
+            "Experiment.held_out_by='episodes'"
+        )
+
+
+def cached_split(store: Store, share: float, seed: int, by: HeldOutBy = "episodes") -> Store | None:
     """The training part that `split` would give, if the cache holds it; not verified."""
-    path = home() / "stores" / _entry(store, share, seed, _TRAINING)
+    path = home() / "stores" / _entry(store, share, seed, _TRAINING, by)
     return Store.open(path) if path.exists() else None
 
 
-def _entry(store: Store, share: float, seed: int, which: str) -> str:
-    identity = fingerprint({"store": store.fingerprint, "share": share, "seed": seed})
+def _entry(store: Store, share: float, seed: int, which: str, by: HeldOutBy) -> str:
+    content = {"store": store.fingerprint, "share": share, "seed": seed}
+    identity = fingerprint(content if by == "episodes" else {**content, "seed": 0, "by": by})
     return f"{store.metadata.task}-{store.metadata.tier}-{which}-{identity}"
 
 
-def _copy(store: Store, episodes: np.ndarray, path: Path) -> None:
+def _drawn(store: Store, share: float, seed: int, which: str) -> tuple[np.ndarray, Iterator[Episode]]:
+    """The lengths of the episodes that are in a part, and the episodes."""
+    episodes = store.metadata.episodes
+    count = min(max(1, round(share * episodes)), episodes - 1)
+    held_out = np.zeros(episodes, dtype=bool)
+    held_out[numpy_generator(seed, "held-out").choice(episodes, count, replace=False)] = True
+    chosen = np.flatnonzero(held_out if which == _HELD_OUT else ~held_out)
+    return store.data["episodes", "length"].numpy()[chosen], map(store.episode, chosen.tolist())
+
+
+def _cut(store: Store, share: float, which: str) -> tuple[np.ndarray, Iterator[Episode]]:
+    """The first or the last rows of the episodes, as `_drawn`."""
+    lengths = store.data["episodes", "length"].numpy()
+    trained = np.maximum(1, lengths - np.maximum(1, np.round(share * lengths).astype(lengths.dtype)))
+    if which == _TRAINING:
+        return trained, (store.episode(i).first(trained[i]) for i in range(len(lengths)))
+    longer = np.flatnonzero(lengths > trained)
+    return (lengths - trained)[longer], (store.episode(i).after(trained[i]) for i in longer.tolist())
+
+
+def _copy(store: Store, path: Path, lengths: np.ndarray, episodes: Iterator[Episode]) -> None:
     metadata = store.metadata
-    length = store.data["episodes", "length"].numpy()[episodes]
     with StoreWriter(
         path,
         task=metadata.task,
@@ -71,23 +114,22 @@ def _copy(store: Store, episodes: np.ndarray, path: Path) -> None:
         observation_size=metadata.observation_size,
         tier=metadata.tier,
         sources=metadata.sources,
-        expected=(int(length.sum()), len(episodes)),
+        expected=(int(lengths.sum()), len(lengths)),
     ) as writer:
-        for index in episodes.tolist():
-            writer.append(store.episode(index))
+        for episode in episodes:
+            writer.append(episode)
 
 
 class HoldingOut(DatasetPlan):
-    """Another plan, of whose episodes a share is kept from training.
+    """Another plan, of whose transitions a share is kept from training.
 
     Args:
         plan: of all of them.
-        share: of the episodes, in (0, 1).
-        seed: of the choice.
+        share, seed, by: as for `split`.
     """
 
-    def __init__(self, plan: DatasetPlan, share: float, seed: int) -> None:
-        self._plan, self._share, self._seed = plan, share, seed
+    def __init__(self, plan: DatasetPlan, share: float, seed: int, by: HeldOutBy = "episodes") -> None:
+        self._plan, self._share, self._seed, self._by = plan, share, seed, by
         self._held_out: Store | None = None
         self.transitions = plan.transitions
         self.observation_size = plan.observation_size
@@ -96,11 +138,16 @@ class HoldingOut(DatasetPlan):
 
     def cached(self) -> Store | None:
         whole = self._plan.cached()
-        return cached_split(whole, self._share, self._seed) if whole else None
+        return cached_split(whole, self._share, self._seed, self._by) if whole else None
+
+    def check(self) -> None:
+        self._plan.check()
+        if whole := self._plan.cached():
+            check_split(whole, self._by)
 
     def store(self, making: Making = AS_IT_IS) -> Store:
         whole = self._plan.store(making)
-        training, self._held_out = split(whole, self._share, self._seed, making)
+        training, self._held_out = split(whole, self._share, self._seed, making, self._by)
         return training
 
     def held_out(self) -> Store | None:

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torchrl.data import ReplayBuffer
-from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, Storage
 
 from spinrl.data.store.store import Store
 from spinrl.seeding import torch_generator
 from spinrl.specs import ACTION, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
+
+
+@contextlib.contextmanager
+def _without_mujoco() -> Iterator[None]:
+    """TorchRL asks whether there is mujoco.mjx, which imports MuJoCo, which fails by a MUJOCO_GL that is for another
+    machine: within there is none."""
+    hidden = "mujoco.mjx" not in sys.modules
+    if hidden:
+        sys.modules["mujoco.mjx"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["mujoco.mjx"]
+
+
+with _without_mujoco():
+    from torchrl.data import ReplayBuffer
+    from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, Storage
 
 
 class StoreStorage(Storage):

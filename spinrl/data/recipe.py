@@ -40,6 +40,13 @@ class DatasetPlan(ABC):
             StoreError: when it is there and damaged.
         """
 
+    def check(self) -> None:  # noqa: B027  # nothing is known of most
+        """Find out, as far as that is known before it is made, whether `store` would refuse.
+
+        Raises:
+            StoreError: in one line.
+        """
+
     @abstractmethod
     def store(self, making: Making = AS_IT_IS) -> Store:
         """The store to train on, verified; made where missing.

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-# Nothing here draws; without this dm_control looks for a display and a GL library when imported.
-os.environ.setdefault("MUJOCO_GL", "disable")
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from dm_control import suite
-from dm_control.mujoco import Physics
-from dm_control.rl.control import Environment as Simulator
 
 from spinrl.specs import ActionSpec
 from spinrl.tasks.benchmark import Task
 
-# The suite's own cheetah makes MuJoCo warn of this once an environment and process, which no user can mend.
-logging.getLogger("absl").addFilter(lambda record: "settotalmass" not in record.getMessage())
+if TYPE_CHECKING:
+    from dm_control.mujoco import Physics
+    from dm_control.rl.control import Environment as Simulator
+
+
+@functools.cache
+def dm_suite() -> ModuleType:
+    """dm_control's suite, imported when it is first needed: who brings data does without MuJoCo.
+
+    Nothing here draws. Whatever MUJOCO_GL says (a library for drawing that is not there ends the import), it is set
+    aside meanwhile.
+    """
+    before = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = "disable"
+    try:
+        from dm_control import suite
+    finally:
+        del os.environ["MUJOCO_GL"]
+        if before is not None:
+            os.environ["MUJOCO_GL"] = before
+    # The suite's own cheetah makes MuJoCo warn of this once an environment and process, which no user can mend.
+    logging.getLogger("absl").addFilter(lambda record: "settotalmass" not in record.getMessage())
+    return suite
 
 
 def control_values(low: np.ndarray, high: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
@@ -79,7 +96,7 @@ class BatchedEnvironment:
         self.bins = bins
         self.num_envs = num_envs
         self.action_spec: ActionSpec = task.action_spec(bins)
-        first = suite.load(task.domain, task.task)
+        first = dm_suite().load(task.domain, task.task)
         self.simulators = [first, *(_twin(first) for _ in range(num_envs - 1))]
         for simulator in self.simulators:
             simulator.physics.check_invalid_state = _StateCheck(simulator.physics)

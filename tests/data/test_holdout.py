@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -47,8 +48,37 @@ def test_the_split_is_made_once_and_depends_on_seed_and_share(tmp_path: Path) ->
 
 
 def test_one_episode_cannot_be_split(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"has one episode, of which none can be held out; set Experiment\.held_out=0"):
+    with pytest.raises(StoreError, match=r"has one episode, of which none can be held out.*held_out_by='rows'"):
         split(store_of(tmp_path / "s", 1), 0.1, 0)
+
+
+@pytest.mark.parametrize(("length", "share", "kept"), [(40, 0.1, 36), (10, 0.01, 9), (3, 0.99, 1), (2, 0.5, 1)])
+def test_of_one_long_episode_the_last_rows_are_held_out(tmp_path: Path, length: int, share: float, kept: int) -> None:
+    whole = write_store(tmp_path / "s", [random_episode(length, SPEC, 3, seed=0)], SPEC, 3, bins=None)
+    training, held_out = split(whole, share, 0, by="rows")
+    first, last, (episode,) = training.episode(0), held_out.episode(0), whole.episodes()
+    assert (len(first), len(last)) == (kept, length - kept)
+    for field in ("actions", "rewards", "terminated"):
+        both = np.concatenate([getattr(first, field), getattr(last, field)])
+        assert np.array_equal(both, getattr(episode, field))
+    assert np.array_equal(first.observations, episode.observations[: kept + 1])
+    assert np.array_equal(last.observations, episode.observations[kept:])  # the row between is what the first led to
+    assert first.truncated[-1] and last.truncated[-1] == episode.truncated[-1]
+    again = cached_split(whole, share, 0, "rows")
+    assert again is not None and again.path == training.path and cached_split(whole, share, 0) is None
+
+
+def test_every_episode_gives_its_last_rows_but_those_of_one_row(tmp_path: Path) -> None:
+    lengths = [1, 5, 20]
+    whole = write_store(
+        tmp_path / "s", [random_episode(length, SPEC, 3, seed=length) for length in lengths], SPEC, 3, bins=None
+    )
+    training, held_out = split(whole, 0.2, 0, by="rows")
+    assert [len(each) for each in training.episodes()] == [1, 4, 16]
+    assert [len(each) for each in held_out.episodes()] == [1, 4]
+    single = write_store(tmp_path / "t", [random_episode(1, SPEC, 3, seed=n) for n in range(3)], SPEC, 3, bins=None)
+    with pytest.raises(StoreError, match=r"episodes of one row each.*held_out_by='episodes'"):
+        split(single, 0.2, 0, by="rows")
 
 
 def test_a_damaged_part_is_reported(tmp_path: Path) -> None:

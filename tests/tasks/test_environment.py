@@ -1,5 +1,10 @@
 """Tasks as data, bins as control values, and environments whose returns depend on their own seeds alone."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from dm_control import suite
@@ -15,6 +20,9 @@ from spinrl.tasks import (
     control_values,
     get_task,
 )
+from spinrl.tasks.environment import dm_suite
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -131,3 +139,21 @@ def test_worker_processes_give_the_same_episodes():
 def test_default_pose_starts_upright():
     environment = BatchedEnvironment(get_task("humanoid-stand"), 3, 1)
     assert environment.reset(0, 1, default_pose=True)[21] == pytest.approx(1.69, abs=0.01)  # head height, metres
+
+
+def test_what_another_project_set_for_drawing_does_not_matter(monkeypatch):
+    dm_suite.cache_clear()
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    assert dm_suite() is suite and os.environ["MUJOCO_GL"] == "nonsense"
+
+
+def test_own_data_does_without_mujoco():
+    program = """
+import sys
+from harness import run
+run.use_packaged_configs()
+run.load(run.Experiment, ["gin/own_data.gin"], ["Experiment.tasks=['clinic']"])
+assert {"mujoco", "mujoco.mjx", "dm_control"}.isdisjoint(sys.modules)  # nor is there a trace of hiding it
+"""
+    environment = {**os.environ, "MUJOCO_GL": "nonsense"}
+    subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, check=True, timeout=200)

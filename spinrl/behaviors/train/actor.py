@@ -115,7 +115,7 @@ def act(config: DecQN, folder: Path, actor: int, parent: int, steps_before: int)
                 replay.append(actor, transition._replace(reward=transition.reward * config.reward_scale))
             if over:
                 if i == greedy_env:
-                    with (folder / f"greedy-{actor}.jsonl").open("a") as file:
+                    with (folder / f"greedy-{actor}.jsonl").open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"time": time.time(), "return": round(float(returns[i]), 2)}) + "\n")
                 following[i] = start(i)
                 ages[i] = 0
@@ -129,7 +129,7 @@ def greedy_return(folder: Path, last: int = 10) -> float | None:
     """Mean return of the last greedy episodes over all actors, None before the first."""
     returns: deque[tuple[float, float]] = deque()
     for path in folder.glob("greedy-*.jsonl"):
-        records = [json.loads(line) for line in path.read_text().splitlines()[-last:]]
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[-last:]]
         returns.extend((record["time"], record["return"]) for record in records)
     newest = sorted(returns)[-last:]
     return float(np.mean([value for _, value in newest])) if newest else None

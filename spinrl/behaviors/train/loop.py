@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from spinrl import checkpoint
 from spinrl.behaviors.shipped import Behavior, load_behavior
@@ -23,6 +23,7 @@ from spinrl.behaviors.train.actor import Mailbox, act, greedy_return
 from spinrl.behaviors.train.decqn import DecQN
 from spinrl.behaviors.train.learner import Learner, source_of
 from spinrl.behaviors.train.replay import SharedReplay, share_out
+from spinrl.cache import file_lock
 from spinrl.seeding import numpy_generator
 from spinrl.tasks import get_task
 
@@ -107,7 +108,7 @@ def train(
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """No other training works in the folder meanwhile; the system frees the lock when the process dies."""
-    lock = FileLock(folder / "training.lock")
+    lock = file_lock(folder / "training.lock", remedy="name another --folder")
     try:
         lock.acquire(timeout=0)
     except Timeout:

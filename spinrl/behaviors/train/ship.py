@@ -212,6 +212,6 @@ def _card_of_before(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BehaviorError(f"{path} is damaged: {error}; delete it to ship another") from error

@@ -66,6 +66,17 @@ class Episode:
             source=self.source,
         )
 
+    def after(self, steps: int) -> Episode:
+        """What follows the first `steps` steps, which are fewer than all."""
+        return attrs.evolve(
+            self,
+            observations=self.observations[steps:],
+            actions=self.actions[steps:],
+            rewards=self.rewards[steps:],
+            terminated=self.terminated[steps:],
+            truncated=self.truncated[steps:],
+        )
+
 
 class Store:
     """An opened dataset of T transitions in E episodes.

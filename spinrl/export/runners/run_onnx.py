@@ -28,7 +28,7 @@ class Policy:
     """
 
     def __init__(self, folder=HERE, threads=1):
-        self.card = json.loads((Path(folder) / "card.json").read_text())
+        self.card = json.loads((Path(folder) / "card.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.sessions = {
@@ -85,7 +85,7 @@ def main():
     parser.add_argument("observations", help="JSON file: a list of observations, each a list of numbers")
     parser.add_argument("--sample", type=int, metavar="SEED", help="sample the actions, with this seed")
     options = parser.parse_args()
-    policy, observations = Policy(), json.loads(Path(options.observations).read_text())
+    policy, observations = Policy(), json.loads(Path(options.observations).read_text(encoding="utf-8"))
     nvec = policy.card["nvec"]
     noise = None
     if options.sample is not None:

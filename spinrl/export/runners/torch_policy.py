@@ -16,7 +16,7 @@ class TorchPolicy:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.card = json.loads((self.folder / "card.json").read_text())
+        self.card = json.loads((self.folder / "card.json").read_text(encoding="utf-8"))
 
     def decide(self, observation, noise, allowed):
         """Action, control and logits of checked inputs; noise is None for the most likely choices."""
@@ -85,7 +85,7 @@ def main(policy, description):
     parser.add_argument("--sample", type=int, metavar="SEED", help="sample the actions, with this seed")
     options = parser.parse_args()
     made = policy()
-    observations = torch.tensor(json.loads(Path(options.observations).read_text()))
+    observations = torch.tensor(json.loads(Path(options.observations).read_text(encoding="utf-8")))
     nvec = made.card["nvec"]
     noise = None
     if options.sample is not None:

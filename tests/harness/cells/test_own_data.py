@@ -39,7 +39,7 @@ def _logged():
     log("counter")
 
 
-def log(task):
+def log(task, episodes=20):
     rng = np.random.default_rng(0)
     with StoreWriter(
         imported_folder(task),
@@ -50,7 +50,7 @@ def log(task):
         tier="logged",
         sources=[SourceRecord(behavior="logged")],
     ) as writer:
-        for episode in range(20):
+        for episode in range(episodes):
             actions = rng.integers(0, SPEC.nvec, (5, 2))
             last = np.arange(5) == 4
             writer.append(
@@ -211,6 +211,32 @@ def test_a_fault_is_caught_before_anything_runs(fault, capsys, tmp_path):
     errors = " ".join(capsys.readouterr().err.split())
     assert re.search(reason, errors), errors
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_a_single_episode_and_a_cache_that_cannot_be_written_are_refused_before_anything_runs(dry, capsys, monkeypatch):
+    log("stream", episodes=1)
+    arguments = ["--gin", "gin/own_data.gin", "--set", "Experiment.tasks=['stream']", *dry]
+    assert command.main(arguments) == 2
+    assert re.search(r"has one episode.*Experiment\.held_out_by='rows'", capsys.readouterr().err)
+
+    def read_only(**_where):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    assert command.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written (Permission denied); set SPINRL_HOME" in error
+    assert f"Imported.store='{imported_folder('{task}')}'" in error
+
+
+@pytest.mark.slow
+def test_a_single_long_episode_is_judged_by_its_last_rows():
+    log("stream", episodes=1)
+    bindings = ("Experiment.held_out_by='rows'", "Experiment.held_out=0.4")
+    assert run(*bindings, task="stream", files=["gin/policies/factored.gin"]) == 0
+    table, _ = load_results(None, "own_data-smoke")
+    assert set(table["metric"]) == {"fitted_q", "log_likelihood"} and np.isfinite(table["return"]).all()
 
 
 def test_own_data_under_a_benchmark_tasks_name_is_not_judged_by_that_task(capsys):
