@@ -1,6 +1,6 @@
 """Where the cells of a grid run: on this machine, on a Ray cluster, or as Slurm jobs. Each is swapped by a binding.
 
-These classes are configuration alone; `harness.launching.launch` does what they say.
+These classes are configuration alone; `harness.launching.dispatch` does what they say.
 """
 
 from __future__ import annotations

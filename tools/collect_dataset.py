@@ -28,7 +28,7 @@ from rich.table import Table
 
 from harness.command_line import add_configuration_options, at_least_one, both_signals_stop, use_packaged_configs
 from harness.experiment import Experiment
-from harness.terminal.progress import Progress, Stage
+from harness.terminal.progress import ProgressLine, Stage
 from spinrl.behaviors import BehaviorError
 from spinrl.cache import made_alone
 from spinrl.config import ConfigError, load
@@ -99,7 +99,7 @@ def collect_sources(parts: Sequence[tuple[Rollout, int]], label: str, processes:
         return None
     total = sum(count for _, count in missing)
     guess = total / (2000 * processes)  # seconds; it counts until the first steps are made
-    with Progress(1, console, plan=[(label, "collecting", guess)]) as progress:
+    with ProgressLine(1, console, plan=[(label, "collecting", guess)]) as progress:
         stage = progress.stage(label, "collecting", total, "transitions")
         before = 0
         for rollout, count in missing:

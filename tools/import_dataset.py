@@ -39,7 +39,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.command_line import both_signals_stop
-from harness.terminal.progress import Progress, Stage
+from harness.terminal.progress import ProgressLine, Stage
 from spinrl.cache import made_alone
 from spinrl.data import Store, StoreError
 from spinrl.data.importers import published
@@ -218,7 +218,7 @@ def placed(path: Path, replace: bool, make: Callable[[Path], ImportResult]) -> I
 @contextmanager
 def shown(console: Console, label: str, doing: str, unit: str) -> Iterator[Update]:
     """Progress with the time left, for what calls with (done, in all)."""
-    with Progress(1, console) as progress:
+    with ProgressLine(1, console) as progress:
         stage: Stage | None = None
 
         def update(done: int, total: int) -> None:

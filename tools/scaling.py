@@ -25,14 +25,15 @@ from rich.console import Console
 
 from harness.cells.run_cell import prepare_dataset
 from harness.command_line import add_configuration_options, use_packaged_configs
+from harness.commands import typed
 from harness.experiment import Cell, Experiment
 from harness.launchers import Local
-from harness.launching.launch import run_cells, share, slots
+from harness.launching.dispatch import run_cells, share, slots
 from harness.launching.outcome import LaunchError
 from harness.reporting.returns import ReportMeta
 from harness.run import LAUNCHERS
 from harness.terminal.observer import RunObserver
-from harness.terminal.progress import Progress
+from harness.terminal.progress import ProgressLine
 from harness.tracking.tracker import Tracker
 from spinrl.config import ConfigError, load
 from spinrl.data import home
@@ -62,7 +63,7 @@ def measure(experiment: Experiment, jobs: int) -> Measured:
         tracker = Tracker.open(f"sqlite:///{folder}/mlflow.db", "scaling", directory=Path(folder), warn=print)
         keys = [cell.key for cell in cells]
         parent = tracker.start_parent("scaling", params={}, tags={}, given_text="", resolved_text="", cells=keys)
-        with Progress(len(cells), console, parallel=max(jobs, 1)) as progress:
+        with ProgressLine(len(cells), console, parallel=max(jobs, 1)) as progress:
             meta = ReportMeta(experiment="scaling")
             observer = RunObserver(experiment, parent, progress, console, meta, " ".join)
             spool = home() / "studies" / parent.key / "scaling"
@@ -95,7 +96,7 @@ def _product(_number: int) -> float:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=typed("tools.scaling"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="cells at a time, one after another")
     made.add_argument("--cells", type=int, default=4, help="how many (default 4)")

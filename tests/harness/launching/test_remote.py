@@ -16,7 +16,7 @@ from harness.cells.events import Evaluated, Restarted, Trained
 from harness.command_line import config_root
 from harness.experiment import Experiment
 from harness.launchers import Ray, Slurm
-from harness.launching.launch import run_cells, slots
+from harness.launching.dispatch import run_cells, slots
 from harness.launching.outcome import LaunchError, Observer, run_grid
 from harness.launching.spool import SpoolReader, SpoolWriter
 from harness.launching.task import CellTask

@@ -10,7 +10,7 @@ from harness.cells.events import StageStarted
 from harness.command_line import config_root
 from harness.experiment import Experiment
 from harness.launchers import Local
-from harness.launching.launch import slots
+from harness.launching.dispatch import slots
 from harness.launching.local import gpu_of, run_side_by_side
 from harness.launching.outcome import CellOutcome, Observer, run_grid
 from spinrl.config import load
