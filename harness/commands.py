@@ -8,25 +8,26 @@ COMMANDS = {
     "probe": ("harness.probe", "probe what an action structure model knows of the actions"),
     "sync": ("harness.sync", "send results that were kept while a tracking server was away"),
     "export": ("tools.export_policy", "export a trained policy as ONNX, torch.export and safetensors"),
-    "import": ("tools.import_dataset", "make a dataset of your own log"),
+    "import": ("tools.import_dataset", "import data that was logged elsewhere, as a dataset"),
     "collect": ("tools.collect_dataset", "collect the dataset of a task and a tier"),
     "describe": ("tools.describe_dataset", "statistics and figures of a dataset"),
-    "export-data": ("tools.export_dataset", "write a dataset for other libraries"),
+    "export-data": ("tools.export_dataset", "export a dataset to Minari"),
     "train-behavior": ("tools.train_behavior", "train the behaviour policies that datasets are collected by"),
     "benchmark": ("tools.benchmark", "time training, acting, saving and evaluation"),
     "benchmark-data": ("tools.benchmark_data", "time making and opening datasets"),
     "scaling": ("tools.scaling", "measure what more cells at a time gain"),
 }
-_started: dict[str, bool] = {"by name": False}
+_by_name = False
 
 
 def started_by_name() -> None:
     """This process was started as ``spinrl``: what it tells the user to type is of that form too."""
-    _started["by name"] = True
+    global _by_name
+    _by_name = True
 
 
 def typed(module: str) -> str:
     """What the user types for the command in `module`, after the manner in which this process was started."""
-    if _started["by name"]:
+    if _by_name:
         return f"spinrl {next(name for name, (its_module, _) in COMMANDS.items() if its_module == module)}"
     return f"python -m {module}"

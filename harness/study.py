@@ -19,7 +19,7 @@ from harness.command_line import both_signals_stop, git_commit, versions
 from harness.commands import typed
 from harness.experiment import Cell, Experiment
 from harness.launching.dispatch import run_cells, share, slots
-from harness.launching.outcome import CellOutcome, LaunchError, failure_text
+from harness.launching.outcome import CellOutcome, LaunchError, Work, failure_text
 from harness.planning.cost import Cost, estimate_cost
 from harness.planning.preflight import check, one_of_each_dataset
 from harness.report import console_report, write_report
@@ -115,11 +115,10 @@ def run_study(plan: Plan, tracker: Tracker, console: Console, command: Command, 
         progress = ProgressLine(len(todo), console, plan=stages, parallel=jobs)
         observer = RunObserver(experiment, parent, progress, console, meta, command, kept)
         folder = study_folder(parent.key) / str(parent.session)
+        work = Work(experiment=experiment, cells=todo, machine=machine, jobs=jobs, folder=folder, fresh=fresh)
         outcomes: list[CellOutcome] = []
         with ending(parent, tracker, console, LaunchError) as end, both_signals_stop(), progress:
-            outcomes = run_cells(
-                experiment.launcher, experiment, todo, machine, observer, jobs=jobs, folder=folder, fresh=fresh
-            )
+            outcomes = run_cells(experiment.launcher, work, observer)
         if any(outcome.failure for outcome in outcomes):
             end.fail()
         if end.status == "KILLED":

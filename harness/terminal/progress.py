@@ -42,12 +42,9 @@ class Stage:
         self._last, self.done, self.metrics = now, done, {**self.metrics, **metrics}
         self._progress.show(self)
 
-    def finish(self, *, skipped: bool = False) -> None:
-        """The stage has ended, for now or for good; `skipped`, when a cache had its result, is for good."""
-        if skipped:
-            self._progress.settle(self.cell, self.name)
-        else:
-            self._progress.end(self)
+    def finish(self) -> None:
+        """The stage has ended, for now or for good."""
+        self._progress.end(self)
 
     def pause(self) -> None:
         """Another stage of the same cell goes first; the time until the next update or `resume` does not count."""

@@ -166,7 +166,7 @@ class TrackedRun:
             ValueError: for any other status.
         """
         if status not in STATUSES:
-            raise ValueError(f"status wants one of {', '.join(STATUSES)}, got {status!r}")
+            raise ValueError(f"status has to be one of {', '.join(STATUSES)}, got {status!r}")
         if not self.finished:
             self.finished = True
             self._put("finish", status=status, end_time=_now())

@@ -49,9 +49,9 @@ def test_cached_and_failed_work_is_not_left() -> None:
 
 def test_a_stage_that_a_cache_had_is_not_left_and_no_measure_of_speed() -> None:
     progress, clock, _text = progress_to_text(plan=PLAN)
-    stage = progress.stage("a", "training", 0, "")
+    progress.stage("a", "training", 0, "")
     clock.now = 3
-    stage.finish(skipped=True)
+    progress.settle("a", "training")
     assert progress.left() == 120
 
 
