@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.command_line import add_configuration_options, at_least_one, both_signals_stop, use_packaged_configs
+from harness.commands import typed
 from harness.experiment import Experiment
 from harness.terminal.progress import ProgressLine, Stage
 from spinrl.behaviors import BehaviorError
@@ -51,7 +52,7 @@ from spinrl.tasks import get_task
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.collect_dataset",
+        prog=typed("tools.collect_dataset"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.command_line import at_least_one
+from harness.commands import typed
 from harness.reporting.dataset_figures import observation_ranges, overview
 from harness.reporting.dataset_page import NOTES, checks, html, tables, to_json
 from harness.reporting.figures import save
@@ -34,7 +35,7 @@ from spinrl.data.description import SAMPLE, Description
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.describe_dataset",
+        prog=typed("tools.describe_dataset"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

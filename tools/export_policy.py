@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.command_line import add_configuration_options, use_packaged_configs
+from harness.commands import typed
 from harness.experiment import Experiment
 from harness.exporting.finished import FinishedCell, FinishedError, finished_cell, simulated
 from harness.exporting.reference import reference_cell
@@ -100,7 +101,7 @@ class ExportedPolicy(Policy):
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.export_policy",
+        prog=typed("tools.export_policy"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

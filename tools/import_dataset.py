@@ -39,6 +39,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.command_line import both_signals_stop
+from harness.commands import typed
 from harness.terminal.progress import ProgressLine, Stage
 from spinrl.cache import made_alone
 from spinrl.data import Store, StoreError
@@ -61,7 +62,7 @@ Kind = Literal["arrays", "minari", "published"]
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.import_dataset",
+        prog=typed("tools.import_dataset"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -257,7 +258,7 @@ def training_command(store: Store, name: str, out: Path | None) -> str:
     bindings = [f"Experiment.tasks=['{task}']"]
     if out is not None or name != task:
         bindings.append(f"Imported.store='{out.resolve() if out else name}'")
-    return " ".join(["python -m harness.run --gin gin/own_data.gin", *(f'--set "{each}"' for each in bindings)])
+    return " ".join([f"{typed('harness.run')} --gin gin/own_data.gin", *(f'--set "{each}"' for each in bindings)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
