@@ -6,18 +6,21 @@ import argparse
 import contextlib
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
-from spinrl.config import add_search_path
+from spinrl.config import Component, ConfigError, Resolved, add_search_path, load
+
+C = TypeVar("C", bound=Component)
 
 
 def at_least_one(text: str) -> int:
     """A whole number from 1."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"wants a number from 1, got {number}")
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {number}")
     return number
 
 
@@ -37,6 +40,28 @@ def add_configuration_options(
         metavar="BINDING",
         help=f"a binding such as '{example}'; repeatable",
     )
+
+
+def add_experiment_options(made: argparse.ArgumentParser) -> None:
+    """The options of every command that works on an experiment."""
+    add_configuration_options(made)
+    made.add_argument("--dry-run", action="store_true", help="check everything, and print what would be done")
+    made.add_argument(
+        "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder)"
+    )
+
+
+def load_configuration(
+    kind: type[C], options: argparse.Namespace, example: str, bindings: Sequence[str] = ()
+) -> Resolved[C]:
+    """The component that `add_configuration_options` and further `bindings` gave.
+
+    Raises:
+        ConfigError: with everything that is wrong; where no file was given, it names `example`.
+    """
+    if not options.gin:
+        raise ConfigError([f"nothing to run: give --gin FILE, for example --gin {example}"])
+    return load(kind, options.gin, [*options.bindings, *bindings])
 
 
 def configuration_words(options: argparse.Namespace) -> list[str]:

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from spinrl.cache import CacheError
+from spinrl.errors import UserError
 
 
 def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
     """Decorate a command's ``main(arguments)``, which returns its exit code (none is 0).
 
-    Whatever terminal or log there is, writing to it succeeds, and a cache that cannot be used is one line and exit code
-    2, wherever that is found out. Modules in the working folder are found, as by ``python -m``, but after everything
+    Whatever terminal or log there is, writing to it succeeds, and what its user can mend is one line and exit code 2,
+    wherever that is found out. Modules in the working folder are found, as by ``python -m``, but after everything
     else: a folder of the user's that is called ``tools`` or ``harness`` hides none of ours.
     """
 
@@ -27,7 +27,7 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
             sys.path.append(os.getcwd())
         try:
             return main(arguments) or 0
-        except CacheError as error:
+        except UserError as error:
             print(error, file=sys.stderr)
             return 2
 

@@ -1,6 +1,6 @@
 """Where the cells of a grid run: on this machine, on a Ray cluster, or as Slurm jobs. Each is swapped by a binding.
 
-These classes are configuration alone; `harness.launching.launch` does what they say.
+These classes are configuration alone; `harness.launching.dispatch` does what they say.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class RemoteLauncher(Launcher):
 
     Attributes:
         jobs: cells at a time, at most; 0 for as many as there is room for.
-        cpus: cores of a cell.
-        gpus: of a cell; a part of one where several cells share it.
-        memory_gb: of a cell; 0 for what this machine estimates.
+        cpus: cores per cell.
+        gpus: GPUs per cell; a fraction where several cells share one.
+        memory_gb: memory per cell in GiB; 0 for an estimate made on this machine.
     """
 
     cpus: int = attrs.field(default=1, validator=ge(1))
@@ -59,11 +59,11 @@ class Ray(RemoteLauncher):
 
     Attributes:
         jobs: cells at a time, at most; 0 for as many as the cluster has room for.
-        cpus: cores of a cell.
-        gpus: of a cell; 0.25 puts four on one.
-        memory_gb: of a cell; 0 for what this machine estimates.
-        address: of the cluster, as for ray.init; empty for one that runs here, or is started.
-        retries: how often a cell is begun again after its node or process was lost.
+        cpus: cores per cell.
+        gpus: GPUs per cell; 0.25 puts four cells on one.
+        memory_gb: memory per cell in GiB; 0 for an estimate made on this machine.
+        address: address of the cluster, as for ray.init; empty for a cluster that runs here, or is started.
+        retries: how often a cell is started again after its node or process was lost.
     """
 
     address: str = ""
@@ -77,13 +77,13 @@ class Slurm(RemoteLauncher):
 
     Attributes:
         jobs: cells at a time, at most; 0 for no limit but Slurm's own.
-        cpus: cores of a cell.
-        gpus: of a cell, whole ones.
-        memory_gb: of a cell; 0 for what this machine estimates.
-        minutes: of a job, at most; a cell that takes longer goes on in another. At least 5, since Slurm tells a job of
-            its end up to two and a half minutes before.
-        partition: of the cluster; empty for its default.
-        account: that is charged; empty for the user's default.
+        cpus: cores per cell.
+        gpus: GPUs per cell, a whole number.
+        memory_gb: memory per cell in GiB; 0 for an estimate made on this machine.
+        minutes: time limit of a job; a cell that takes longer goes on in another job. At least 5, since Slurm warns a
+            job up to two and a half minutes before its end.
+        partition: partition of the cluster; empty for the default one.
+        account: account that is charged; empty for the user's default.
         cluster: slurm; or local, for jobs as plain processes of this machine.
         parameters: further ones of sbatch, by name.
     """
@@ -96,4 +96,4 @@ class Slurm(RemoteLauncher):
 
     def __attrs_post_init__(self) -> None:
         if self.gpus != int(self.gpus):
-            raise ValueError(f"gpus wants a whole number for Slurm, got {self.gpus}")
+            raise ValueError(f"Slurm.gpus has to be a whole number, got {self.gpus:g}")

@@ -28,21 +28,22 @@ from rich.text import Text
 
 from harness.cells.events import ASMReady, DatasetReady, Event, Metrics
 from harness.cells.run_cell import prepare_asm, prepare_dataset
-from harness.command_line import both_signals_stop, configuration_words, use_packaged_configs
+from harness.command_line import (
+    add_experiment_options,
+    both_signals_stop,
+    configuration_words,
+    load_configuration,
+    use_packaged_configs,
+)
+from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.experiment import Cell, Experiment
-from harness.launching.outcome import EXPECTED, failure_text
+from harness.launching.outcome import EXPECTED
 from harness.planning.preflight import cached_asm, check
 from harness.reporting.probe import NOTES, RESULTS_FILE, SHARES, probe_tables
 from harness.reporting.returns import ReportMeta, to_frame, to_the_minute
-from harness.run import (
-    add_experiment_options,
-    common_tags,
-    invocation,
-    load_experiment,
-    log_report,
-)
-from harness.terminal.progress import Progress
+from harness.study import close, common_tags, ending, invocation, log_report, print_configuration
+from harness.terminal.progress import ProgressLine
 from harness.terminal.stages import CellStages
 from harness.tracking.connection import check_address
 from harness.tracking.runs import PROBE_ROLE, ROLE_TAG, TrackedRun
@@ -58,7 +59,7 @@ from spinrl.policies import SPIN
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m harness.probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=typed("harness.probe"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_experiment_options(made)
     return made
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_packaged_configs()
     console = Console()
     try:
-        resolved = load_experiment(options, "gin/experiments/linear_probe.gin")
+        resolved = load_configuration(Experiment, options, "gin/experiments/linear_probe.gin")
         experiment = resolved.value
         machine = experiment.machine.resolve()
         cells = probed_cells(experiment)
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    command = shlex.join(["python", "-m", "harness.probe", *configuration_words(options)])
+    command = f"{typed('harness.probe')} {shlex.join(configuration_words(options))}"
     return run(resolved, machine, cells, tracker, console, command)
 
 
@@ -120,7 +121,7 @@ def run(
     }
     tables: list[pd.DataFrame] = []
     code = 0
-    progress = Progress(len(cells), console)
+    progress = ProgressLine(len(cells), console)
     for cell in cells:
         setting, label = _setting(cell), _label(cell)
         began = to_the_minute(time.time())
@@ -131,35 +132,21 @@ def run(
             given_text=resolved.given,
             resolved_text=resolved.resolved,
         )
-        try:
+        with ending(tracked, tracker, console, *EXPECTED, label=f"failed: {label}: ") as end:
             with both_signals_stop(), progress:
                 tables.append(probe_cell(experiment, cell, machine, tracked, progress, console))
             itself = invocation(label, began, "FINISHED", settings, resolved)
             log_report(tracked, nothing, ReportMeta(experiment=experiment.name), itself, tables[-1])
-            tracked.finish()
-        except EXPECTED as error:
-            tracked.tags({"failed": failure_text(error)})
-            tracked.finish("FAILED")
-            console.print(f"failed: {label}: {failure_text(error)}", style="red", markup=False)
-            code = 1
-        except KeyboardInterrupt:
-            tracked.tags({"stopped": "by the user"})
-            tracked.finish("KILLED")
+        tracked.finish(end.status)
+        code = end.code or code
+        if end.status == "KILLED":
             console.print("\nstopped; the datasets and ASMs that are done are kept")
-            code = 130
             break
-        except BaseException as error:
-            tracked.tags({"failed": str(error)[:200]})
-            tracked.finish("FAILED")
-            tracker.close()
-            raise
     if tables:
         console.print(console_table(pd.concat(tables, ignore_index=True)))
-    unsent = tracker.close()
-    if unsent:
-        console.print(unsent, style="yellow", markup=False)
+    close(tracker, console)
     console.print(f"to compare runs: [bold]{tracker.ui_line()}[/bold]")
-    console.print(f"as a page: python -m harness.report --experiment {experiment.name}", highlight=False)
+    console.print(f"as a page: {typed('harness.report')} --experiment {experiment.name}", highlight=False)
     return code
 
 
@@ -168,7 +155,7 @@ def probe_cell(
     cell: Cell,
     machine: ResolvedMachine,
     tracked: TrackedRun,
-    progress: Progress,
+    progress: ProgressLine,
     console: Console,
 ) -> pd.DataFrame:
     """Prepare a cell's dataset and ASM, probe the ASM and a random one, and log it all.
@@ -222,8 +209,8 @@ def print_dry_run(
     console: Console, resolved: Resolved[Experiment], machine: ResolvedMachine, cells: Sequence[Cell]
 ) -> None:
     """Everything that a run would do, without doing it."""
-    console.print(resolved.resolved, markup=False, highlight=False, soft_wrap=True)
-    lines = [f"# machine: {attrs.asdict(machine)}", ""]
+    print_configuration(console, resolved, machine)
+    lines = []
     for number, cell in enumerate(cells, 1):
         have = "in the cache" if cached_asm(resolved.value, cell) else "to be made, at least in part"
         lines.append(f"probe {number}: {_label(cell)}: dataset and ASM {have}")

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.records import RETURN
 from harness.reporting.comparison_figures import comparison_figures
@@ -144,7 +145,7 @@ def _console_table(rows: pd.DataFrame) -> Table:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m harness.report",
+        prog=typed("harness.report"),
         description="Rebuild an experiment's tables and figures from the returns stored in MLflow, without training.",
         epilog="""examples:
   python -m harness.report --experiment spin_humanoid

@@ -9,19 +9,21 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.commands import typed
 from harness.entry_point import entry_point
-from harness.terminal.progress import Progress
+from harness.terminal.progress import ProgressLine
 from harness.tracking.connection import connect, store_uri
 from harness.tracking.deliver import at_work, deliver
-from harness.tracking.journal import FOLDER, read_journal
-from harness.tracking.operations import MlflowStore
+from harness.tracking.journal import FOLDER, Journal
+from harness.tracking.operations import MlflowSink
+from spinrl.cache import made_alone
 from spinrl.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m harness.sync",
+        prog=typed("harness.sync"),
         description="Send the results that were kept in journals while a tracking server was away.",
         epilog="""examples:
   python -m harness.sync
@@ -38,25 +40,21 @@ Journals of runs that are still at work are left to them. Exit code: 0 when noth
     return made
 
 
-def _sync(path: Path, tracking_uri: str | None, progress: Progress) -> tuple[str, bool]:
+def _sync(path: Path, tracking_uri: str | None, progress: ProgressLine) -> tuple[str, bool]:
     """What became of one journal, in words, and whether nothing of it is left that could be sent."""
     try:
-        header, operations = read_journal(path)
-        if at_work(header):
+        journal = Journal.read(path)
+        if at_work(journal.header):
             return "its run is still at work, and sends it itself", True
-        uri = store_uri(tracking_uri or header["tracking_uri"])
-        client, experiment_id = connect(uri, header["experiment"], path.parent.parent, probe_seconds=10.0)
-        stage = progress.stage(path.stem, "sending", len(operations), "operations")
-        refused = deliver(path, header, operations, MlflowStore(client, experiment_id), stage.update)
-        stage.finish()
+        uri, total = store_uri(tracking_uri or journal.header["tracking_uri"]), len(journal.waiting)
+        client, experiment_id = connect(uri, journal.header["experiment"], path.parent.parent, probe_seconds=10.0)
+        with progress.stage(path.stem, "sending", total, "operations") as stage:
+            refused = deliver(journal, MlflowSink(client, experiment_id), stage.update)
     except (UserError, ValueError) as error:
         return str(error), False
     if refused:
-        return (
-            f"{len(operations) - refused} operations sent; {refused} were refused, and are kept with the reason",
-            False,
-        )
-    return f"{len(operations)} operations sent", True
+        return f"{total - refused} operations sent; {refused} were refused, and are kept with the reason", False
+    return f"{total} operations sent", True
 
 
 @entry_point
@@ -64,13 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
     console = Console()
-    journals = sorted(options.folder.glob("*.jsonl"))
     done = True
-    with Progress(max(len(journals), 1), console) as progress:
-        for path in journals:
-            said, sent = _sync(path, options.tracking_uri, progress)
-            console.print(f"{path.name}: {said}", markup=False, highlight=False, soft_wrap=True)
-            done &= sent
+    with made_alone(options.folder):  # of two that send the same, the second finds nothing left
+        journals = sorted(options.folder.glob("*.jsonl"))
+        with ProgressLine(max(len(journals), 1), console) as progress:
+            for path in journals:
+                said, sent = _sync(path, options.tracking_uri, progress)
+                console.print(f"{path.name}: {said}", markup=False, highlight=False, soft_wrap=True)
+                done &= sent
     if not journals:
         console.print(f"nothing to send: there is no journal in {options.folder}", highlight=False)
     return 0 if done else 1

@@ -34,6 +34,7 @@ from typing import Any
 
 import attrs
 
+import harness.study  # noqa: F401  # here, so that forked processes need not import it
 from harness import run as command
 from harness.reporting.returns import read_csv
 from harness.tracking.operations import MlflowClient

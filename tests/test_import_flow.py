@@ -25,7 +25,7 @@ ORDER = {
         {"export"},
     ],
     "harness": [
-        {"command_line", "entry_point", "launchers", "records"},
+        {"command_line", "commands", "entry_point", "launchers", "records"},
         {"protocol"},
         {"experiment"},
         {"cells"},
@@ -34,7 +34,9 @@ ORDER = {
         {"tracking", "exporting"},
         {"terminal"},
         {"report", "sync"},
+        {"study"},
         {"probe", "run"},
+        {"main"},
     ],
 }
 RUNNERS = ROOT / "spinrl" / "export" / "runners"  # copied to where spinrl is not installed

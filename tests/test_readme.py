@@ -9,6 +9,8 @@ import pytest
 
 from harness import report
 from harness import run as command
+from harness.command_line import load_configuration
+from harness.experiment import Experiment
 from spinrl.behaviors import load_behavior, shipped
 from spinrl.config import registry
 from spinrl.tasks import TASKS
@@ -90,7 +92,7 @@ def test_commands_for_clusters_are_valid(line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = command.parser().parse_args(shlex.split(line)[3:])
     command.use_packaged_configs()
-    experiment = command.load_experiment(options, "", command.launcher_bindings(options)).value
+    experiment = load_configuration(Experiment, options, "", command.launcher_bindings(options)).value
     assert type(experiment.launcher).__name__.lower() == (options.launcher or "local")
 
 

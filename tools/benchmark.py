@@ -22,6 +22,7 @@ import attrs
 import torch
 
 from harness.command_line import config_root
+from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.experiment import Experiment
 from harness.planning.timed_steps import finish, pretraining_step, random_batch, untrained_policy
@@ -241,7 +242,7 @@ def line(row: Row) -> str:
 @entry_point
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog=typed("tools.benchmark"), description=__doc__.partition("\n")[0])
     parser.add_argument("--task", nargs="+", default=["humanoid-stand", "dog-trot"], help="tasks to measure on")
     parser.add_argument("--policies", nargs="+", help="class names of the policies; all by default")
     parser.add_argument("--preset", default="paper", choices=["paper", "laptop"], help="sizes to measure at")

@@ -41,6 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.command_line import at_least_one, both_signals_stop, use_packaged_configs
+from harness.commands import typed
 from harness.entry_point import entry_point
 from spinrl.behaviors import BehaviorError, load_behavior
 from spinrl.config import ConfigError
@@ -372,7 +373,7 @@ def table(rows: Sequence[Row]) -> Table:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.benchmark_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=typed("tools.benchmark_data"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--task", nargs="+", default=list(TASKS), choices=list(TASKS), help="all by default")
     made.add_argument("--bins", nargs="+", type=int, default=[3], help="choices per sub-action (default 3)")

@@ -27,9 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.command_line import add_configuration_options, at_least_one, both_signals_stop, use_packaged_configs
+from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.experiment import Experiment
-from harness.terminal.progress import Progress, Stage
+from harness.terminal.progress import ProgressLine, Stage
 from spinrl.cache import made_alone
 from spinrl.config import load
 from spinrl.data import (
@@ -51,7 +52,7 @@ from spinrl.tasks import get_task
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.collect_dataset",
+        prog=typed("tools.collect_dataset"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -99,7 +100,7 @@ def collect_sources(parts: Sequence[tuple[Rollout, int]], label: str, processes:
         return None
     total = sum(count for _, count in missing)
     guess = total / (2000 * processes)  # seconds; it counts until the first steps are made
-    with Progress(1, console, plan=[(label, "collecting", guess)]) as progress:
+    with ProgressLine(1, console, plan=[(label, "collecting", guess)]) as progress:
         stage = progress.stage(label, "collecting", total, "transitions")
         before = 0
         for rollout, count in missing:

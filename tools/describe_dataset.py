@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.command_line import at_least_one
+from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.reporting.dataset_figures import observation_ranges, overview
 from harness.reporting.dataset_page import NOTES, checks, html, tables, to_json
@@ -36,7 +37,7 @@ from spinrl.errors import UserError
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.describe_dataset",
+        prog=typed("tools.describe_dataset"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

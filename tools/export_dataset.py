@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.command_line import both_signals_stop
+from harness.commands import typed
 from harness.entry_point import entry_point
 from spinrl.data import Store, store_folder
 from spinrl.data.importers.minari_export import export_minari
@@ -29,7 +30,7 @@ from tools.import_dataset import shown
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.export_dataset",
+        prog=typed("tools.export_dataset"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.command_line import add_configuration_options, use_packaged_configs
+from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.experiment import Experiment
 from harness.exporting.finished import FinishedCell, finished_cell, simulated
@@ -101,7 +102,7 @@ class ExportedPolicy(Policy):
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.export_policy",
+        prog=typed("tools.export_policy"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -39,8 +39,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.command_line import both_signals_stop
+from harness.commands import typed
 from harness.entry_point import entry_point
-from harness.terminal.progress import Progress, Stage
+from harness.terminal.progress import ProgressLine, Stage
 from spinrl.cache import made_alone
 from spinrl.data import Store, StoreError
 from spinrl.data.importers import published
@@ -63,7 +64,7 @@ Kind = Literal["arrays", "minari", "published"]
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.import_dataset",
+        prog=typed("tools.import_dataset"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -220,7 +221,7 @@ def placed(path: Path, replace: bool, make: Callable[[Path], ImportResult]) -> I
 @contextmanager
 def shown(console: Console, label: str, doing: str, unit: str) -> Iterator[Update]:
     """Progress with the time left, for what calls with (done, in all)."""
-    with Progress(1, console) as progress:
+    with ProgressLine(1, console) as progress:
         stage: Stage | None = None
 
         def update(done: int, total: int) -> None:
@@ -259,7 +260,7 @@ def training_command(store: Store, name: str, out: Path | None) -> str:
     bindings = [f"Experiment.tasks=['{task}']"]
     if out is not None or name != task:
         bindings.append(f"Imported.store='{out.resolve() if out else name}'")
-    return " ".join(["python -m harness.run --gin gin/own_data.gin", *(f'--set "{each}"' for each in bindings)])
+    return " ".join([f"{typed('harness.run')} --gin gin/own_data.gin", *(f'--set "{each}"' for each in bindings)])
 
 
 @entry_point

@@ -25,17 +25,20 @@ from rich.console import Console
 
 from harness.cells.run_cell import prepare_dataset
 from harness.command_line import add_configuration_options, use_packaged_configs
+from harness.commands import typed
 from harness.entry_point import entry_point
-from harness.experiment import Cell, Experiment
+from harness.experiment import Experiment
 from harness.launchers import Local
-from harness.launching.launch import run_cells, share, slots
+from harness.launching.dispatch import run_cells, share, slots
+from harness.launching.outcome import Work
+from harness.planning.preflight import one_of_each_dataset
 from harness.reporting.returns import ReportMeta
 from harness.run import LAUNCHERS
 from harness.terminal.observer import RunObserver
-from harness.terminal.progress import Progress
+from harness.terminal.progress import ProgressLine
+from harness.tracking.returns_file import study_folder
 from harness.tracking.tracker import Tracker
 from spinrl.config import load
-from spinrl.data import home
 from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
 from tools.benchmark import matmul_gflops
@@ -59,18 +62,17 @@ def measure(experiment: Experiment, jobs: int) -> Measured:
     together = slots(experiment.launcher, experiment, cells, machine)
     machine = share(experiment.launcher, machine, together)
     console = Console(quiet=True)
-    with tempfile.TemporaryDirectory() as folder:
-        tracker = Tracker.open(f"sqlite:///{folder}/mlflow.db", "scaling", directory=Path(folder), warn=print)
+    with tempfile.TemporaryDirectory() as store:
+        tracker = Tracker.open(f"sqlite:///{store}/mlflow.db", "scaling", directory=Path(store), warn=print)
         keys = [cell.key for cell in cells]
         parent = tracker.start_parent("scaling", params={}, tags={}, given_text="", resolved_text="", cells=keys)
-        with Progress(len(cells), console, parallel=max(jobs, 1)) as progress:
+        with ProgressLine(len(cells), console, parallel=max(jobs, 1)) as progress:
             meta = ReportMeta(experiment="scaling")
             observer = RunObserver(experiment, parent, progress, console, meta, " ".join)
-            spool = home() / "studies" / parent.key / "scaling"
+            folder = study_folder(parent.key) / "scaling"
+            work = Work(experiment=experiment, cells=cells, machine=machine, jobs=together, folder=folder, fresh=True)
             began, busy = time.monotonic(), time.process_time()
-            outcomes = run_cells(
-                experiment.launcher, experiment, cells, machine, observer, jobs=together, folder=spool, fresh=True
-            )
+            outcomes = run_cells(experiment.launcher, work, observer)
             seconds, observing = time.monotonic() - began, time.process_time() - busy
         parent.finish()
         tracker.close()
@@ -96,7 +98,7 @@ def _product(_number: int) -> float:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=typed("tools.scaling"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="cells at a time, one after another")
     made.add_argument("--cells", type=int, default=4, help="how many (default 4)")
@@ -155,11 +157,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 gain = base / row.seconds
                 print(f"{row.jobs:4} {gain:20.2f} {gain / row.jobs:13.0%} {side_by_side(row.jobs) / own:16.2f}")
     return int(any(row.failed for row in rows))
-
-
-def one_of_each_dataset(cells: Sequence[Cell]) -> list[Cell]:
-    """The first cell of every tier."""
-    return list({(cell.key.task, cell.key.bins, cell.key.tier): cell for cell in reversed(cells)}.values())
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from harness.command_line import add_configuration_options, both_signals_stop, configuration_words, use_packaged_configs
+from harness.commands import typed
 from harness.entry_point import entry_point
 from spinrl.behaviors import Behavior, load_behavior
 from spinrl.behaviors.train.decqn import DecQN
@@ -45,7 +46,7 @@ from spinrl.tasks import get_task
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m tools.train_behavior", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=typed("tools.train_behavior"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--task", required=True, help="name of the task, e.g. humanoid-stand")
     made.add_argument("--bins", type=int, default=3, help="choices per sub-action (default 3)")
@@ -137,7 +138,7 @@ def command(options: argparse.Namespace) -> str:
     words = ["--task", options.task, "--bins", options.bins]
     words += ["--start-from", options.start_from] if options.start_from else []
     words += ["--fresh-replay"] if options.fresh_replay else []
-    return f"python -m tools.train_behavior {shlex.join(map(str, [*words, *configuration_words(options)]))}"
+    return f"{typed('tools.train_behavior')} {shlex.join(map(str, [*words, *configuration_words(options)]))}"
 
 
 def configuration(options: argparse.Namespace) -> DecQN:

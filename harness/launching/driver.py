@@ -6,12 +6,11 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from harness.cells.events import Restarted
-from harness.experiment import Cell, Experiment
-from harness.launching.outcome import CellOutcome, Ended, Observer
+from harness.experiment import Cell
+from harness.launching.outcome import CellOutcome, Ended, Observer, Work
 from harness.launching.spool import SpoolReader
 from harness.launching.task import Began, CellTask, write_experiment
 from spinrl.config import to_plain
@@ -38,28 +37,21 @@ class Engine(Protocol):
 
 
 def run_remotely(
-    engine: Engine,
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    observer: Observer,
-    *,
-    threads: int,
-    attempts: int = 0,
-    folder: Path,
-    fresh: bool = False,
+    engine: Engine, work: Work, observer: Observer, *, threads: int, attempts: int = 0
 ) -> list[CellOutcome]:
-    """Run `cells` by an engine; see `harness.launchers.Launcher.run`.
+    """Run cells by an engine; see `harness.launching.dispatch.run_cells`.
 
     Args:
         engine: starts them.
-        experiment, cells, observer, folder, fresh: as for a launcher.
+        work: the cells.
+        observer: told everything.
         threads: of a cell.
         attempts: at a cell, after which it is given up; 0 for no limit.
     """
+    folder = work.folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_experiment(folder, to_plain(experiment))
-    positions = {cell.key: position for position, cell in enumerate(experiment.cells())}
-    waiting = {positions[cell.key]: cell for cell in cells}
+    write_experiment(folder, to_plain(work.experiment))
+    waiting = dict(zip(work.positions(), work.cells, strict=True))
     storage = str(home().resolve())
     outcomes: dict[int, CellOutcome] = {}
     observed = _Observed(observer, waiting)
@@ -67,7 +59,7 @@ def run_remotely(
     over: dict[int, float] = {}  # when the engine was first seen to have given up on a cell
     try:
         here = str(folder.resolve())
-        engine.submit([CellTask(storage, here, number, threads, fresh, attempts) for number in waiting])
+        engine.submit([CellTask(storage, here, number, threads, work.fresh, attempts) for number in waiting])
         while len(outcomes) < len(waiting):
             for number, message in spool.new():
                 if isinstance(message, Ended):

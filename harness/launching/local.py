@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -22,8 +21,8 @@ import torch
 from harness.cells.events import Event, Trained
 from harness.cells.run_cell import run_cell
 from harness.entry_point import steady_output
-from harness.experiment import Cell, Experiment
-from harness.launching.outcome import CellOutcome, Ended, Observer, run_to_end
+from harness.experiment import Experiment
+from harness.launching.outcome import CellOutcome, Ended, Observer, Work, run_to_end
 from spinrl.config import from_plain, to_plain
 from spinrl.machine import ResolvedMachine
 
@@ -68,44 +67,21 @@ class _Worker:
         return f"its process ended with code {code}"
 
 
-def run_side_by_side(
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    machine: ResolvedMachine,
-    observer: Observer,
-    jobs: int,
-    *,
-    fresh: bool = False,
-) -> list[CellOutcome]:
-    """Run `cells` in `jobs` processes; one that fails or dies does not take the others along.
-
-    Args:
-        experiment: the grid.
-        cells: those of its cells that are to be run.
-        machine: of each process, with its share of the threads.
-        observer: told everything, in this process and thread.
-        jobs: processes.
-        fresh: begin cells anew that have a checkpoint.
-
-    Returns:
-        The outcome of each cell, in the order of `cells`.
-
-    Raises:
-        KeyboardInterrupt: when the user stops; what was observed until then stands.
-    """
-    plain = to_plain(experiment)
-    positions = {cell.key: position for position, cell in enumerate(experiment.cells())}
+def run_side_by_side(work: Work, observer: Observer) -> list[CellOutcome]:
+    """Run cells in `work.jobs` processes; see `harness.launching.dispatch.run_cells`."""
+    cells, positions = work.cells, work.positions()
+    start = partial(_Worker, to_plain(work.experiment), work.machine, work.fresh)
     waiting = deque(range(len(cells)))
     outcomes: dict[int, CellOutcome] = {}
     node = socket.gethostname()
-    workers = [_Worker(plain, machine, fresh, place) for place in range(min(jobs, len(cells)))]
+    workers = [start(place) for place in range(min(work.jobs, len(cells)))]
 
     def give_next(worker: _Worker) -> None:
         worker.number = None
         if waiting:
             number = waiting.popleft()
-            observer.cell_started(cells[number], machine, node)
-            worker.give(number, positions[cells[number].key])
+            observer.cell_started(cells[number], work.machine, node)
+            worker.give(number, positions[number])
 
     def ended(number: int, result: Ended) -> None:
         outcomes[number] = CellOutcome(cells[number], result.evaluations, result.failure)
@@ -125,7 +101,7 @@ def run_side_by_side(
                     ended(number, Ended((), worker.death()))
                     workers.remove(worker)
                     if waiting:
-                        workers.append(_Worker(plain, machine, fresh, worker.place))
+                        workers.append(start(worker.place))
                         give_next(workers[-1])
                     continue
                 if isinstance(message, Ended):
@@ -142,7 +118,7 @@ def run_side_by_side(
 
 
 def gpu_of(place: int, visible: str | None, count: int) -> str:
-    """The GPU of the worker at `place`, as CUDA_VISIBLE_DEVICES wants it: the workers take them in turn.
+    """The GPU of the worker at `place`, as a value of CUDA_VISIBLE_DEVICES: the workers take the GPUs in turn.
 
     Args:
         place: from 0.

@@ -6,6 +6,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import attrs
 
@@ -22,6 +23,32 @@ EXPECTED = (UserError, MemoryError, OSError)
 
 class LaunchError(UserError):
     """Cells that cannot be started where they were to run; the message says what to do."""
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """Cells to be run.
+
+    Attributes:
+        experiment: the grid.
+        cells: those of its cells that are to be run.
+        machine: of each cell.
+        jobs: cells at a time; a cluster goes by what it has at the moment.
+        folder: of this invocation alone, for what travels between this process and the cells.
+        fresh: begin cells anew that have a checkpoint.
+    """
+
+    experiment: Experiment
+    cells: Sequence[Cell]
+    machine: ResolvedMachine
+    jobs: int = 1
+    folder: Path
+    fresh: bool = False
+
+    def positions(self) -> list[int]:
+        """Where each of the cells stands in the whole grid, by which another process finds it."""
+        every = {cell.key: position for position, cell in enumerate(self.experiment.cells())}
+        return [every[cell.key] for cell in self.cells]
 
 
 @attrs.frozen
@@ -70,20 +97,13 @@ def run_to_end(work: Callable[[], Iterable[Evaluation]]) -> Ended:
         return Ended((), f"{type(error).__name__}: {error}")
 
 
-def run_grid(
-    experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, observer: Observer, *, fresh: bool = False
-) -> list[CellOutcome]:
-    """Run `cells` in this process, in order; from their checkpoints where there are any, unless `fresh`.
-
-    Raises:
-        KeyboardInterrupt: when the user stops; what was observed until then stands.
-    """
+def run_in_turn(work: Work, observer: Observer) -> list[CellOutcome]:
+    """Run cells in this process, in order; see `harness.launching.dispatch.run_cells`."""
     outcomes = []
-    for cell in cells:
-        observer.cell_started(cell, machine, socket.gethostname())
+    for cell in work.cells:
+        observer.cell_started(cell, work.machine, socket.gethostname())
         report = partial(observer.event, cell)
-        result = run_to_end(partial(run_cell, experiment, cell, machine, report, fresh=fresh))
-        outcome = CellOutcome(cell, result.evaluations, result.failure)
-        observer.cell_ended(outcome)
-        outcomes.append(outcome)
+        result = run_to_end(partial(run_cell, work.experiment, cell, work.machine, report, fresh=work.fresh))
+        outcomes.append(CellOutcome(cell, result.evaluations, result.failure))
+        observer.cell_ended(outcomes[-1])
     return outcomes

@@ -90,7 +90,7 @@ class SlurmEngine:
                 self._jobs[number].cancel(check=False)
 
     def close(self, *, well: bool) -> None:
-        if well:  # else somebody wants to read what jobs printed
+        if well:  # otherwise what the jobs printed is needed
             shutil.rmtree(self._logs, ignore_errors=True)
 
     def _log(self, number: int) -> Path:

@@ -37,7 +37,7 @@ def random_batch(batch: int, observation_size: int, spec: ActionSpec) -> TensorD
 
 
 def untrained_policy(config: PolicyConfig, encoder: ASMEncoder, observation_size: int, spec: ActionSpec) -> Policy:
-    """A policy with fresh weights, on an ASM without pre-training where it wants one: of the right sizes and speed."""
+    """A policy with fresh weights, on an ASM without pre-training where it needs one: of the right sizes and speed."""
     asm = FrozenASM.untrained(encoder, observation_size, spec) if config.needs_asm else None
     return config.build(observation_size, spec, asm=asm, seed=0)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
-import pandas as pd
 from rich.console import Console
 
 from harness.cells.events import (
@@ -30,7 +29,7 @@ from harness.records import RETURN, CellKey, Evaluation, metric_name
 from harness.reporting.dataset_figures import overview
 from harness.reporting.returns import ReportMeta, to_frame
 from harness.reporting.statistics import normalized_score
-from harness.terminal.progress import Progress
+from harness.terminal.progress import ProgressLine
 from harness.terminal.stages import CellStages
 from harness.tracking.runs import CellRun, ParentRun, TrackedRun
 from spinrl.config import flatten
@@ -70,7 +69,7 @@ class RunObserver(Observer):
         self,
         experiment: Experiment,
         parent: ParentRun,
-        progress: Progress,
+        progress: ProgressLine,
         console: Console,
         meta: ReportMeta,
         command: Callable[[Sequence[str]], str],
@@ -81,6 +80,7 @@ class RunObserver(Observer):
         self._evaluated = {(key, each.gradient_step, each.metric) for key, each in self.results}
         self._experiment = experiment
         self._parent = parent
+        self._returns_file = parent.returns_file
         self._progress = progress
         self._console = console
         self._meta = meta
@@ -171,20 +171,15 @@ class RunObserver(Observer):
         if outcome.failure:
             run.tags({"failed": outcome.failure})
             self._console.print(f"{label}: failed: {outcome.failure}", style="red", markup=False)
-        else:
-            run.results(self._table([(outcome.cell.key, each) for each in outcome.evaluations]))
         run.finish("FAILED" if outcome.failure else "FINISHED")
 
     def _publish(self) -> None:
         """Show all returns so far in the parent run: not at every evaluation, since the table grows with the grid."""
         began = time.monotonic()
         if began > self._publish_next:
-            self._parent.results(self._table(self.results), self._meta)
+            self._parent.publish(to_frame(self.results, preset=self._experiment.preset), self._meta)
             now = time.monotonic()
             self._publish_next = now + max(PUBLISH_SECONDS, 20 * (now - began))
-
-    def _table(self, results: Sequence[tuple[CellKey, Evaluation]]) -> pd.DataFrame:
-        return to_frame(results, preset=self._experiment.preset)
 
     def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
         this = (key, evaluation.gradient_step, evaluation.metric)
@@ -192,6 +187,7 @@ class RunObserver(Observer):
             return
         self._evaluated.add(this)
         self.results.append((key, evaluation))
+        self._returns_file.add(key, evaluation)
         reference = self._meta.references.get((key.task, key.bins)) if evaluation.metric == RETURN else None
         self._open[key].run.evaluation(
             evaluation, normalized_score(evaluation.mean, reference.random, reference.expert) if reference else None

@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness.terminal.time_left import Estimate
+from harness.terminal.time_left import TimeLeft
 
 PLAIN_PERIOD = 10.0  # seconds between two lines where there is no terminal
 
 
 class Stage:
-    """One stage of one cell under way. Made by `Progress.stage`; usable as a context manager."""
+    """One stage of one cell under way. Made by `ProgressLine.stage`; usable as a context manager."""
 
-    def __init__(self, progress: Progress, cell: str, name: str, total: float, unit: str, begin: float) -> None:
+    def __init__(self, progress: ProgressLine, cell: str, name: str, total: float, unit: str, begin: float) -> None:
         self.cell = cell
         self.name = name
         self.total = total
@@ -42,12 +42,9 @@ class Stage:
         self._last, self.done, self.metrics = now, done, {**self.metrics, **metrics}
         self._progress.show(self)
 
-    def finish(self, *, skipped: bool = False) -> None:
-        """The stage has ended, for now or for good; `skipped`, when a cache had its result, is for good."""
-        if skipped:
-            self._progress.settle(self.cell, self.name)
-        else:
-            self._progress.end(self)
+    def finish(self) -> None:
+        """The stage has ended, for now or for good."""
+        self._progress.end(self)
 
     def pause(self) -> None:
         """Another stage of the same cell goes first; the time until the next update or `resume` does not count."""
@@ -78,7 +75,7 @@ class Stage:
         rate = self.rate
         if rate is not None:
             return max(self.total - self.done, 0.0) / rate
-        planned = self._progress.estimate.part(self.cell, self.name) * (1 - self.share(self.begin))
+        planned = self._progress.time_left.part(self.cell, self.name) * (1 - self.share(self.begin))
         return max(planned - self.elapsed, 0.0)
 
     def share(self, units: float) -> float:
@@ -101,13 +98,13 @@ class Stage:
         self.finish()
 
 
-class Progress:
+class ProgressLine:
     """The progress of a whole run; use it as a context manager, so that the terminal is left clean.
 
     Args:
         total_cells: how many cells there are.
         console: where to show it: a live line if it is a terminal, a plain line every ten seconds if not.
-        plan: (cell label, stage, estimated seconds) of everything; see `Estimate`.
+        plan: (cell label, stage, estimated seconds) of everything; see `TimeLeft`.
         parallel: how many stages are worked on at once.
         clock: seconds; for tests.
     """
@@ -121,7 +118,7 @@ class Progress:
         parallel: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.estimate = Estimate(plan, parallel)
+        self.time_left = TimeLeft(plan, parallel)
         self.clock = clock
         self._total_cells = total_cells
         self._cells: list[str] = []
@@ -153,7 +150,7 @@ class Progress:
             before = self._paused.pop((cell_label, stage_name), 0.0)
             stage = Stage(self, cell_label, stage_name, total_units, unit, before if begin is None else begin)
             if stage.begin > before:  # done by an earlier run: nothing left of it, and no measure of speed
-                self.estimate.record(cell_label, stage_name, stage.share(before), stage.share(stage.begin), None)
+                self.time_left.record(cell_label, stage_name, stage.share(before), stage.share(stage.begin), None)
             self._running.append(stage)
         self.show(stage)
         return stage
@@ -163,7 +160,7 @@ class Progress:
         with self._lock:
             for stage in [s for s in self._running if s.cell == cell_label and stage_name in (None, s.name)]:
                 self.end(stage)
-            self.estimate.settle(cell_label, stage_name)
+            self.time_left.settle(cell_label, stage_name)
 
     def show(self, stage: Stage) -> None:
         """Make `stage` the one that is shown, and the one of its cell that is being worked on."""
@@ -184,7 +181,7 @@ class Progress:
                 return
             self._running.remove(stage)
             begin, end = stage.share(stage.begin), stage.share(stage.done)
-            self.estimate.record(stage.cell, stage.name, begin, end, stage.elapsed)
+            self.time_left.record(stage.cell, stage.name, begin, end, stage.elapsed)
             if stage.done < stage.total:
                 self._paused[stage.cell, stage.name] = stage.done
             if self._current is stage:
@@ -192,7 +189,7 @@ class Progress:
 
     def left(self) -> float:
         """Seconds to the end of the run."""
-        return self.estimate.left([(s.cell, s.name, s.share(s.begin), s.left) for s in self._running])
+        return self.time_left.left([(s.cell, s.name, s.share(s.begin), s.left) for s in self._running])
 
     def line(self) -> str:
         """The line that is shown."""
@@ -207,7 +204,7 @@ class Progress:
     def _render(self) -> Text:
         return Text(self.line(), no_wrap=True, overflow="ellipsis")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         if self._live is not None:
             self._live.start()
         return self

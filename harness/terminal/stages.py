@@ -17,14 +17,14 @@ from harness.cells.events import (
     StartReady,
     Waiting,
 )
-from harness.terminal.progress import Progress, Stage
+from harness.terminal.progress import ProgressLine, Stage
 
 _SHOWN = ("train/loss_policy", "train/loss_asm", "start/loss_imitation", "start/loss_qvalue")  # beside the live line
 _ENDS = {DatasetReady: "collecting", ASMReady: "pre-training", FeaturesReady: "embedding"}
 
 
 class CellStages:
-    """Turns the events of one cell into its stages of a `Progress`.
+    """Turns the events of one cell into its stages of a `ProgressLine`.
 
     Args:
         progress: where they are shown.
@@ -32,7 +32,7 @@ class CellStages:
         label: of the cell.
     """
 
-    def __init__(self, progress: Progress, console: Console, label: str) -> None:
+    def __init__(self, progress: ProgressLine, console: Console, label: str) -> None:
         self._progress = progress
         self._console = console
         self._label = label

@@ -14,7 +14,7 @@ class _Entry:
     completed: float = 0.0  # share, 0 to 1
 
 
-class Estimate:
+class TimeLeft:
     """What is left of a plan.
 
     The plan's seconds are a guess made for some machine; what counts is their proportion. Each kind of stage is

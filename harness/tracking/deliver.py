@@ -1,27 +1,29 @@
-"""Sending the journals of runs that could not reach their tracking server."""
+"""The journals that runs left behind: which they are, and sending them."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from harness.tracking.journal import Journal, Operation, read_journal
-from harness.tracking.operations import MlflowStore
-from harness.tracking.outbox import one_line
+from harness.tracking.journal import Journal
+from harness.tracking.operations import MlflowSink
+from harness.tracking.outbox import Outbox, one_line
 from spinrl.errors import UserError
 
-Update = Callable[[int], None]
+STALE_SECONDS = 600.0  # after which a half-written file was left by a killed run
 
 
 class SyncError(UserError):
     """A journal that could not be sent, in one line."""
 
 
-def at_work(header: dict[str, Any]) -> bool:
+def at_work(header: Mapping[str, Any]) -> bool:
     """Whether the process that writes a journal is still running on this machine."""
     if header.get("host") != socket.gethostname():
         return False
@@ -31,29 +33,29 @@ def at_work(header: dict[str, Any]) -> bool:
         return False
 
 
-def left_over(folder: Path) -> Iterator[tuple[Path, dict[str, Any], list[Operation]]]:
-    """The journals that nobody is going to send, oldest first, with their headers and operations.
+def left_over(folder: Path) -> Iterator[Journal]:
+    """The journals whose runs are no more, oldest first.
 
     Raises:
         ValueError: naming the file that is no journal.
     """
     for path in sorted(folder.glob("*.jsonl")):
-        header, operations = read_journal(path)
-        if not at_work(header):
-            yield path, header, operations
+        journal = Journal.read(path)
+        if not at_work(journal.header):
+            yield journal
+    for path in folder.glob("*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
 
 
-def deliver(
-    path: Path, header: dict[str, Any], operations: Sequence[Operation], store: MlflowStore, update: Update
-) -> int:
-    """Send one journal, and delete it; what the store refuses stays in it.
+def deliver(journal: Journal, sink: MlflowSink, sent: Callable[[int], None] = lambda _count: None) -> int:
+    """Send a journal and delete it; what the store refuses stays in it.
 
     Args:
-        path: of the journal.
-        header: its first line.
-        operations: all others.
-        store: takes them; it knows those that it has.
-        update: called with the number of operations sent.
+        journal: that no other process sends.
+        sink: takes the operations; it knows those that it has.
+        sent: called with the number of operations sent so far.
 
     Returns:
         How many were refused.
@@ -61,18 +63,10 @@ def deliver(
     Raises:
         SyncError: when the store goes away; nothing is deleted then.
     """
-    refused = []
-    for number, operation in enumerate(operations):
-        try:
-            store.apply(operation)
-        except Exception as error:
-            if store.is_transient(error):
-                raise SyncError(f"the store went away after {number} operations: {one_line(error)}") from error
-            refused.append({**operation, "refused": one_line(error)})
-        update(number + 1)
-    journal = Journal(path, {name: value for name, value in header.items() if name != "version"})
-    if refused:
-        journal.write(refused)
-    else:
-        journal.discard()
-    return len(refused)
+    total = len(journal.waiting)
+    error = Outbox(sink, journal, warn=lambda _line: None).send(sent)
+    if error:
+        done = total - len(journal.waiting)
+        raise SyncError(f"the store went away after {done} operations: {one_line(error)}") from error
+    journal.close()
+    return len(journal.refused)

@@ -41,7 +41,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
-class MlflowStore:
+class MlflowSink:
     """Applies operations to one experiment of one tracking store."""
 
     def __init__(self, client: MlflowClient, experiment_id: str) -> None:
@@ -131,12 +131,10 @@ class MlflowStore:
         self.client.log_text(run_id, text, artifact_file)
 
     def _artifact(self, run_id: str, *, path: str, artifact_directory: str | None, staged: bool) -> None:
-        """`staged` files were made for this operation alone and go once they are sent."""
+        """`staged` files were made for this operation alone; the journal deletes them once it does not name them."""
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} is gone")
         self.client.log_artifact(run_id, path, artifact_directory)
-        if staged:
-            Path(path).unlink(missing_ok=True)
 
     def _dataset(self, run_id: str, *, fields: dict[str, Any], context: str) -> None:
         self.client.log_inputs(

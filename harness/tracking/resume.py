@@ -22,6 +22,7 @@ from harness.records import CELL_COLUMNS, CellKey, Evaluation
 from harness.reporting.returns import from_frame, read_csv
 from harness.tracking.operations import MOST_RUNS, RUN_KEY_TAG, MlflowClient, MlflowException
 from harness.tracking.read_back import read_artifact
+from harness.tracking.returns_file import ReturnsFile
 from harness.tracking.runs import RETURNS_FILE, ROLE_TAG, EarlierRun
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import home
@@ -95,19 +96,16 @@ def find_interrupted(client: MlflowClient, experiment_id: str, study: str) -> tu
     if lock is None:
         return None
     children = client.search_runs([experiment_id], f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'", max_results=MOST_RUNS)
-    published = _stored(client, run)
+    evaluations = ReturnsFile.of(run.data.tags[RUN_KEY_TAG]).read() or _published(client, run)
     finished, begun = {}, {}
     for child in children:
         key = _cell_key(child)
-        evaluations = published.get(key, [])
-        if child.info.status == "FINISHED" and not _is_whole(evaluations):  # finished after the parent's last table
-            evaluations = _stored(client, child).get(key, [])
-        if child.info.status == "FINISHED" and _is_whole(evaluations):
-            finished[key] = evaluations
+        if child.info.status == "FINISHED" and any(each.fraction >= 1 for each in evaluations.get(key, ())):
+            finished[key] = evaluations[key]
         else:
-            begun[key] = _earlier(client, child)
+            begun[key] = _earlier(child)
     session = int(run.data.tags.get(SESSION_TAG, 1))
-    return Interrupted(parent=_earlier(client, run), session=session, finished=finished, cells=begun), lock
+    return Interrupted(parent=_earlier(run), session=session, finished=finished, cells=begun), lock
 
 
 def changes_since(client: MlflowClient, experiment_id: str, study: str, resolved_text: str) -> list[str]:
@@ -135,9 +133,9 @@ def _parents(client: MlflowClient, experiment_id: str, condition: str) -> list[R
     return client.search_runs([experiment_id], filter_string=conditions, max_results=1, order_by=newest)
 
 
-def _earlier(client: MlflowClient, run: Run) -> EarlierRun:
-    histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
-    steps = {name: max(metric.step for metric in history) for name, history in histories.items() if history}
+def _earlier(run: Run) -> EarlierRun:
+    # The latest value of each metric comes with the run; its step is the highest.
+    steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
     return EarlierRun(run.data.tags[RUN_KEY_TAG], run.info.run_id, steps)
 
 
@@ -146,11 +144,8 @@ def _cell_key(run: Run) -> CellKey:
     return CellKey(**fields | {name: int(fields[name]) for name in ("bins", "seed")})
 
 
-def _is_whole(evaluations: Sequence[Evaluation]) -> bool:
-    return any(each.fraction >= 1 for each in evaluations)
-
-
-def _stored(client: MlflowClient, run: Run) -> dict[CellKey, list[Evaluation]]:
+def _published(client: MlflowClient, run: Run) -> dict[CellKey, list[Evaluation]]:
+    """What MLflow shows of the returns, for a study whose own file is on another machine or was deleted."""
     stored: dict[CellKey, list[Evaluation]] = {}
     try:
         text = read_artifact(client, run, RETURNS_FILE)

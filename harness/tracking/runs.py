@@ -19,8 +19,9 @@ import pandas as pd
 from harness.records import CELL_COLUMNS, CellKey, Evaluation
 from harness.reporting.figures import save
 from harness.reporting.returns import ReportMeta, to_csv
-from harness.tracking.operations import MlflowStore
+from harness.tracking.operations import MlflowSink
 from harness.tracking.outbox import Outbox
+from harness.tracking.returns_file import ReturnsFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ class EarlierRun:
 class TrackedRun:
     """A run that is being written. Every method returns at once; a background thread does the sending."""
 
-    store: MlflowStore
+    sink: MlflowSink
     outbox: Outbox
     key: str
     name: str
@@ -61,7 +62,7 @@ class TrackedRun:
     @property
     def run_id(self) -> str | None:
         """MLflow's id, None while the store has not answered yet."""
-        return self.store.run_ids.get(self.key)
+        return self.sink.run_ids.get(self.key)
 
     def create(self, tags: Mapping[str, Any], params: Mapping[str, Any], parent: str | None) -> None:
         """Queue the creation of the run itself."""
@@ -80,7 +81,7 @@ class TrackedRun:
         """Be a run that is there already: what it has is not logged again."""
         self.key = earlier.key
         self.last_steps = dict(earlier.last_steps)
-        self.store.run_ids[earlier.key] = earlier.run_id
+        self.sink.run_ids[earlier.key] = earlier.run_id
         self._put("reopen")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
@@ -107,14 +108,6 @@ class TrackedRun:
     def text(self, artifact_file: str, text: str) -> None:
         """Log text as an artifact."""
         self._put("text", text=text, artifact_file=artifact_file)
-
-    def json(self, artifact_file: str, value: Any) -> None:
-        """Log a JSON-able value as an artifact."""
-        self.text(artifact_file, json.dumps(value, indent=1))
-
-    def artifact(self, path: Path, artifact_directory: str | None = None) -> None:
-        """Log a file or folder; it is read when it is sent, so leave it where it is."""
-        self._put("artifact", path=str(path.resolve()), artifact_directory=artifact_directory, staged=False)
 
     def hand_over(self, path: Path, artifact_directory: str | None = None) -> None:
         """Log a file and take it: moved now, and deleted once it has been sent."""
@@ -173,7 +166,7 @@ class TrackedRun:
             ValueError: for any other status.
         """
         if status not in STATUSES:
-            raise ValueError(f"status wants one of {', '.join(STATUSES)}, got {status!r}")
+            raise ValueError(f"status has to be one of {', '.join(STATUSES)}, got {status!r}")
         if not self.finished:
             self.finished = True
             self._put("finish", status=status, end_time=_now())
@@ -210,10 +203,6 @@ class CellRun(TrackedRun):
         self.metrics(values, evaluation.gradient_step)
         self.parent.overview(self.cell, evaluation)
 
-    def results(self, table: pd.DataFrame) -> None:
-        """Log the raw returns of this cell, which is finished."""
-        self.text(RETURNS_FILE, to_csv(table))
-
 
 @attrs.define(kw_only=True, eq=False)
 class ParentRun(TrackedRun):
@@ -230,6 +219,11 @@ class ParentRun(TrackedRun):
     cells: list[CellRun] = attrs.field(factory=list)
     earlier: Mapping[CellKey, EarlierRun] = attrs.field(factory=dict)
     session: int = 1
+
+    @property
+    def returns_file(self) -> ReturnsFile:
+        """Where the evaluations of the study are kept until it is finished."""
+        return ReturnsFile.of(self.key)
 
     def overview_name(self, cell: CellKey, metric: str = "return") -> str | None:
         """Metric of this run that shows a cell's return: ``return/`` with the tier and whatever else varies.
@@ -256,7 +250,7 @@ class ParentRun(TrackedRun):
         """Start the child run of a cell; the cell's own fields become params and tags."""
         fields = attrs.asdict(cell)
         run = CellRun(
-            store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=cell.label(), cell=cell, parent=self
+            sink=self.sink, outbox=self.outbox, key=uuid.uuid4().hex, name=cell.label(), cell=cell, parent=self
         )
         if cell in self.earlier:
             run.go_on(self.earlier[cell])
@@ -266,8 +260,8 @@ class ParentRun(TrackedRun):
         self.cells.append(run)
         return run
 
-    def results(self, table: pd.DataFrame, meta: ReportMeta) -> None:
-        """Log the raw returns so far, from which `harness.report` rebuilds everything."""
+    def publish(self, table: pd.DataFrame, meta: ReportMeta) -> None:
+        """Show the raw returns so far, from which `harness.report` rebuilds everything."""
         self.text(RETURNS_FILE, to_csv(table))
         self.text(META_FILE, meta.to_json())
 
@@ -278,6 +272,8 @@ class ParentRun(TrackedRun):
         if not self.finished:
             self.metrics({"time/logging_seconds": self.outbox.busy_seconds}, self.session)
         TrackedRun.finish(self, status)
+        if status == "FINISHED":  # nothing is gone on with
+            self.returns_file.delete()
 
 
 def _allowed(name: str) -> str:

@@ -16,14 +16,16 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from harness.commands import typed
 from harness.records import CellKey
 from harness.tracking.connection import TrackingError, connect, redacted, sqlite_path, store_uri
 from harness.tracking.deliver import SyncError, deliver, left_over
 from harness.tracking.journal import FOLDER, Journal
-from harness.tracking.operations import MlflowStore
+from harness.tracking.operations import MlflowSink
 from harness.tracking.outbox import Outbox
 from harness.tracking.resume import SESSION_TAG, Interrupted
 from harness.tracking.runs import ROLE_TAG, CellRun, ParentRun
+from spinrl.cache import made_alone
 
 __all__ = ["CellRun", "ParentRun", "Tracker", "TrackingError"]
 
@@ -31,8 +33,8 @@ __all__ = ["CellRun", "ParentRun", "Tracker", "TrackingError"]
 class Tracker:
     """An open experiment of a tracking store. Make one with `Tracker.open`."""
 
-    def __init__(self, store: MlflowStore, uri: str, experiment: str, directory: Path, outbox: Outbox) -> None:
-        self.store = store
+    def __init__(self, sink: MlflowSink, uri: str, experiment: str, directory: Path, outbox: Outbox) -> None:
+        self.sink = sink
         self.uri = uri
         self.experiment = experiment
         self.directory = directory
@@ -70,11 +72,12 @@ class Tracker:
         # MLflow would try for minutes on its own, with everything behind it waiting; the outbox does it better.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        store = MlflowStore(client, experiment_id)
+        sink = MlflowSink(client, experiment_id)
         path = directory / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}.jsonl"
         process = {"host": socket.gethostname(), "pid": os.getpid(), "process_started": psutil.Process().create_time()}
         journal = Journal(path, {"tracking_uri": redacted(uri), "experiment": experiment, **process})
-        return cls(store, uri, experiment, directory, Outbox(store, journal, period=period, warn=warn))
+        outbox = Outbox(sink, journal, period=period, warn=warn).start()
+        return cls(sink, uri, experiment, directory, outbox)
 
     def send_left_over(self) -> int:
         """Send what runs of this experiment that are no more have left in journals; returns how many operations.
@@ -82,13 +85,18 @@ class Tracker:
         Raises:
             TrackingError: when the store goes away meanwhile.
         """
-        sent = 0
+        folder, sent = self.directory / FOLDER, 0
+        if not folder.exists():
+            return 0
         try:
-            for path, header, operations in left_over(self.directory / FOLDER):
-                if (header["experiment"], header["tracking_uri"]) == (self.experiment, redacted(self.uri)):
-                    sent += len(operations) - deliver(path, header, operations, self.store, lambda _: None)
+            with made_alone(folder):
+                for journal in left_over(folder):
+                    meant_for = journal.header["experiment"], journal.header["tracking_uri"]
+                    if meant_for == (self.experiment, redacted(self.uri)):
+                        waiting = len(journal.waiting)
+                        sent += waiting - deliver(journal, self.sink)
         except (ValueError, SyncError) as error:
-            raise TrackingError(f"{error}; python -m harness.sync tells more") from error
+            raise TrackingError(f"{error}; {typed('harness.sync')} tells more") from error
         return sent
 
     def start_parent(
@@ -113,7 +121,7 @@ class Tracker:
             cells: all of the study; their returns are shown on the parent too.
             interrupted: what to go on with, of the same configuration.
         """
-        run = ParentRun(store=self.store, outbox=self.outbox, key=uuid.uuid4().hex, name=name, planned=tuple(cells))
+        run = ParentRun(sink=self.sink, outbox=self.outbox, key=uuid.uuid4().hex, name=name, planned=tuple(cells))
         if interrupted:
             run.earlier, run.session = interrupted.cells, interrupted.session + 1
             run.go_on(interrupted.parent)
@@ -128,7 +136,7 @@ class Tracker:
     def ui_line(self) -> str:
         """What the user types or opens to see the results."""
         if urlsplit(self.uri).scheme in ("http", "https"):
-            return f"open {redacted(self.uri)}/#/experiments/{self.store.experiment_id}"
+            return f"open {redacted(self.uri)}/#/experiments/{self.sink.experiment_id}"
         return f"mlflow ui --backend-store-uri '{redacted(self.uri)}'"
 
     def close(self, timeout: float = 15.0) -> str | None:
@@ -137,9 +145,10 @@ class Tracker:
         Returns:
             None when all was sent, else one line that says how much was not and where it is kept.
         """
-        place = f"kept in {self.outbox.journal.path}; python -m harness.sync sends them"
+        journal = self.outbox.journal
+        place = f"kept in {journal.path}; {typed('harness.sync')} sends them"
         try:
             left = self.outbox.close(timeout)
         except OSError as error:
-            left, place = len(self.outbox), f"lost, as {self.outbox.journal.path} cannot be written: {error}"
+            left, place = len(journal.left), f"lost, as {journal.path} cannot be written: {error}"
         return f"{left} tracking operations did not reach {redacted(self.uri)}: {place}" if left else None

@@ -340,7 +340,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             given_text=f"include 'policies/{name}.gin'",
             resolved_text="Training.batch_size = 256",
         )
-        parent.results(rows, attrs.evolve(META, experiment="spin-humanoid"))
+        parent.publish(rows, attrs.evolve(META, experiment="spin-humanoid"))
         if name == "spin":
             for path in write_report(rows, META, directory / "handed-over"):
                 parent.hand_over(path, "report")

@@ -13,8 +13,10 @@ import mlflow
 import pytest
 
 from harness import run as command
+from harness.command_line import load_configuration
 from harness.experiment import Experiment
 from harness.tracking.read_back import load_results
+from harness.tracking.resume import study_key
 from spinrl.config import load
 from spinrl.data import Store
 from spinrl.data.importers.published import DATA_DIR
@@ -89,7 +91,7 @@ def test_cells_run_side_by_side_where_threads_allow_it_without_being_told_to(sha
 
 @pytest.mark.slow
 def test_a_report_that_cannot_be_drawn_costs_no_run(undrawn, shared_cache, capsys, monkeypatch):
-    monkeypatch.setattr(command, "log_report", lambda *_: 1 / 0)
+    monkeypatch.setattr("harness.study.log_report", lambda *_: 1 / 0)
     assert command.main([*ARGUMENTS, *ONE_TIER, "--set", "Experiment.policies=[@Factored()]"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "python -m harness.report --experiment spin_humanoid-smoke tries again" in said
@@ -109,14 +111,14 @@ def test_one_cell_alone_is_found_by_its_name_and_is_a_study_of_its_own():
     options = command.parser().parse_args(
         ["--gin", "gin/spin_humanoid.gin", "--cell", "humanoid-stand/3 expert spin-iql s0"]
     )
-    experiment = command.load_experiment(options, "").value
+    experiment = load_configuration(Experiment, options, "").value
     (cell,) = command.chosen_cells(experiment, options.only)
     assert cell.key.tier == "expert"
     assert command.command_line(options).endswith(" --cell 'humanoid-stand/3 expert spin-iql s0'")
     other = "humanoid-stand/3 medium spin-iql s0"  # of several, each one's own run names that one alone
     assert command.command_line(options, [other]).count("--cell") == 1
     assert command.command_line(options, [other]).endswith(f" --cell '{other}'")
-    assert command.study_key(experiment, [cell]) != command.study_key(experiment, experiment.cells())
+    assert study_key(experiment, [cell]) != study_key(experiment, experiment.cells())
     with pytest.raises(ValueError, match="did you mean humanoid-stand/3 expert spin-iql s0"):
         command.chosen_cells(experiment, ["humanoid-stand/3 expert spin-iql s1"])
 
@@ -134,9 +136,9 @@ def test_where_cells_run_makes_no_other_study():
     keys = []
     for more in ([], ["--launcher", "ray", "--address", "10.0.0.1:6379"], ["--launcher", "slurm"]):
         options = command.parser().parse_args(["--gin", "gin/spin_humanoid.gin", *more])
-        experiment = command.load_experiment(options, "", command.launcher_bindings(options)).value
+        experiment = load_configuration(Experiment, options, "", command.launcher_bindings(options)).value
         assert type(experiment.launcher).__name__.lower() == (more[1] if more else "local")
-        keys.append(command.study_key(experiment, experiment.cells()))
+        keys.append(study_key(experiment, experiment.cells()))
     assert len(set(keys)) == 1
 
 

@@ -16,8 +16,8 @@ from harness.cells.events import Evaluated, Restarted, Trained
 from harness.command_line import config_root
 from harness.experiment import Experiment
 from harness.launchers import Ray, Slurm
-from harness.launching.launch import run_cells, slots
-from harness.launching.outcome import LaunchError, Observer, run_grid
+from harness.launching.dispatch import run_cells, slots
+from harness.launching.outcome import LaunchError, Observer, Work, run_in_turn
 from harness.launching.spool import SpoolReader, SpoolWriter
 from harness.launching.task import CellTask
 from spinrl.config import from_plain, load, to_plain
@@ -49,6 +49,12 @@ class Recorder(Observer):
 
     def cell_ended(self, outcome):
         self.ended.append(outcome.cell.key)
+
+
+def work(grid, **changes):
+    """All cells of a grid, one thread each."""
+    given = {"experiment": grid, "cells": grid.cells(), "machine": ONE_THREAD, "folder": home() / "studies" / "here"}
+    return Work(**given | changes)
 
 
 def smoke(*bindings, tiers=("medium", "expert")):
@@ -100,12 +106,12 @@ def test_jobs_give_what_cells_give_here(shared_cache, tmp_path):
     grid = smoke("Experiment.launcher=@Slurm()", "Slurm.cluster='local'", "Slurm.memory_gb=1.0")
     recorder = Recorder()
     folder = home() / "studies" / "x" / "1"
-    there = run_cells(grid.launcher, grid, grid.cells(), ONE_THREAD, recorder, jobs=2, folder=folder)
+    there = run_cells(grid.launcher, work(grid, jobs=2, folder=folder), recorder)
     assert [(key, threads) for key, threads, _ in sorted(recorder.started, key=str)] == [
         (cell.key, 1) for cell in sorted(grid.cells(), key=lambda cell: str(cell.key))
     ]
     assert not folder.exists()
-    assert returns(there) == returns(run_grid(grid, grid.cells(), ONE_THREAD, Observer()))
+    assert returns(there) == returns(run_in_turn(work(grid), Observer()))
 
 
 @pytest.mark.slow
@@ -119,7 +125,7 @@ def test_a_job_that_dies_fails_its_cell_with_the_way_to_its_log(shared_cache, mo
                 process.kill()
 
     folder = home() / "studies" / "y" / "1"
-    (outcome,) = run_cells(grid.launcher, grid, grid.cells(), ONE_THREAD, Recorder(kill), jobs=2, folder=folder)
+    (outcome,) = run_cells(grid.launcher, work(grid, jobs=2, folder=folder), Recorder(kill))
     assert "its job" in outcome.failure and Path(outcome.failure.rpartition(" ")[2]).is_file()
 
 
@@ -165,11 +171,9 @@ def test_a_lost_node_costs_a_checkpoint_and_no_number(ray_cluster, shared_cache)
 
     assert slots(grid.launcher, grid, grid.cells(), ONE_THREAD) == 2
     recorder = Recorder(lose_its_node)
-    there = run_cells(
-        grid.launcher, grid, grid.cells(), ONE_THREAD, recorder, jobs=2, folder=home() / "studies" / "z" / "1"
-    )
+    there = run_cells(grid.launcher, work(grid, jobs=2, folder=home() / "studies" / "z" / "1"), recorder)
     assert killed and [event.attempt for _, event in recorder.events if isinstance(event, Restarted)] == [1]
-    assert returns(there) == returns(run_grid(grid, grid.cells(), ONE_THREAD, Observer()))
+    assert returns(there) == returns(run_in_turn(work(grid), Observer()))
 
 
 def test_an_address_where_nothing_answers_is_named():
@@ -222,9 +226,9 @@ def test_a_job_lost_by_slurm_fails_its_cell_alone(shared_cache, monkeypatch):
             python.kill()
 
     folder = home() / "studies" / "w" / "1"
-    outcomes = run_cells(grid.launcher, grid, grid.cells(), ONE_THREAD, Recorder(kill_one), jobs=2, folder=folder)
+    outcomes = run_cells(grid.launcher, work(grid, jobs=2, folder=folder), Recorder(kill_one))
     failed = [outcome for outcome in outcomes if outcome.failure]
     assert len(failed) == 1 and f"its job {killed[0]} ended before the cell did" in failed[0].failure
     (sound,) = [outcome for outcome in outcomes if not outcome.failure]
-    assert returns([sound]) == returns(run_grid(grid, [sound.cell], ONE_THREAD, Observer()))
+    assert returns([sound]) == returns(run_in_turn(work(grid, cells=[sound.cell]), Observer()))
     shutil.rmtree(home() / "cells")  # the lost cell's checkpoint, which other tests would find

@@ -10,10 +10,11 @@ from harness.cells.events import StageStarted
 from harness.command_line import config_root
 from harness.experiment import Experiment
 from harness.launchers import Local
-from harness.launching.launch import slots
+from harness.launching.dispatch import slots
 from harness.launching.local import gpu_of, run_side_by_side
-from harness.launching.outcome import CellOutcome, Observer, run_grid
+from harness.launching.outcome import CellOutcome, Observer, Work, run_in_turn
 from spinrl.config import load
+from spinrl.data import home
 from spinrl.machine import ResolvedMachine
 
 ONE_THREAD = ResolvedMachine(threads=1)
@@ -37,6 +38,12 @@ class Recorder(Observer):
         self.told.append(("ended", outcome.cell.key.tier))
 
 
+def work(grid, **changes):
+    """All cells of a grid, one thread each."""
+    given = {"experiment": grid, "cells": grid.cells(), "machine": ONE_THREAD, "folder": home() / "studies" / "here"}
+    return Work(**given | changes)
+
+
 def smoke(*bindings):
     return load(Experiment, [config_root() / "gin" / "spin_humanoid.gin"], bindings).value.smoke()
 
@@ -45,9 +52,9 @@ def smoke(*bindings):
 def test_side_by_side_gives_what_one_after_another_gives(shared_cache):
     grid = smoke("Experiment.tiers=['medium', 'expert']")
     recorder = Recorder()
-    both = run_side_by_side(grid, grid.cells(), ONE_THREAD, recorder, jobs=2)
+    both = run_side_by_side(work(grid, jobs=2), recorder)
     assert sorted(recorder.told) == [(what, tier) for what in ("ended", "started") for tier in ("expert", "medium")]
-    alone = run_grid(grid, grid.cells(), ONE_THREAD, Observer())
+    alone = run_in_turn(work(grid), Observer())
     assert [outcome.cell.key for outcome in both] == [outcome.cell.key for outcome in alone]
     for ours, theirs in zip(both, alone, strict=True):
         assert ours.failure is None
@@ -63,7 +70,7 @@ def test_a_killed_process_fails_its_cell_with_the_reason_and_the_next_goes_on(sh
             (process,) = [each for each in multiprocessing.active_children() if each.name == "spinrl-cell"]
             os.kill(process.pid, signal.SIGKILL)
 
-    medium, expert = run_side_by_side(grid, grid.cells(), ONE_THREAD, Recorder(kill), jobs=1)
+    medium, expert = run_side_by_side(work(grid, jobs=1), Recorder(kill))
     assert "SIGKILL" in medium.failure and "out of memory" in medium.failure
     assert expert.failure is None and len(expert.evaluations) == 2
 
@@ -76,7 +83,7 @@ def test_stopping_leaves_no_process_behind(shared_cache):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_side_by_side(grid, grid.cells(), ONE_THREAD, Recorder(stop), jobs=2)
+        run_side_by_side(work(grid, jobs=2), Recorder(stop))
     assert not [each for each in multiprocessing.active_children() if each.name == "spinrl-cell"]
 
 

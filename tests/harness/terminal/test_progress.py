@@ -3,8 +3,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from harness.terminal.progress import Progress, duration
-from harness.terminal.time_left import Estimate
+from harness.terminal.progress import ProgressLine, duration
+from harness.terminal.time_left import TimeLeft
 
 PLAN = [("a", "training", 100.0), ("a", "evaluating", 10.0), ("a", "evaluating", 10.0), ("b", "training", 100.0)]
 
@@ -19,39 +19,39 @@ class Clock:
         return self.now
 
 
-def progress_to_text(**arguments: object) -> tuple[Progress, Clock, StringIO]:
+def progress_to_text(**arguments: object) -> tuple[ProgressLine, Clock, StringIO]:
     clock, text = Clock(), StringIO()
     console = Console(file=text, force_terminal=False, width=200)
-    return Progress(2, console, clock=clock, **arguments), clock, text  # type: ignore[arg-type]
+    return ProgressLine(2, console, clock=clock, **arguments), clock, text  # type: ignore[arg-type]
 
 
 def test_the_plan_is_what_is_left_before_anything_is_known() -> None:
-    assert Estimate(PLAN).left() == 220
-    assert Estimate(PLAN, parallel=2).left() == 110
+    assert TimeLeft(PLAN).left() == 220
+    assert TimeLeft(PLAN, parallel=2).left() == 110
 
 
 def test_a_kind_of_stage_is_corrected_by_what_it_really_took() -> None:
-    estimate = Estimate(PLAN)
-    estimate.record("a", "training", 0.0, 0.5, 100.0)  # twice as slow as planned
+    time_left = TimeLeft(PLAN)
+    time_left.record("a", "training", 0.0, 0.5, 100.0)  # twice as slow as planned
     # Evaluations have no measure of their own yet, so all stages' factor 2 holds for them too.
-    assert estimate.left() == pytest.approx(2 * (50 + 20 + 100))
-    estimate.record("a", "evaluating", 0.0, 1.0, 10.0)  # one of the two, as planned
-    assert estimate.left() == pytest.approx(2 * (50 + 100) + 10)
+    assert time_left.left() == pytest.approx(2 * (50 + 20 + 100))
+    time_left.record("a", "evaluating", 0.0, 1.0, 10.0)  # one of the two, as planned
+    assert time_left.left() == pytest.approx(2 * (50 + 100) + 10)
 
 
 def test_cached_and_failed_work_is_not_left() -> None:
-    estimate = Estimate(PLAN)
-    estimate.settle("a", "training")
-    assert estimate.left() == 120
-    estimate.settle("a")
-    assert estimate.left() == 100
+    time_left = TimeLeft(PLAN)
+    time_left.settle("a", "training")
+    assert time_left.left() == 120
+    time_left.settle("a")
+    assert time_left.left() == 100
 
 
 def test_a_stage_that_a_cache_had_is_not_left_and_no_measure_of_speed() -> None:
     progress, clock, _text = progress_to_text(plan=PLAN)
-    stage = progress.stage("a", "training", 0, "")
+    progress.stage("a", "training", 0, "")
     clock.now = 3
-    stage.finish(skipped=True)
+    progress.settle("a", "training")
     assert progress.left() == 120
 
 
@@ -132,7 +132,7 @@ def test_a_log_gets_a_plain_line_every_ten_seconds() -> None:
 
 def test_a_terminal_gets_one_live_line_that_goes_away() -> None:
     text = StringIO()
-    progress = Progress(1, Console(file=text, force_terminal=True, width=100))
+    progress = ProgressLine(1, Console(file=text, force_terminal=True, width=100))
     with progress, progress.stage("a [bold]cell", "training", 10, "steps") as stage:
         stage.update(5)
         progress._live.refresh()  # type: ignore[union-attr]

@@ -198,7 +198,7 @@ def tracker():
 
 def found(tracker, key="s"):
     assert tracker.outbox.flush(10)
-    return study.find_interrupted(tracker.store.client, tracker.store.experiment_id, key)
+    return study.find_interrupted(tracker.sink.client, tracker.sink.experiment_id, key)
 
 
 def test_what_is_at_work_is_left_alone(tracker):
@@ -221,8 +221,8 @@ def test_a_run_of_another_machine_is_gone_on_with_only_once_it_has_ended(tracker
     assert found(tracker) is not None
 
 
-@pytest.mark.parametrize("published", [True, False], ids=["in the parent's table", "in its own alone"])
-def test_finished_cells_are_kept_and_steps_are_not_logged_again(tracker, published):
+@pytest.mark.parametrize("here", [True, False], ids=["from the study's file", "from MLflow, where the cache is gone"])
+def test_finished_cells_are_kept_and_steps_are_not_logged_again(tracker, here):
     parent = start(tracker)
     runs = [parent.start_cell(key, params={}, tags={}) for key in KEYS]
     done = Evaluation(
@@ -231,9 +231,12 @@ def test_finished_cells_are_kept_and_steps_are_not_logged_again(tracker, publish
     for step in range(5):
         runs[1].metrics({"train/loss_policy": step}, step)
     early = attrs.evolve(done, fraction=0.5, gradient_step=4)
-    table = to_frame([(KEYS[0], early), (KEYS[0], done)], preset="laptop")
-    parent.results(table if published else table[table.fraction < 1], ReportMeta(experiment="study"))
-    runs[0].results(table)
+    evaluations = [(KEYS[0], early), (KEYS[0], done)]
+    if here:
+        for each in evaluations:
+            parent.returns_file.add(*each)
+    else:
+        parent.publish(to_frame(evaluations, preset="laptop"), ReportMeta(experiment="study"))
     runs[0].finish("FINISHED")
     parent.finish("KILLED")
     interrupted, lock = found(tracker)
@@ -245,15 +248,15 @@ def test_finished_cells_are_kept_and_steps_are_not_logged_again(tracker, publish
     for step in range(3, 8):
         run.metrics({"train/loss_policy": step}, step)
     assert tracker.outbox.flush(10)
-    assert steps_of(tracker.store.client.get_run(runs[1].run_id))["train/loss_policy"] == list(range(8))
-    assert tracker.store.client.get_run(parent.run_id).info.status == "RUNNING"
+    assert steps_of(tracker.sink.client.get_run(runs[1].run_id))["train/loss_policy"] == list(range(8))
+    assert tracker.sink.client.get_run(parent.run_id).info.status == "RUNNING"
     lock.release()
 
 
 def test_what_changed_is_said(tracker):
     parent = start(tracker)
     assert tracker.outbox.flush(10)
-    given = tracker.store.client, tracker.store.experiment_id
+    given = tracker.sink.client, tracker.sink.experiment_id
     assert study.changes_since(*given, "other", "A.b = 1\nA.c = 3\n") == ["-A.c = 2", "+A.c = 3"]
     assert study.changes_since(*given, "s", "A.c = 3\n") == []
     parent.finish("FINISHED")

@@ -13,9 +13,11 @@ import pytest
 from harness.records import CellKey, Evaluation
 from harness.reporting.returns import Reference, ReportMeta, read_csv, to_frame
 from harness.tracking.connection import ask, default_uri, redacted
-from harness.tracking.journal import Journal, Operation, read_journal
-from harness.tracking.operations import MlflowClient, MlflowStore
+from harness.tracking.deliver import deliver
+from harness.tracking.journal import Journal, Operation
+from harness.tracking.operations import MlflowClient, MlflowSink
 from harness.tracking.outbox import Outbox
+from harness.tracking.returns_file import ReturnsFile
 from harness.tracking.tracker import ParentRun, Tracker, TrackingError
 
 KEY = CellKey(task="humanoid-stand", bins=3, tier="expert", policy="spin", algorithm="iql", seed=0)
@@ -57,8 +59,8 @@ def test_names_that_mlflow_refuses_are_logged_all_the_same(tracker: Tracker) -> 
     )
     for key in keys:
         parent.start_cell(key, params={}, tags={}).evaluation(EVALUATION)
-    assert tracker.outbox.flush(20) and not tracker.outbox.rejected
-    data = tracker.store.client.get_run(parent.run_id).data
+    assert tracker.outbox.flush(20) and not tracker.outbox.journal.refused
+    data = tracker.sink.client.get_run(parent.run_id).data
     assert data.params == {"policies.spin-asm-5_": "x", "y": "1"}
     assert {"return/expert spin-asm-5_", "return/expert spin-asm-20_"} <= set(data.metrics)
 
@@ -73,11 +75,11 @@ def test_a_parent_and_its_cell_as_the_store_has_them(tracker: Tracker, directory
     parent.figure("figures/returns", figure)
     plt.close(figure)
     table = to_frame([(KEY, EVALUATION)], preset="laptop")
-    parent.results(table, ReportMeta(experiment="x", references={("humanoid-stand", 3): Reference(4.5, 711.9)}))
+    parent.publish(table, ReportMeta(experiment="x", references={("humanoid-stand", 3): Reference(4.5, 711.9)}))
     parent.finish("KILLED")
     assert tracker.outbox.flush(30)
 
-    client = tracker.store.client
+    client = tracker.sink.client
     assert cell.run_id is not None and parent.run_id is not None
     stored = client.get_run(cell.run_id)
     assert stored.data.tags["mlflow.parentRunId"] == parent.run_id
@@ -113,7 +115,7 @@ def test_the_parent_shows_returns_under_what_varies(tracker: Tracker) -> None:
         parent.start_cell(cell, params={}, tags={}).evaluation(EVALUATION)
     tiers.start_cell(other, params={}, tags={}).evaluation(EVALUATION)  # not planned: only on its own run
     assert tracker.outbox.flush(60)
-    client = tracker.store.client
+    client = tracker.sink.client
     assert tiers.run_id is not None and policies.run_id is not None
     assert client.get_run(tiers.run_id).data.metrics == {"return/expert": 150, "return/medium": 150}
     assert set(client.get_run(policies.run_id).data.metrics) == {"return/expert spin", "return/expert saint"}
@@ -125,7 +127,7 @@ def test_metrics_arrive_once_in_batches_and_non_finite_ones_are_not_lost(tracker
         cell.metrics({"train/loss_policy": step / 2}, step)
     cell.metrics({"train/loss_value": math.nan, "train/loss_qvalue": math.inf}, 7)
     assert tracker.outbox.flush(30)
-    client = tracker.store.client
+    client = tracker.sink.client
     assert history(client, cell.run_id, "train/loss_policy") == [(step, step / 2) for step in range(1, 1201)]
     ((step, value),) = history(client, cell.run_id, "train/loss_value")
     assert step == 7 and math.isnan(value)
@@ -136,34 +138,35 @@ def test_metrics_arrive_once_in_batches_and_non_finite_ones_are_not_lost(tracker
 
 def test_what_is_refused_is_kept_and_does_not_stop_the_rest(tracker: Tracker, directory: Path) -> None:
     parent = parent_run(tracker)
-    parent.artifact(directory / "never-written.pt")
+    gone = {"path": str(directory / "never-written.pt"), "artifact_directory": None, "staged": False}
+    tracker.outbox.put({"op": "artifact", "run": parent.key, **gone})
     parent.tags({"after": "yes"})
     line = tracker.close(5)
     assert parent.run_id is not None
-    assert tracker.store.client.get_run(parent.run_id).data.tags["after"] == "yes"
+    assert tracker.sink.client.get_run(parent.run_id).data.tags["after"] == "yes"
     assert line is not None and line.startswith("1 tracking operations did not reach")
-    _header, (operation,) = read_journal(tracker.outbox.journal.path)
+    (operation,) = Journal.read(tracker.outbox.journal.path).waiting
     assert operation["op"] == "artifact" and "never-written.pt is gone" in operation["refused"]
 
 
 def test_the_end_waits_for_a_full_disk(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can neither be sent nor kept is lost when the process ends, so it does not end at once."""
-    write, tried = Journal.write, []
+    write, tried = Journal._write, []
 
     def full_for_a_while(journal: Journal, operations: Iterable[Operation]) -> None:
         tried.append(journal)
-        if len(tried) < 3:
+        if len(tried) < 6:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(journal, operations)
 
     said: list[str] = []
-    monkeypatch.setattr(Journal, "write", full_for_a_while)
+    monkeypatch.setattr(Journal, "_write", full_for_a_while)
     monkeypatch.setattr(tracker.outbox, "_warn", said.append)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     tracker.outbox.put({"op": "tags", "run": "never created", "tags": {"a": "1"}})
     assert tracker.close() is not None
-    assert len(tried) == 3 and sum("would be lost" in line for line in said) == 1
-    _, kept = read_journal(tracker.outbox.journal.path)
+    assert len(tried) == 6 and sum("would be lost" in line for line in said) == 1
+    kept = Journal.read(tracker.outbox.journal.path).waiting
     assert [operation["run"] for operation in kept] == ["never created"]
 
 
@@ -183,21 +186,21 @@ def test_what_the_journal_misses_is_not_hidden_by_what_comes_after(
 ) -> None:
     """While the store is away and the disk is full for a while: the journal is a beginning of the queue, or all."""
 
-    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=0.01, max_delay=0.01, warn=lambda _: None)
+    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=0.01, max_delay=0.01, warn=lambda _: None).start()
     outbox.put({"op": "tags", "run": "0"})
     while not (outbox.away and outbox.journal.path.exists()):
         time.sleep(0.01)
 
     def kept() -> list[str]:
-        return [operation["run"] for operation in read_journal(outbox.journal.path)[1]]
+        return [operation["run"] for operation in Journal.read(outbox.journal.path).waiting]
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     outbox.put({"op": "tags", "run": "1"})
     with monkeypatch.context() as disk:
-        disk.setattr(Journal, "append", full)
-        disk.setattr(Journal, "write", full)
+        disk.setattr(Journal, "_append", full)
+        disk.setattr(Journal, "_write", full)
         outbox.put({"op": "tags", "run": "2"})
         outbox.put({"op": "tags", "run": "3"})
         assert kept() == ["0", "1"]
@@ -207,7 +210,7 @@ def test_what_the_journal_misses_is_not_hidden_by_what_comes_after(
 
 
 def test_of_a_table_that_is_written_anew_the_latest_alone_waits_for_the_store(tmp_path: Path) -> None:
-    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=0.01, max_delay=0.01, warn=lambda _: None)
+    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=0.01, max_delay=0.01, warn=lambda _: None).start()
     outbox.put({"op": "tags", "run": "0"})
     while not (outbox.away and outbox.journal.path.exists()):
         time.sleep(0.01)
@@ -215,19 +218,71 @@ def test_of_a_table_that_is_written_anew_the_latest_alone_waits_for_the_store(tm
         for run, file in (("a", "returns.csv"), ("a", "meta.json"), ("b", "returns.csv")):
             outbox.put({"op": "text", "run": run, "artifact_file": file, "text": number})
         outbox.put({"op": "tags", "run": number})
-    kept = read_journal(outbox.journal.path)[1]
+    kept = Journal.read(outbox.journal.path).waiting
     assert [operation["text"] for operation in kept if operation["op"] == "text"] == ["3", "3", "3"]
     assert [operation["run"] for operation in kept] == ["0", "1", "2", "a", "a", "b", "3"]
     assert outbox.close(0.0) == 7
 
 
 def test_what_may_be_on_its_way_keeps_its_place_though_an_equal_text_follows(tmp_path: Path) -> None:
-    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=60.0, warn=lambda _: None)
+    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), period=60.0, warn=lambda _: None).start()
     same = [{"op": "text", "run": "a", "artifact_file": "returns.csv", "text": "1"} for _ in range(3)]
     for operation in same:
         outbox.put(operation)
-    assert [id(each) for each in outbox._queue] == [id(same[0]), id(same[2])]
+    assert [id(each) for each in outbox.journal.waiting] == [id(same[0]), id(same[2])]
     assert outbox.close(0.0) == 2
+
+
+def test_what_is_queued_is_on_disk_before_it_is_sent(tmp_path: Path) -> None:
+    outbox = Outbox(Away(), Journal(tmp_path / "j.jsonl", {}), warn=lambda _: None)  # nothing is sent: not started
+    outbox.put_metrics("a", [("loss", 0.5, 1000, 1)])
+    outbox.put({"op": "finish", "run": "a"})
+    assert [each["op"] for each in Journal.read(tmp_path / "j.jsonl").waiting] == ["batch", "finish"]
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+def test_a_kill_while_a_staged_file_is_being_sent_neither_loses_nor_refuses_it(tracker: Tracker) -> None:
+    """Whatever was sent already is sent again by the next process, its file included."""
+    parent = parent_run(tracker)
+    assert tracker.outbox.flush(20)
+
+    class DiesAfter(MlflowSink):
+        def apply(self, operation: Operation) -> None:
+            super().apply(operation)
+            raise Killed
+
+        def is_transient(self, error: Exception) -> bool:
+            raise error
+
+    journal = Journal(tracker.directory / "spinrl-journal" / "killed.jsonl", {})
+    dying = Outbox(DiesAfter(tracker.sink.client, tracker.sink.experiment_id), journal, warn=lambda _: None)
+    path = dying.stage() / "figure.png"
+    path.write_bytes(b"x")
+    dying.put(
+        {"op": "artifact", "run": parent.key, "path": str(path.resolve()), "artifact_directory": None, "staged": True}
+    )
+    with pytest.raises(Killed):
+        dying.send()
+    assert deliver(Journal.read(journal.path), tracker.sink) == 0
+    assert not journal.path.exists() and not journal.staging.exists()
+    assert parent.run_id is not None
+    assert "figure.png" in {file.path for file in tracker.sink.client.list_artifacts(parent.run_id)}
+
+
+def test_returns_on_disk_are_whole_whatever_broke_off(tmp_path: Path) -> None:
+    later = attrs.evolve(EVALUATION, gradient_step=120, returns=(1.5, math.inf))
+    file = ReturnsFile(tmp_path / "study" / "returns.jsonl")
+    file.add(KEY, EVALUATION)
+    with file.path.open("a") as half:
+        half.write('{"cell": {"task": "hum')
+    file.add(KEY, EVALUATION)  # once more after the cell was begun again
+    file.add(KEY, later)
+    assert ReturnsFile(file.path).read() == {KEY: [EVALUATION, later]}
+    file.delete()
+    assert not file.path.parent.exists() and file.read() == {}
 
 
 def test_every_operation_can_be_applied_twice(tracker: Tracker) -> None:
@@ -239,11 +294,11 @@ def test_every_operation_can_be_applied_twice(tracker: Tracker) -> None:
         {"op": "text", "run": "key", "text": "t", "artifact_file": "t.txt"},
         {"op": "finish", "run": "key", "status": "FINISHED", "end_time": 5},
     ]
-    client = tracker.store.client
-    for store in (MlflowStore(client, tracker.store.experiment_id), MlflowStore(client, tracker.store.experiment_id)):
+    client = tracker.sink.client
+    for sink in (MlflowSink(client, tracker.sink.experiment_id), MlflowSink(client, tracker.sink.experiment_id)):
         for operation in operations:
-            store.apply(operation)
-    runs = client.search_runs([tracker.store.experiment_id], filter_string="tags.a = 'b'")
+            sink.apply(operation)
+    runs = client.search_runs([tracker.sink.experiment_id], filter_string="tags.a = 'b'")
     assert len(runs) == 1
     assert [step for step, _ in history(client, runs[0].info.run_id, "loss")] == [1, 2]
 

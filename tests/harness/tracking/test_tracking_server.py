@@ -17,8 +17,8 @@ import attrs
 import pytest
 from test_tracking import KEY, free_port, history
 
-from harness.tracking.journal import read_journal
-from harness.tracking.operations import MlflowClient, MlflowStore
+from harness.tracking.journal import Journal
+from harness.tracking.operations import MlflowClient, MlflowSink
 from harness.tracking.runs import CellRun
 from harness.tracking.tracker import Tracker
 
@@ -120,7 +120,8 @@ def test_a_server_that_goes_away_loses_and_doubles_nothing(database: str, server
     second = parent.start_cell(KEY, params={}, tags={})  # even a run that starts while the server is away
     train(second, 50)
     assert not tracker.outbox.flush(30)
-    header, kept = read_journal(tracker.outbox.journal.path)
+    journal = Journal.read(tracker.outbox.journal.path)
+    kept, header = list(journal.waiting), journal.header
     assert header["tracking_uri"] == uri and [operation["op"] for operation in kept][-1] == "batch"
 
     start()
@@ -129,10 +130,10 @@ def test_a_server_that_goes_away_loses_and_doubles_nothing(database: str, server
         time.sleep(0.1)
     train(second, 50)
     assert tracker.outbox.flush(30)
-    client = tracker.store.client
+    client = tracker.sink.client
     assert history(client, first.run_id, "train/loss_policy") == [(step, step) for step in range(200)]
     assert history(client, second.run_id, "train/loss_policy") == [(step, step) for step in range(200, 300)]
-    assert len(client.search_runs([tracker.store.experiment_id])) == 3
+    assert len(client.search_runs([tracker.sink.experiment_id])) == 3
     assert first.run_id is not None
     assert [file.path for file in client.list_artifacts(first.run_id)] == ["note.txt"]
     assert len(said) == 2 and "away" in said[0] and "back" in said[1]
@@ -144,11 +145,11 @@ def test_a_server_that_goes_away_loses_and_doubles_nothing(database: str, server
     line = tracker.close(1)
     assert line is not None and str(tracker.outbox.journal.path) in line
     # The journal alone is enough to send the rest, here to the server's own store, and twice does no harm.
-    _header, kept = read_journal(tracker.outbox.journal.path)
+    kept = Journal.read(tracker.outbox.journal.path).waiting
     direct = MlflowClient(database)
-    for store in (MlflowStore(direct, tracker.store.experiment_id), MlflowStore(direct, tracker.store.experiment_id)):
+    for sink in (MlflowSink(direct, tracker.sink.experiment_id), MlflowSink(direct, tracker.sink.experiment_id)):
         for operation in kept:
-            store.apply(operation)
+            sink.apply(operation)
     assert history(direct, second.run_id, "train/loss_policy") == [(step, step) for step in range(200, 350)]
     assert parent.run_id is not None and direct.get_run(parent.run_id).info.status == "FINISHED"
 
@@ -192,4 +193,4 @@ def test_four_writers_lose_and_double_nothing_when_the_server_is_restarted(
         assert history(client, run.run_id, "train/loss_policy") == [(step, step) for step in steps]
         assert history(client, run.run_id, "train/loss_value") == [(step, -step) for step in steps]
         assert run.run_id is not None and client.get_run(run.run_id).info.status == "FINISHED"
-    assert len(client.search_runs([tracker.store.experiment_id])) == 5
+    assert len(client.search_runs([tracker.sink.experiment_id])) == 5

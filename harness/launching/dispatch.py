@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import singledispatch
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -20,7 +19,7 @@ from harness.experiment import Cell, Experiment
 from harness.launchers import Launcher, Local, Ray, RemoteLauncher, Slurm
 from harness.launching.driver import run_remotely
 from harness.launching.local import run_side_by_side
-from harness.launching.outcome import CellOutcome, LaunchError, Observer, run_grid
+from harness.launching.outcome import CellOutcome, LaunchError, Observer, Work, run_in_turn
 from harness.planning.cost import memory_needed
 from spinrl.machine import ResolvedMachine
 
@@ -76,31 +75,16 @@ def _(launcher: RemoteLauncher, machine: ResolvedMachine, jobs: int) -> Resolved
 
 
 @singledispatch
-def run_cells(
-    launcher: Launcher,
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    machine: ResolvedMachine,
-    observer: Observer,
-    *,
-    jobs: int,
-    folder: Path,
-    fresh: bool = False,
-) -> list[CellOutcome]:
-    """Run `cells`; one that fails or dies does not take the others along.
+def run_cells(launcher: Launcher, work: Work, observer: Observer) -> list[CellOutcome]:
+    """Run cells; one that fails or dies does not take the others along.
 
     Args:
         launcher: the experiment's.
-        experiment: the grid.
-        cells: those of its cells that are to be run.
-        machine: what `share` gave.
+        work: the cells, with the share of the machine and the cells at a time that `share` and `slots` gave.
         observer: told everything, in this process and thread.
-        jobs: cells at a time, as `slots` said of the whole machine; a cluster goes by what it has at the moment.
-        folder: of this invocation alone, for what travels between this process and the cells.
-        fresh: begin cells anew that have a checkpoint.
 
     Returns:
-        The outcome of each cell, in the order of `cells`.
+        The outcome of each cell, in the order of `work`.
 
     Raises:
         KeyboardInterrupt: when the user stops; what was observed until then stands.
@@ -110,59 +94,24 @@ def run_cells(
 
 
 @run_cells.register
-def _(
-    launcher: Local,
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    machine: ResolvedMachine,
-    observer: Observer,
-    *,
-    jobs: int,
-    folder: Path,
-    fresh: bool = False,
-) -> list[CellOutcome]:
-    if jobs == 1:
-        return run_grid(experiment, cells, machine, observer, fresh=fresh)
-    return run_side_by_side(experiment, cells, machine, observer, jobs, fresh=fresh)
+def _(launcher: Local, work: Work, observer: Observer) -> list[CellOutcome]:
+    return run_in_turn(work, observer) if work.jobs == 1 else run_side_by_side(work, observer)
 
 
 @run_cells.register
-def _(
-    launcher: Ray,
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    machine: ResolvedMachine,
-    observer: Observer,
-    *,
-    jobs: int,
-    folder: Path,
-    fresh: bool = False,
-) -> list[CellOutcome]:
-    engine = _ray_engine(launcher, _memory(launcher, experiment, cells))
+def _(launcher: Ray, work: Work, observer: Observer) -> list[CellOutcome]:
+    engine = _ray_engine(launcher, _memory(launcher, work.experiment, work.cells))
     # Ray itself would begin a task that ran out of memory again without end.
-    attempts = launcher.retries + 1
-    return run_remotely(
-        engine, experiment, cells, observer, threads=launcher.cpus, attempts=attempts, folder=folder, fresh=fresh
-    )
+    return run_remotely(engine, work, observer, threads=launcher.cpus, attempts=launcher.retries + 1)
 
 
 @run_cells.register
-def _(
-    launcher: Slurm,
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    machine: ResolvedMachine,
-    observer: Observer,
-    *,
-    jobs: int,
-    folder: Path,
-    fresh: bool = False,
-) -> list[CellOutcome]:
+def _(launcher: Slurm, work: Work, observer: Observer) -> list[CellOutcome]:
     with _needs_extra("Slurm"):
         from harness.launching.slurm_engine import SlurmEngine
 
-    engine = SlurmEngine(launcher, _memory(launcher, experiment, cells), folder)
-    return run_remotely(engine, experiment, cells, observer, threads=launcher.cpus, folder=folder, fresh=fresh)
+    engine = SlurmEngine(launcher, _memory(launcher, work.experiment, work.cells), work.folder)
+    return run_remotely(engine, work, observer, threads=launcher.cpus)
 
 
 def _memory(launcher: RemoteLauncher, experiment: Experiment, cells: Sequence[Cell]) -> float:

@@ -1,0 +1,62 @@
+"""The console command ``spinrl``: every command of the project as a subcommand."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.commands import COMMANDS, started_by_name
+
+
+def usage() -> str:
+    """Every subcommand with a line."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: spinrl COMMAND ...",
+            "",
+            "Offline reinforcement learning where one action is many discrete sub-actions at once.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "spinrl COMMAND --help says more. First of all: spinrl run --gin gin/spin_humanoid.gin",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, *rest = given
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "spinrl --help lists them"
+        print(f"spinrl has no command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    started_by_name()
+    _search_working_folder_last()
+    return importlib.import_module(COMMANDS[name][0]).main(rest) or 0
+
+
+def _search_working_folder_last() -> None:
+    """Let components of the user's own be found in the working folder, as with ``python -m``.
+
+    It comes after this project's packages, since a folder of the user's may be called ``tools`` or ``harness`` too.
+    Child processes take the path over.
+    """
+    ours = str(Path(__file__).resolve().parent.parent)
+    sys.path += [folder for folder in (ours, os.getcwd()) if folder not in sys.path]
+    importlib.import_module("tools")  # from here on its name is taken
+
+
+if __name__ == "__main__":
+    sys.exit(main())
