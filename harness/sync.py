@@ -12,10 +12,7 @@ from rich.console import Console
 from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.terminal.progress import ProgressLine
-from harness.tracking.connection import connect, store_uri
-from harness.tracking.deliver import at_work, deliver
 from harness.tracking.journal import FOLDER, Journal
-from harness.tracking.operations import MlflowSink
 from spinrl.cache import made_alone
 from spinrl.errors import UserError
 
@@ -42,6 +39,10 @@ Journals of runs that are still at work are left to them. Exit code: 0 when noth
 
 def _sync(path: Path, tracking_uri: str | None, progress: ProgressLine) -> tuple[str, bool]:
     """What became of one journal, in words, and whether nothing of it is left that could be sent."""
+    from harness.tracking.connection import connect, store_uri
+    from harness.tracking.deliver import at_work, deliver
+    from harness.tracking.operations import MlflowSink  # MLflow takes seconds to import; --help need not wait
+
     try:
         journal = Journal.read(path)
         if at_work(journal.header):

@@ -1,1 +1,1 @@
-"""Cells on other machines: what travels between them and the one process that observes."""
+"""Where the cells of a grid run: here in turn or side by side, on a Ray cluster, or as Slurm jobs."""

@@ -114,7 +114,10 @@ class Journal:
                 self.rewrite()
 
     def settle(self, operation: Operation, refused: str | None = None) -> None:
-        """The first operation has been sent, or the store does not take it for the reason `refused`."""
+        """The first operation has been sent, or the store does not take it for the reason `refused`.
+
+        Once nothing waits, the file follows; a full disk may keep what was sent, which does no harm.
+        """
         if not self.waiting or self.waiting[0] is not operation:
             return
         self.waiting.popleft()
@@ -122,6 +125,9 @@ class Journal:
             self.refused.append({**operation, "refused": refused})
         elif operation.get("staged"):
             self._sent_files.append(Path(operation["path"]))
+        if not self.waiting:
+            with contextlib.suppress(OSError):
+                self.rewrite()
 
     def rewrite(self) -> None:
         """Make the file hold exactly what is left, and delete it where that is nothing.

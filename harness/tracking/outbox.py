@@ -6,7 +6,6 @@ with growing pauses, in the same order.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import threading
 import time
@@ -102,12 +101,9 @@ class Outbox:
             The error because of which the rest waits for the store; None when nothing waits.
         """
         count = 0
-        while not self._closed:
-            with self._idle:
-                if not self.journal.waiting:
-                    if count:
-                        with contextlib.suppress(OSError):  # a full disk keeps what was sent, which does no harm
-                            self.journal.rewrite()
+        while True:
+            with self._lock:
+                if self._closed or not self.journal.waiting:
                     return None
                 operation = self.journal.waiting[0]
             refused = None
@@ -125,8 +121,8 @@ class Outbox:
                 if not self._closed:
                     self.journal.settle(operation, refused)
                 self._idle.notify_all()
-            sent(count := count + 1)
-        return None
+            count += 1
+            sent(count)
 
     def flush(self, timeout: float) -> bool:
         """Send now; True when all was sent, False when the store is away or `timeout` seconds passed."""
@@ -203,7 +199,7 @@ class Outbox:
             self.busy_seconds += time.thread_time() - start
             if error:
                 self._back_off(error)
-            elif self.away:
+            elif self.away and not self._closed:
                 self._delay = 0.0
                 self._warn("tracking is back, what was kept has been sent")
 
