@@ -1,7 +1,7 @@
 """Configuration as code: the typed registry over gin and attrs, and gin text to one checked, frozen, plain object."""
 
 from spinrl.config.gin_text import add_search_path
-from spinrl.config.listing import describe_registry, format_registry
+from spinrl.config.listing import format_registry
 from spinrl.config.load import Resolved, load
 from spinrl.config.registry import Component, ConfigError, did_you_mean, register
 from spinrl.config.serialize import dump, fingerprint, flatten, from_plain, to_plain
@@ -11,7 +11,6 @@ __all__ = [
     "ConfigError",
     "Resolved",
     "add_search_path",
-    "describe_registry",
     "did_you_mean",
     "dump",
     "fingerprint",

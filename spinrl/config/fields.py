@@ -1,11 +1,10 @@
-"""The bindable fields of a component, and whether a value is what a field wants.
+"""The bindable fields of a component, and the check of a value against a field.
 
 A field that may be infinite says so with ``attrs.field(metadata={"infinite": True})``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import types
@@ -26,7 +25,7 @@ class Mismatch(Exception):
 
 
 class _WrongType(Exception):
-    """A value that is not of a type; the text, often empty, follows what was got."""
+    """A value that is not of a type; the text, often empty, follows what was found."""
 
 
 @attrs.frozen
@@ -50,7 +49,7 @@ class Field:
         return default
 
     @property
-    def wants(self) -> str:
+    def expected(self) -> str:
         """The type and range in words."""
         return words(self.hint, list(leaves(self.attribute.validator)))
 
@@ -64,38 +63,29 @@ def fields_of(cls: type[Component]) -> Mapping[str, Field]:
 
 
 def accept(value: Any, field: Field) -> Any:
-    """`value` as the field's type: an int where a float is wanted becomes one, a list a tuple, a string a path.
+    """`value` as the field's type: an int becomes a float, a list a tuple and a string a path where the
+    field's type says so.
 
     References stay references: only their class is checked. Everything else is checked whole, validators included.
 
     Raises:
-        Mismatch: saying what the field wants and what it got.
+        Mismatch: saying what was expected and what was found.
     """
     try:
         accepted = _convert(value, field.hint, bool(field.attribute.metadata.get("infinite")))
     except _WrongType as error:
-        raise Mismatch(f"wants {field.wants}, got {shorten(value)}{error}") from None
-    if not any(isinstance(each, Reference) for each in walk(accepted)):
-        _check_range(value, accepted, field)
-    return accepted  # with references, the validators see the built components
-
-
-def _check_range(value: Any, accepted: Any, field: Field) -> None:
-    """Run the converter and the validators on a value whose component is not built yet, and may never be."""
-    converter = field.attribute.converter
-    if isinstance(converter, attrs.Converter):
-        return
-    worded = False
-    try:
-        converted = converter(accepted) if converter else accepted
-        for validator in parts(field.attribute.validator):
-            worded = is_worded(validator)
-            # Without an instance, a validator that compares fields fails so; it runs when the component is built.
-            with contextlib.suppress(AttributeError):
-                validator(None, field.attribute, converted)
-    except (TypeError, ValueError) as error:
-        said = "" if worded else f" ({one_line(error)})"
-        raise Mismatch(f"wants {field.wants}, got {shorten(value)}{said}") from None
+        raise Mismatch(f"must be {field.expected}; found {shorten(value)}{error}") from None
+    if any(isinstance(each, Reference) for each in walk(accepted)):
+        return accepted  # validators see the components that are built in their place
+    for validator in parts(field.attribute.validator):
+        try:
+            validator(None, field.attribute, accepted)
+        except (TypeError, ValueError) as error:
+            said = "" if is_worded(validator) else f" ({one_line(error)})"
+            raise Mismatch(f"must be {field.expected}; found {shorten(value)}{said}") from None
+        except AttributeError:
+            pass  # it compares fields, and there is no component yet; it runs when that is built
+    return accepted
 
 
 def shorten(value: Any) -> str:
@@ -179,10 +169,10 @@ def _convert_float(value: Any, infinite: bool) -> float:
 
 
 def _convert_component(value: Any, hint: Any) -> Any:
-    wanted = isinstance(hint, type) and issubclass(hint, Component)
-    if isinstance(value, Component) and wanted and isinstance(value, hint):
+    is_component = isinstance(hint, type) and issubclass(hint, Component)
+    if isinstance(value, Component) and is_component and isinstance(value, hint):
         return value
-    if isinstance(value, str) and wanted:
+    if isinstance(value, str) and is_component:
         name = value.removesuffix("()").removeprefix("@")
         near = f"; write @{name}()" if name in names_under(hint) else did_you_mean(name, names_under(hint), "@{}()")
         raise _WrongType(near)
@@ -190,9 +180,9 @@ def _convert_component(value: Any, hint: Any) -> Any:
         raise _WrongType
     cls = find(value.name)
     if cls is None:
-        names = names_under(hint) if wanted else component_names()
+        names = names_under(hint) if is_component else component_names()
         raise _WrongType(f", which is not registered{did_you_mean(value.name, names, '@{}()')}")
-    if not wanted or not issubclass(cls, hint):
+    if not is_component or not issubclass(cls, hint):
         raise _WrongType(f", which is {kind_words(cls)}")
     if not value.called:
         raise _WrongType(f", which is not called; write {value!r}()")

@@ -44,6 +44,11 @@ class Place:
         return f"{self.source}:{self.line}" if self.line else self.source
 
 
+def written(scope: Sequence[str], name: str) -> str:
+    """``scope/name``. Scopes that begin with a dot, which plain data is given, are not shown."""
+    return "/".join([*(each for each in scope if not each.startswith(".")), name])
+
+
 @attrs.frozen
 class Reference:
     """``@scope/Name()``, or ``@scope/Name`` where it is not called."""
@@ -53,7 +58,7 @@ class Reference:
     called: bool
 
     def __repr__(self) -> str:
-        return f"@{'/'.join([*self.scope, self.name])}{'()' if self.called else ''}"
+        return f"@{written(self.scope, self.name)}{'()' if self.called else ''}"
 
 
 @attrs.frozen
@@ -79,11 +84,11 @@ class Binding:
     @property
     def key(self) -> str:
         """The left side as it is written."""
-        return "/".join([*self.scope, self.component]) + (f".{self.field}" if self.field else "")
+        return written(self.scope, self.component) + (f".{self.field}" if self.field else "")
 
 
 @attrs.define
-class Source:
+class Statements:
     """Everything that was read.
 
     Attributes:
@@ -114,7 +119,7 @@ def walk(value: Any) -> Iterator[Reference | Macro]:
             yield from walk(pair)
 
 
-def read(files: Sequence[str | Path], bindings: Sequence[str] = ()) -> Source:
+def read(files: Sequence[str | Path], bindings: Sequence[str] = ()) -> Statements:
     """Read gin files in order, with what they include, and then bindings given on the command line.
 
     Nothing is raised: what cannot be read is in the result's `problems`.
@@ -123,7 +128,7 @@ def read(files: Sequence[str | Path], bindings: Sequence[str] = ()) -> Source:
     for file in files:
         reader.read_named(str(file), None, None)
     reader.read_command_line(bindings)
-    return reader.source
+    return reader.statements
 
 
 class _Delegate(config_parser.ParserDelegate):
@@ -145,7 +150,7 @@ class _File:
 
 class _Reader:
     def __init__(self) -> None:
-        self.source = Source()
+        self.statements = Statements()
         self._openings = 0
         self._including: list[_File] = []
 
@@ -158,33 +163,33 @@ class _Reader:
             bases = _bases(includer)
             looked = ", ".join(dict.fromkeys(str(base) for base in bases))
             near = did_you_mean(name, _neighbours(name, bases), "{!r}")
-            self.source.problems.append((place, f"{said}there is no such file (looked in {looked}){near}"))
+            self.statements.problems.append((place, f"{said}there is no such file (looked in {looked}){near}"))
         elif any(file.path.samefile(each.path) for each in self._including):
             chain = " -> ".join([*(each.name for each in self._including), file.name])
-            self.source.problems.append((place, f"{said}files include each other in a circle: {chain}"))
+            self.statements.problems.append((place, f"{said}files include each other in a circle: {chain}"))
         else:
             try:
                 text = file.path.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-                self.source.problems.append((place, f"{said}cannot be read: {reason}"))
+                self.statements.problems.append((place, f"{said}cannot be read: {reason}"))
                 return
-            self.source.texts.append((file.name, text))
+            self.statements.texts.append((file.name, text))
             self._including.append(file)
             self._read_text(text, file, self._next_opening(), file.name)
             self._including.pop()
 
     def read_command_line(self, bindings: Sequence[str]) -> None:
         if bindings:
-            self.source.texts.append(("command line", "\n".join(bindings)))
+            self.statements.texts.append(("command line", "\n".join(bindings)))
         for text in bindings:
             opening = self._next_opening()
             label = f"--set {text if len(text) <= 80 else text[:80] + '…'!r}"
-            before = len(self.source.bindings) + len(self.source.problems)
+            before = len(self.statements.bindings) + len(self.statements.problems)
             self._read_text(text, None, opening, label)
-            if len(self.source.bindings) + len(self.source.problems) == before:
+            if len(self.statements.bindings) + len(self.statements.problems) == before:
                 place = Place(opening, 0, label)
-                self.source.problems.append((place, "sets nothing: wants a binding such as 'IQL.expectile=0.7'"))
+                self.statements.problems.append((place, "sets nothing; give a binding such as 'IQL.expectile=0.7'"))
 
     def _next_opening(self) -> int:
         self._openings += 1
@@ -202,20 +207,22 @@ class _Reader:
         # Python's own limit where brackets nest too deep.
         except (SyntaxError, tokenize.TokenError, StopIteration, TypeError, ValueError, RecursionError) as error:
             line, reason = _syntax(error)
-            self.source.problems.append((place(min(line, text.count("\n") + 1)), reason))
+            self.statements.problems.append((place(min(line, text.count("\n") + 1)), reason))
 
     def _take(self, statement: Any, file: _File | None, place: Place) -> None:
         if isinstance(statement, config_parser.BindingStatement):
             scope = tuple(statement.scope.split("/")) if statement.scope else ()
             binding = Binding(scope, statement.selector, statement.arg_name, statement.value, place)
-            self.source.bindings.append(binding)
+            self.statements.bindings.append(binding)
         elif isinstance(statement, config_parser.IncludeStatement) and file:
             self.read_named(statement.filename, file, place)
         elif isinstance(statement, config_parser.IncludeStatement):
-            self.source.problems.append((place, "an include stands in a gin file; give the file with --gin instead"))
+            self.statements.problems.append(
+                (place, "an include stands in a gin file; give the file with --gin instead")
+            )
         elif isinstance(statement, config_parser.ImportStatement):
             text = f"'{statement.format()}' is not allowed: a configuration runs no code"
-            self.source.problems.append((place, text))
+            self.statements.problems.append((place, text))
         # What is left is the head of an indented block, whose bindings follow as statements of their own.
 
 
@@ -229,7 +236,7 @@ def _syntax(error: Exception) -> tuple[int, str]:
         line, reason = 0, "a bracket, a value or a dict's key is not well formed"
     if "Failed to parse token" in reason:
         token = reason.split("Failed to parse token", 1)[1].strip()
-        reason = f"{token} is not a value (a string wants quotes, True, False and None capitals)"
+        reason = f"{token} is not a value (write strings in quotes, and True, False and None with a capital)"
     return line, "gin syntax: " + " ".join(reason.split())
 
 

@@ -13,61 +13,29 @@ from spinrl.config.registry import Component, components
 from spinrl.config.serialize import default_text, summary
 
 
-@attrs.frozen
-class FieldRecord:
-    """One field, all in words; `doc` is empty where no docstring lists it."""
-
-    name: str
-    type: str
-    default: str
-    doc: str
-
-
-@attrs.frozen
-class ComponentRecord:
-    """One registered component."""
-
-    kind: str
-    name: str
-    summary: str
-    fields: tuple[FieldRecord, ...]
-
-
-def describe_registry() -> list[ComponentRecord]:
-    """Every registered component, by kind and then name."""
-    return [
-        ComponentRecord(kind, name, summary(cls), _field_records(cls))
-        for kind, known in components().items()
-        for name, cls in known.items()
-    ]
-
-
 def format_registry(width: int = 100) -> str:
     """The registry as text for a terminal of so many columns."""
     lines: list[str] = []
-    kind = ""
-    for record in describe_registry():
-        if record.kind != kind:
-            kind = record.kind
-            lines += [f"{kind.upper()}", ""]
-        lines += textwrap.wrap(f"@{record.name}()  {record.summary}", width, subsequent_indent="    ")
-        for field in record.fields:
-            head = f"{record.name}.{field.name} = {field.default}"
-            body = f"{field.type}: {field.doc}" if field.doc else field.type
-            lines += textwrap.wrap(head, width, initial_indent="    ", subsequent_indent="        ")
-            lines += textwrap.wrap(body, width, initial_indent="        ", subsequent_indent="        ")
-        lines.append("")
+    for kind, known in components().items():
+        lines += [kind.upper(), ""]
+        for component, cls in known.items():
+            lines += textwrap.wrap(f"@{component}()  {summary(cls)}", width, subsequent_indent="    ")
+            docs = field_docs(cls)
+            for name, field in fields_of(cls).items():
+                head = f"{component}.{name} = {_default(field.required, field.default())}"
+                body = f"{field.expected}: {docs[name]}" if name in docs else field.expected
+                lines += textwrap.wrap(head, width, initial_indent="    ", subsequent_indent="        ")
+                lines += textwrap.wrap(body, width, initial_indent="        ", subsequent_indent="        ")
+            lines.append("")
     return "\n".join(lines)
 
 
-def _field_records(cls: type[Component]) -> tuple[FieldRecord, ...]:
+def field_docs(cls: type[Component]) -> dict[str, str]:
+    """What the docstrings of a component and its bases say of each field, each on one line."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         docs |= _attribute_docs(base.__doc__ or "")
-    return tuple(
-        FieldRecord(name, field.wants, _default(field.required, field.default()), docs.get(name, ""))
-        for name, field in fields_of(cls).items()
-    )
+    return docs
 
 
 def _default(required: bool, value: object) -> str:

@@ -12,25 +12,10 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from spinrl.config.gin_text import add_search_path, read
-from spinrl.config.listing import describe_registry, format_registry
-from spinrl.config.registry import Component, ConfigError, find
+from spinrl.config.gin_text import read
+from spinrl.config.registry import Component, find
 from spinrl.config.resolve import Resolver
-from spinrl.config.serialize import dump, fingerprint, flatten, from_plain, to_plain
-
-__all__ = [
-    "ConfigError",
-    "Resolved",
-    "add_search_path",
-    "describe_registry",
-    "dump",
-    "fingerprint",
-    "flatten",
-    "format_registry",
-    "from_plain",
-    "load",
-    "to_plain",
-]
+from spinrl.config.serialize import dump
 
 T = TypeVar("T", bound=Component)
 
@@ -63,11 +48,8 @@ def load(root: type[T], files: Sequence[str | Path], bindings: Sequence[str] = (
     """
     if find(root.__name__) is not root:
         raise TypeError(f"{root.__name__} is not a registered component")
-    source = read(files, bindings)
-    resolver = Resolver(source, str(files[0]) if files else "configuration")
-    value = resolver.resolve_root(root)
-    if resolver.problems:
-        by_place = sorted(resolver.problems, key=lambda each: (each[0].opening, each[0].line))
-        # A file that is included twice has each of its problems once.
-        raise ConfigError(dict.fromkeys(f"{place}: {text}" for place, text in by_place))
-    return Resolved(value, source.given, dump(value))
+    statements = read(files, bindings)
+    resolver = Resolver(statements, str(files[0]) if files else "configuration")
+    resolver.check_names()
+    value = resolver.build(root)
+    return Resolved(value, statements.given, dump(value))

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 import attrs
-import gin
 
 from spinrl.errors import UserError
 
@@ -21,7 +20,7 @@ class ConfigError(UserError):
     """A configuration that cannot be run.
 
     Attributes:
-        problems: one line each, naming the place, the field, what it wants, what it got and the nearest name.
+        problems: one line each, naming the place, the field, what was expected, what was found and the nearest name.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -44,27 +43,25 @@ C = TypeVar("C", bound=type[Component])
 
 
 def register(cls: C) -> C:
-    """Register a component under its kind and class name, with gin too. Use above ``@attrs.frozen(kw_only=True)``.
+    """Register a component under its kind and class name. Use above ``@attrs.frozen(kw_only=True)``.
 
     Raises:
         TypeError: when the class is not a frozen, keyword-only attrs class deriving from `Component`, or has no
             kind or docstring.
-        ValueError: when another class has the same name (names are unique over all kinds, as gin needs).
+        ValueError: when another class has the same name; names are unique over all kinds, since gin text may give a
+            name alone.
     """
     complaint = _complaint(cls)
     if complaint:
-        raise TypeError(f"{cls!r} wants {complaint}")
+        raise TypeError(f"{cls!r} cannot be registered: it needs {complaint}")
     if (known := find(cls.__name__)) is not None:
         raise ValueError(f"{cls.__name__} is already registered, as {known.kind} by {known.__module__}")
-    # gin.register, not gin.configurable: plain Python calls stay plain. It goes first, so that a name that gin
-    # refuses is in neither registry. (mypy takes our gin/ folder for the package.)
-    gin.register(cls.__name__, module=f"spinrl.{cls.kind}")(cls)  # type: ignore[attr-defined]
     _COMPONENTS.setdefault(cls.kind, {})[cls.__name__] = cls
     return cls
 
 
 def _complaint(cls: Any) -> str:
-    """What a class lacks to be a component, empty where nothing."""
+    """What a class lacks to be a component; empty when it lacks nothing."""
     if not (isinstance(cls, type) and issubclass(cls, Component) and attrs.has(cls)):
         return "to be an attrs class and a Component, with @register above @attrs.frozen"
     frozen = cls.__setattr__.__name__ == "_frozen_setattrs"  # the only mark that every attrs version leaves
@@ -93,19 +90,6 @@ def find(selector: str) -> type[Component] | None:
             module = ["spinrl", *kind.split(".")]
             return known[name] if modules == module[len(module) - len(modules) :] else None
     return None
-
-
-def lookup(kind: str, name: str) -> type[Component]:
-    """The class registered as `name` under `kind`.
-
-    Raises:
-        KeyError: naming what is registered, and the nearest name.
-    """
-    known = _COMPONENTS.get(kind, {})
-    if name not in known:
-        listed = ", ".join(sorted(known)) or "none"
-        raise KeyError(f"no {kind} is called {name!r}; registered: {listed}{did_you_mean(name, known)}")
-    return known[name]
 
 
 def did_you_mean(name: str, known: Iterable[str], form: str = "{}") -> str:

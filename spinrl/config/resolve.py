@@ -15,8 +15,8 @@ from typing import Any
 import attrs
 
 from spinrl.config.fields import Field, Mismatch, accept, fields_of, one_line, shorten
-from spinrl.config.gin_text import Binding, Macro, Place, Reference, Source, walk
-from spinrl.config.registry import Component, component_names, components, did_you_mean, find
+from spinrl.config.gin_text import Binding, Macro, Place, Reference, Statements, walk
+from spinrl.config.registry import Component, ConfigError, component_names, components, did_you_mean, find
 
 _REQUIRED = Macro("gin.REQUIRED")
 _BROKEN: Any = object()  # stands for a value that a problem was reported about
@@ -31,42 +31,54 @@ class _Bound:
 
 
 class Resolver:
-    """Checks what was read and builds components from it; `problems` holds (place, text) of all that is wrong.
+    """Checks statements, and builds components from them.
 
     Args:
-        source: the statements.
-        start: the name to report problems under that stand nowhere, such as an unset field of the root.
+        statements: what was read.
+        start: the name to report problems under that have no place of their own, such as an unset field of the root.
     """
 
-    def __init__(self, source: Source, start: str) -> None:
-        self._source = source
+    def __init__(self, statements: Statements, start: str) -> None:
+        self._statements = statements
         self._start = Place(0, 0, start)
-        self.problems: dict[tuple[Place, str], None] = dict.fromkeys(source.problems)
+        self._problems: dict[tuple[Place, str], None] = dict.fromkeys(statements.problems)
         # What is missing from a file that could not be read would show up as misspelt or unset names.
-        self._complete = not source.problems
-        self._macros = {binding.key: binding for binding in source.bindings if not binding.field}
+        self._complete = not statements.problems
+        self._macros = {binding.key: binding for binding in statements.bindings if not binding.field}
         self._bound: dict[tuple[tuple[str, ...], type[Component]], dict[str, _Bound]] = {}
         self._built: dict[tuple[type[Component], tuple[str, ...]], Any] = {}
         self._check_doubled()
-        for binding in source.bindings:
+        for binding in statements.bindings:
             if binding.field:
                 self._check_binding(binding)
+
+    def check_names(self) -> None:
+        """Find macros and scopes that nothing uses: a person who wrote them has misspelt them somewhere."""
         if self._complete:
             self._check_macros()
             self._check_scopes()
 
-    def resolve_root(self, root: type[Component]) -> Any:
-        """The root component, to be used only where there are no problems."""
-        return self._component(root, (), self._start, ()) if self._complete else _BROKEN
+    def build(self, root: type[Component], scope: tuple[str, ...] = ()) -> Any:
+        """The component of a class in a scope, with everything in it.
+
+        Raises:
+            ConfigError: with everything that was found to be wrong, in order of file and line.
+        """
+        built = self._component(root, scope, self._start, ()) if self._complete else _BROKEN
+        if self._problems:
+            by_place = sorted(self._problems, key=lambda each: (each[0].opening, each[0].line))
+            # A file that is included twice has each of its problems once.
+            raise ConfigError(dict.fromkeys(f"{place}: {text}" for place, text in by_place))
+        return built
 
     def _problem(self, place: Place, text: str) -> None:
-        self.problems[place, text] = None
+        self._problems[place, text] = None
 
     # --- every statement by itself ---------------------------------------------------------------------------
 
     def _check_doubled(self) -> None:
         seen: dict[tuple[Any, ...], Place] = {}
-        for binding in self._source.bindings:
+        for binding in self._statements.bindings:
             component = find(binding.component) or binding.component
             # A file may override another, and the command line any file; neither may contradict itself.
             giver = binding.place.opening if binding.place.line else "command line"
@@ -118,7 +130,7 @@ class Resolver:
             return type(value)(self._expand(item, within) for item in value)
         if isinstance(value, dict):
             if any(True for _ in walk(list(value))):
-                raise Mismatch(f"wants plain keys in a dict, got {shorten(value)}")
+                raise Mismatch(f"must have plain keys in its dict; found {shorten(value)}")
             return {key: self._expand(item, within) for key, item in value.items()}
         return value
 
@@ -126,13 +138,13 @@ class Resolver:
 
     def _used(self) -> Iterator[tuple[Binding, Reference | Macro]]:
         """Every reference and macro, those of overridden bindings too: overriding one misspells nothing."""
-        for binding in self._source.bindings:
+        for binding in self._statements.bindings:
             for used in walk(binding.value):
                 yield binding, used
 
     def _check_macros(self) -> None:
         used = {each.name for _, each in self._used() if isinstance(each, Macro)}
-        for binding in self._source.bindings:
+        for binding in self._statements.bindings:
             if not binding.field and binding.key not in used:
                 near = _owners(binding.key) or did_you_mean(binding.key, used, "%{}")
                 self._problem(binding.place, f"{binding.key} is set as a macro, but nothing uses %{binding.key}{near}")
@@ -152,9 +164,9 @@ class Resolver:
         references = [(binding, each) for binding, each in self._used() if isinstance(each, Reference) and each.scope]
         active = {each.scope for _, each in references} | {tuple(name.split("/")) for name in self._macros}
         reached = {scope[:length] for scope in [*active, ()] for length in range(len(scope) + 1)}
-        bound = {binding.scope for binding in self._source.bindings if binding.field}
+        bound = {binding.scope for binding in self._statements.bindings if binding.field}
         named = {"/".join(scope) for scope in reached | bound if scope}
-        for binding in self._source.bindings:
+        for binding in self._statements.bindings:
             if binding.field and binding.scope not in reached:
                 scope = "/".join(binding.scope)
                 near = did_you_mean(scope, {"/".join(each) for each in reached if each}, "{}/" + binding.component)
@@ -225,7 +237,7 @@ class Resolver:
 
     def _unset(self, cls: type[Component], field: Field, bound: _Bound | None, place: Place) -> None:
         said = "is still %gin.REQUIRED" if bound else "is not set"
-        text = f"{cls.__name__}.{field.name} {said}; it wants {field.wants}"
+        text = f"{cls.__name__}.{field.name} {said}; it must be {field.expected}"
         self._problem(bound.place if bound else place, text)
 
 

@@ -16,10 +16,12 @@ from typing import Any
 
 import attrs
 
-from spinrl.config.fields import Mismatch, accept, fields_of, one_line
+from spinrl.config.fields import fields_of, shorten
+from spinrl.config.gin_text import Binding, Place, Reference, Statements
 from spinrl.config.registry import Component, ConfigError, component_names, did_you_mean, find
+from spinrl.config.resolve import Resolver
 
-_PLAIN_KEYS = {"component", "fields"}
+_PLAIN = "plain configuration"  # the place of what is wrong in plain data
 
 
 def to_plain(component: Component) -> dict[str, Any]:
@@ -37,14 +39,21 @@ def to_plain(component: Component) -> dict[str, Any]:
 def from_plain(plain: Mapping[str, Any]) -> Component:
     """The component that `to_plain` made `plain` from, checked like a gin file. Fields left out take their default.
 
+    Each component's fields become bindings in a scope of its own, which are then resolved like those of gin text.
+
     Raises:
         ConfigError: naming every unknown component or field, and every value that does not fit.
     """
-    problems: list[str] = []
-    component = _built_component(plain, "", problems)
-    if component is None:
-        raise ConfigError(problems)
-    return component
+    if not _is_plain_component(plain):
+        raise ConfigError([f"{_PLAIN}: expected a dict of 'component' and 'fields'; found {shorten(plain)}"])
+    statements = Statements()
+    root = _reference(plain, "", statements)
+    cls = find(root.name)
+    if cls is None:
+        raise ConfigError(
+            [f"{_PLAIN}: {root.name} is not a registered component{did_you_mean(root.name, component_names())}"]
+        )
+    return Resolver(statements, _PLAIN).build(cls, root.scope)
 
 
 def dump(component: Component) -> str:
@@ -118,49 +127,32 @@ def _plain_value(value: Any) -> Any:
     raise TypeError(f"{value!r} of type {type(value).__name__} is not plain data")
 
 
-def _built(plain: Any, path: str, problems: list[str]) -> Any:
-    """The value that `plain` describes; what is wrong with it goes to `problems`, under its dotted path."""
-    if isinstance(plain, Mapping) and plain.keys() == _PLAIN_KEYS:
-        return _built_component(plain, path, problems)
+def _is_plain_component(plain: Any) -> bool:
+    return (
+        isinstance(plain, Mapping) and plain.keys() == {"component", "fields"} and isinstance(plain["fields"], Mapping)
+    )
+
+
+def _reference(plain: Mapping[str, Any], path: str, into: Statements) -> Reference:
+    """A reference to the component that `plain` describes, whose fields become bindings in a scope of its own."""
+    scope, name = (path or ".",), str(plain["component"])
+    where = f"{_PLAIN} at {path[1:]}" if path else _PLAIN
+    for field, item in plain["fields"].items():
+        value = _bindable(item, f"{path}.{field}", into)
+        if path == "" or find(name):  # the field that refers to an unknown component is told so
+            into.bindings.append(Binding(scope, name, str(field), value, Place(0, 0, where)))
+    return Reference(scope, name, called=True)
+
+
+def _bindable(plain: Any, path: str, into: Statements) -> Any:
+    """The value that a binding takes for `plain`."""
+    if _is_plain_component(plain):
+        return _reference(plain, path, into)
     if isinstance(plain, Mapping):
-        return {key: _built(item, f"{path}.{key}", problems) for key, item in plain.items()}
+        return {key: _bindable(item, f"{path}.{key}", into) for key, item in plain.items()}
     if isinstance(plain, list | tuple):
-        return [_built(item, f"{path}.{index}", problems) for index, item in enumerate(plain)]
+        return [_bindable(item, f"{path}.{index}", into) for index, item in enumerate(plain)]
     return plain
-
-
-def _built_component(plain: Any, path: str, problems: list[str]) -> Component | None:
-    where = f"plain configuration{path and ' at ' + path[1:]}"
-    if not isinstance(plain, Mapping) or plain.keys() != _PLAIN_KEYS or not isinstance(plain["fields"], Mapping):
-        problems.append(f"{where}: wants a dict of 'component' and 'fields'")
-        return None
-    name = str(plain["component"])
-    cls = find(name)
-    if cls is None:
-        problems.append(f"{where}: {name} is not a registered component{did_you_mean(name, component_names())}")
-        return None
-    known, before, values = fields_of(cls), len(problems), {}
-    for key, item in plain["fields"].items():
-        if key not in known:
-            problems.append(f"{where}: {name}.{key} is not a field of {name}{did_you_mean(str(key), known)}")
-            continue
-        inner = len(problems)
-        value = _built(item, f"{path}.{key}", problems)
-        if len(problems) == inner:
-            try:
-                values[key] = accept(value, known[key])
-            except Mismatch as error:
-                problems.append(f"{where}: {name}.{key} {error}")
-    for key, field in known.items():
-        if field.required and key not in plain["fields"]:
-            problems.append(f"{where}: {name}.{key} is not set; it wants {field.wants}")
-    if len(problems) > before:
-        return None
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        problems.append(f"{where}: {name}: {one_line(error)}")
-        return None
 
 
 def _components_in(value: Any) -> Iterator[Component]:

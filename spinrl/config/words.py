@@ -30,7 +30,7 @@ _TYPES = {int: "an int", float: "a float", bool: "True or False", str: "a string
 
 
 def words(hint: Any, rules: Sequence[Any] = ()) -> str:
-    """What a type with validators wants.
+    """A type with validators in words, to stand after "must be".
 
     Args:
         hint: the resolved annotation.

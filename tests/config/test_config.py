@@ -143,6 +143,10 @@ class Crate(Component):
             raise ValueError("labels must be no more than the fruit's stone")
 
 
+for each in (Pear, Plum, Knife, Basket, Crate):  # with gin itself too, to compare what it makes of the same text
+    gin.register(each.__name__, module=f"spinrl.{each.kind}")(each)
+
+
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes files below a fresh working directory."""
@@ -216,7 +220,7 @@ def test_a_required_marker_may_be_overridden_and_must_be(write):
     write(a="Crate.fruit = %gin.REQUIRED")
     assert load(Crate, ["a.gin"], ["Crate.fruit=@Pear()"]).value.fruit == Pear()
     assert faults(Crate, ["a.gin"]) == [
-        "a.gin:1: Crate.fruit is still %gin.REQUIRED; it wants a test_fruit (one of @Pear(), @Plum())"
+        "a.gin:1: Crate.fruit is still %gin.REQUIRED; it must be a test_fruit (one of @Pear(), @Plum())"
     ]
 
 
@@ -276,56 +280,56 @@ FAULTS = {
     ),
     "unknown field": ("Pear.wieght = 1", "a.gin:1: Pear.wieght is not a field of Pear; did you mean weight?"),
     "far field": ("Knife.zzz = 1", "a.gin:1: Knife.zzz is not a field of Knife; it has length"),
-    "wrong type": ("Pear.weight = 'x'", "a.gin:1: Pear.weight wants a float above 0 and at most 1, got 'x'"),
-    "bool for int": ("Basket.seed = True", "a.gin:1: Basket.seed wants an int, got True"),
-    "bool for float": ("Pear.weight = True", "a.gin:1: Pear.weight wants a float above 0 and at most 1, got True"),
-    "int for bool": ("Pear.ripe = 1", "a.gin:1: Pear.ripe wants True or False, got 1"),
-    "float for int": ("Basket.seed = 1.5", "a.gin:1: Basket.seed wants an int, got 1.5"),
-    "number for string": ("Pear.name = 3", "a.gin:1: Pear.name wants a string, got 3"),
-    "none": ("Pear.name = None", "a.gin:1: Pear.name wants a string, got None"),
-    "range": ("Pear.pips = 101", "a.gin:1: Pear.pips wants an int from 2 to 100, or None, got 101"),
-    "half-open range": ("Knife.length = 50", "a.gin:1: Knife.length wants a float at least 0 and below 50, got 50"),
+    "wrong type": ("Pear.weight = 'x'", "a.gin:1: Pear.weight must be a float above 0 and at most 1; found 'x'"),
+    "bool for int": ("Basket.seed = True", "a.gin:1: Basket.seed must be an int; found True"),
+    "bool for float": ("Pear.weight = True", "a.gin:1: Pear.weight must be a float above 0 and at most 1; found True"),
+    "int for bool": ("Pear.ripe = 1", "a.gin:1: Pear.ripe must be True or False; found 1"),
+    "float for int": ("Basket.seed = 1.5", "a.gin:1: Basket.seed must be an int; found 1.5"),
+    "number for string": ("Pear.name = 3", "a.gin:1: Pear.name must be a string; found 3"),
+    "none": ("Pear.name = None", "a.gin:1: Pear.name must be a string; found None"),
+    "range": ("Pear.pips = 101", "a.gin:1: Pear.pips must be an int from 2 to 100, or None; found 101"),
+    "half-open range": ("Knife.length = 50", "a.gin:1: Knife.length must be a float at least 0 and below 50; found 50"),
     "literal": (
         "Pear.colour = 'mask_token'",
-        "a.gin:1: Pear.colour wants one of 'green', 'yellow', 'mask_tokens', got 'mask_token'; "
+        "a.gin:1: Pear.colour must be one of 'green', 'yellow', 'mask_tokens'; found 'mask_token'; "
         "did you mean 'mask_tokens'?",
     ),
-    "choice": ("Pear.grade = 'c'", "a.gin:1: Pear.grade wants one of 'a', 'b', got 'c'"),
-    "list item": ("Pear.spots = [1, -1]", "a.gin:1: Pear.spots wants a list, each an int at least 0, got [1, -1]"),
-    "not a list": ("Pear.spots = 1", "a.gin:1: Pear.spots wants a list, each an int at least 0, got 1"),
-    "list length": ("Pear.size = [1]", "a.gin:1: Pear.size wants a list of 2: a float, an int, got [1]"),
+    "choice": ("Pear.grade = 'c'", "a.gin:1: Pear.grade must be one of 'a', 'b'; found 'c'"),
+    "list item": ("Pear.spots = [1, -1]", "a.gin:1: Pear.spots must be a list, each an int at least 0; found [1, -1]"),
+    "not a list": ("Pear.spots = 1", "a.gin:1: Pear.spots must be a list, each an int at least 0; found 1"),
+    "list length": ("Pear.size = [1]", "a.gin:1: Pear.size must be a list of 2: a float, an int; found [1]"),
     "dict value": (
         "Pear.prices = {'a': 'b'}",
-        "a.gin:1: Pear.prices wants a dict, each key a string and each value a float, got {'a': 'b'}",
+        "a.gin:1: Pear.prices must be a dict, each key a string and each value a float; found {'a': 'b'}",
     ),
-    "path": ("Pear.origin = 3", "a.gin:1: Pear.origin wants a path (a string), or None, got 3"),
+    "path": ("Pear.origin = 3", "a.gin:1: Pear.origin must be a path (a string), or None; found 3"),
     "not finite": (
         "Pear.weight = 1e999",
-        "a.gin:1: Pear.weight wants a float above 0 and at most 1, got inf, which is not finite",
+        "a.gin:1: Pear.weight must be a float above 0 and at most 1; found inf, which is not finite",
     ),
     "own validator": (
         "Pear.name = 'x'\nPear.bites = 3\nPear.ripe = True",
-        "a.gin:2: Pear.bites wants an int, got 3 (bites must be even, not 3)",
+        "a.gin:2: Pear.bites must be an int; found 3 (bites must be even, not 3)",
     ),
     "wrong kind": (
         "Basket.first = @Knife()",
-        "a.gin:1: Basket.first wants a test_fruit (one of @Pear(), @Plum()), got @Knife(), which is an ax_test_tool",
+        "Basket.first must be a test_fruit (one of @Pear(), @Plum()); found @Knife(), which is an ax_test_tool",
     ),
     "reference for a value": (
         "Basket.seed = @Pear()",
-        "a.gin:1: Basket.seed wants an int, got @Pear(), which is a test_fruit",
+        "a.gin:1: Basket.seed must be an int; found @Pear(), which is a test_fruit",
     ),
     "not called": (
         "Basket.tool = @Knife",
-        "a.gin:1: Basket.tool wants an ax_test_tool (@Knife()), got @Knife, which is not called; write @Knife()",
+        "a.gin:1: Basket.tool must be an ax_test_tool (@Knife()); found @Knife, which is not called; write @Knife()",
     ),
     "name as a string": (
         "Basket.tool = 'Knife'",
-        "a.gin:1: Basket.tool wants an ax_test_tool (@Knife()), got 'Knife'; write @Knife()",
+        "a.gin:1: Basket.tool must be an ax_test_tool (@Knife()); found 'Knife'; write @Knife()",
     ),
     "unknown reference": (
         "Basket.first = @Paer()",
-        "a.gin:1: Basket.first wants a test_fruit (one of @Pear(), @Plum()), got @Paer(), which is not registered; "
+        "a.gin:1: Basket.first must be a test_fruit (one of @Pear(), @Plum()); found @Paer(), which is not registered; "
         "did you mean @Pear()?",
     ),
     "scope of a binding": (
@@ -351,7 +355,7 @@ FAULTS = {
     ),
     "macro of a wrong type": (
         "\nSEED = 'x'\nBasket.seed = %SEED",
-        "a.gin:3: Basket.seed wants an int, got 'x' (%SEED is set in a.gin:2)",
+        "a.gin:3: Basket.seed must be an int; found 'x' (%SEED is set in a.gin:2)",
     ),
     "doubled binding": (
         "Pear.pips = 2\nPear.ripe = True\ntest_fruit.Pear.pips = 3",
@@ -361,7 +365,7 @@ FAULTS = {
         "SEED = 1\nSEED = 2\nBasket.seed = %SEED",
         "a.gin:2: SEED is set a second time; the first is a.gin:1",
     ),
-    "required": ("Basket.first = @Plum()", "a.gin:1: Plum.stone is not set; it wants an int"),
+    "required": ("Basket.first = @Plum()", "a.gin:1: Plum.stone is not set; it must be an int"),
     "circle": (
         "Basket.first = @Plum()\nPlum.stone = 1\nPlum.inner = @Plum()",
         "a.gin:3: components refer to each other in a circle: Plum -> Plum",
@@ -374,14 +378,14 @@ FAULTS = {
     "syntax": ("Pear.weight 1", "a.gin:1: gin syntax: Couldn't parse statement, expected ':' or '='."),
     "unquoted": (
         "\nPear.colour = green",
-        "a.gin:2: gin syntax: 'green' is not a value (a string wants quotes, True, False and None capitals)",
+        "a.gin:2: gin syntax: 'green' is not a value (write strings in quotes, and ",
     ),
     "open bracket": ("Pear.spots = [1,", "gin syntax"),
     "unhashable key": ("Pear.prices = {[1]: 1}", "gin syntax"),
-    "reference as key": ("Pear.prices = {@Pear(): 1}", "a.gin:1: Pear.prices wants"),
+    "reference as key": ("Pear.prices = {@Pear(): 1}", "a.gin:1: Pear.prices must have plain keys in its dict"),
     "unused component": (
         "Basket.first = @Pear()\nPlum.stone = 'x'",
-        "a.gin:2: Plum.stone wants an int, got 'x'",
+        "a.gin:2: Plum.stone must be an int; found 'x'",
     ),
     "missing include": (
         "\ninclude 'scale/laptp.gin'",
@@ -407,10 +411,10 @@ def test_faults_of_the_command_line_show_the_option(write):
     bindings = ["Pear.wieght=1", "Basket.seed=2", "", "include 'a.gin'", "Pear.pips=1\nPear.ripe=2"]
     assert faults(Basket, ["a.gin"], bindings) == [
         "--set 'Pear.wieght=1': Pear.wieght is not a field of Pear; did you mean weight?",
-        "--set '': sets nothing: wants a binding such as 'IQL.expectile=0.7'",
+        "--set '': sets nothing; give a binding such as 'IQL.expectile=0.7'",
         "--set \"include 'a.gin'\": an include stands in a gin file; give the file with --gin instead",
-        "--set 'Pear.pips=1\\nPear.ripe=2': Pear.pips wants an int from 2 to 100, or None, got 1",
-        "--set 'Pear.pips=1\\nPear.ripe=2': Pear.ripe wants True or False, got 2",
+        "--set 'Pear.pips=1\\nPear.ripe=2': Pear.pips must be an int from 2 to 100, or None; found 1",
+        "--set 'Pear.pips=1\\nPear.ripe=2': Pear.ripe must be True or False; found 2",
     ]
     assert faults(Basket, ["a.gin"], ["Basket.seed=2", "Basket.seed=3"]) == [
         "--set 'Basket.seed=3': Basket.seed is set a second time; the first is --set 'Basket.seed=2'"
@@ -441,10 +445,10 @@ def test_missing_and_unreadable_files_name_the_nearest(write, tmp_path):
 def test_an_unset_root_field_names_the_first_file(write):
     write(a="Pear.ripe = True")
     assert faults(Crate, ["a.gin"]) == [
-        "a.gin: Crate.fruit is not set; it wants a test_fruit (one of @Pear(), @Plum())"
+        "a.gin: Crate.fruit is not set; it must be a test_fruit (one of @Pear(), @Plum())"
     ]
     assert faults(Crate, [], ["Crate.labels=[]"])[-1] == (
-        "--set 'Crate.labels=[]': Crate.labels wants a list with 1 or more items, each a string, got []"
+        "--set 'Crate.labels=[]': Crate.labels must be a list with 1 or more items, each a string; found []"
     )
 
 
@@ -598,29 +602,35 @@ def test_flatten_gives_dotted_scalars():
         ({"fields": {"wieght": 1.0}}, "plain configuration: Pear.wieght is not a field of Pear; did you mean weight?"),
         (
             {"fields": {"weight": 2.0}},
-            "plain configuration: Pear.weight wants a float above 0 and at most 1, got 2.0",
+            "plain configuration: Pear.weight must be a float above 0 and at most 1; found 2.0",
         ),
         (
             {"fields": {"bites": 3}},
-            "plain configuration: Pear.bites wants an int, got 3 (bites must be even, not 3)",
+            "plain configuration: Pear.bites must be an int; found 3 (bites must be even, not 3)",
         ),
-        ({"component": "Plum"}, "plain configuration: Plum.stone is not set; it wants an int"),
-        ({"fields": []}, "plain configuration: wants a dict of 'component' and 'fields'"),
+        ({"component": "Plum"}, "plain configuration: Plum.stone is not set; it must be an int"),
+        (
+            {"fields": []},
+            "plain configuration: expected a dict of 'component' and 'fields'; found "
+            "{'component': 'Pear', 'fields': []}",
+        ),
         (
             {"component": "Plum", "fields": {"stone": 1, "inner": {"component": "Knife", "fields": {"length": "x"}}}},
-            "plain configuration at inner: Knife.length wants a float at least 0 and below 50, got 'x'",
+            "plain configuration at inner: Knife.length must be a float at least 0 and below 50; found 'x'\n"
+            "plain configuration: Plum.inner must be a test_fruit (one of @Pear(), @Plum()), or None; found @Knife(), "
+            "which is an ax_test_tool",
         ),
     ],
 )
 def test_bad_plain_data_is_a_config_error(change, message):
     with pytest.raises(ConfigError) as caught:
         from_plain({"component": "Pear", "fields": {}} | change)
-    assert caught.value.problems == [message]
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("junk", [None, 3, [], {}, {"component": "Pear"}])
 def test_plain_data_of_another_shape_is_a_config_error(junk):
-    with pytest.raises(ConfigError, match="wants a dict of 'component' and 'fields'"):
+    with pytest.raises(ConfigError, match="expected a dict of 'component' and 'fields'"):
         from_plain(junk)
 
 

@@ -7,14 +7,15 @@ from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import attrs
-import gin
 import pytest
 from attrs.validators import ge
 
 import harness
 import spinrl
-from spinrl.config.listing import describe_registry, format_registry
-from spinrl.config.registry import Component, component_names, components, find, lookup, register
+from spinrl.config.fields import fields_of
+from spinrl.config.listing import field_docs, format_registry
+from spinrl.config.registry import Component, component_names, components, find, register
+from spinrl.config.serialize import summary
 
 
 class Boat(Component):
@@ -81,13 +82,6 @@ def test_registering_gives_the_class_itself_which_stays_plain():
     assert again == boat and type(again) is Schooner
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         boat.masts = 3
-    gin.bind_parameter("Schooner.masts", 9)
-    try:
-        assert Schooner().masts == 1
-        assert gin.get_configurable("test_boat.Schooner")() == Schooner(masts=9)
-        assert type(gin.get_configurable("Schooner")()) is Schooner
-    finally:
-        gin.clear_config()
 
 
 def test_abstract_components_do_not_build():
@@ -95,15 +89,11 @@ def test_abstract_components_do_not_build():
         WithMast()
 
 
-def test_lookup_by_kind_and_selector():
-    assert lookup("test_boat", "Dinghy") is components()["test_boat"]["Dinghy"] is Dinghy
+def test_a_class_is_found_by_kind_and_selector():
+    assert components()["test_boat"]["Dinghy"] is Dinghy
     assert find("Dinghy") is find("test_boat.Dinghy") is find("spinrl.test_boat.Dinghy") is Dinghy
     assert find("policy.Dinghy") is find("x.spinrl.test_boat.Dinghy") is find("Dingy") is None
     assert {"Dinghy", "Schooner"} <= set(component_names())
-    with pytest.raises(KeyError, match=r"no test_boat is called 'Dingy'.*did you mean Dinghy\?"):
-        lookup("test_boat", "Dingy")
-    with pytest.raises(KeyError, match="registered: none"):
-        lookup("test_plane", "Dinghy")
 
 
 def test_a_second_class_of_a_name_is_refused_whatever_its_kind():
@@ -142,18 +132,17 @@ def test_what_is_not_a_component_is_refused(cls, message):
 
 
 def test_the_listing_gives_type_default_and_docstring_of_every_field():
-    records = {record.name: record for record in describe_registry()}
-    dinghy = {field.name: field for field in records["Dinghy"].fields}
-    assert records["Dinghy"].summary == "A small boat." and records["Dinghy"].kind == "test_boat"
-    assert [(each.name, each.type, each.default, each.doc) for each in dinghy.values()] == [
-        ("masts", "an int at least 1", "1", "how many stand."),
-        ("paint", "one of 'red', 'blue'", "required", "its colour, which may take two lines: like this."),
-        ("tender", "a test_boat (one of @Dinghy(), @Schooner()), or None", "None", "carried on board."),
-        ("oars", "a list, each an int", "(2,)", "in pairs."),
-    ]
-    assert "paint='red'" in {field.name: field for field in records["Schooner"].fields}["tender"].default
     text = format_registry(width=80)
-    assert "TEST_BOAT\n\n@Dinghy()  A small boat.\n    Dinghy.masts = 1\n" in text
+    assert (
+        "TEST_BOAT\n\n@Dinghy()  A small boat.\n"
+        "    Dinghy.masts = 1\n        an int at least 1: how many stand.\n"
+        "    Dinghy.paint = required\n"
+        "        one of 'red', 'blue': its colour, which may take two lines: like this.\n"
+        "    Dinghy.tender = None\n"
+        "        a test_boat (one of @Dinghy(), @Schooner()), or None: carried on board.\n"
+        "    Dinghy.oars = (2,)\n        a list, each an int: in pairs.\n\n"
+    ) in text
+    assert "Schooner.tender = Dinghy(masts=1, paint='red'" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -161,8 +150,9 @@ def test_every_registered_component_documents_every_field():
     for package in (spinrl, harness):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
+    every = [cls for known in components().values() for cls in known.values()]
     undocumented = [
-        f"{record.name}.{field.name}" for record in describe_registry() for field in record.fields if not field.doc
+        f"{cls.__name__}.{name}" for cls in every for name in fields_of(cls).keys() - field_docs(cls).keys()
     ]
     assert undocumented == []
-    assert [record.name for record in describe_registry() if not record.summary] == []
+    assert [cls for cls in every if not summary(cls)] == []

@@ -135,7 +135,7 @@ def test_every_fraction_is_evaluated_once_and_the_last_is_the_budget(steps, ever
         ("Evaluating.fractions=[0.5, 0.1, 1.0]", "rising numbers"),
         ("Training.gradient_steps=0", "at least 1"),
         ("Evaluating.episode_steps=1001", "episode_steps up to 1000 for humanoid-stand"),
-        ("Experiment.algorithms=[@SPIN()]", "wants"),
+        ("Experiment.algorithms=[@SPIN()]", "must be"),
     ],
 )
 def test_faults_name_the_binding(binding, message):
