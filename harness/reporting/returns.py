@@ -37,8 +37,8 @@ _DTYPES = {
 
 
 COLUMNS = tuple(_DTYPES)
-
-
+RETURNS_FILE = "returns.csv"
+META_FILE = "report_meta.json"
 IDENTITY = ("preset", *CELL_COLUMNS)  # what makes two row sets the same cell's
 
 
@@ -87,7 +87,7 @@ class ReportMeta:
         }
         epochs = {
             (row["preset"], row["task"], int(row["bins"]), row["tier"]): row["epochs"]
-            for row in plain.get("asm_epochs", [])  # stores of before have none
+            for row in plain.get("asm_epochs", [])  # absent from older stores
         }
         return cls(experiment=plain["experiment"], references=references, asm_epochs=epochs)
 
