@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 
 from harness.records import metric_name
 from harness.reporting import paper_numbers
@@ -47,7 +46,7 @@ def rendered_docs(results: Path) -> dict[Path, str]:
         markdown=markdown_table,
         asm_lengths=lambda study: next(asm_length_tables(study.summary, study.meta))[1],
         probed=lambda study: next(probe_tables(study.probes, with_paper=True))[1],
-        orders=_orders,
+        orders=lambda study: agreement(study.summary).assign(estimate=lambda rows: rows["metric"].map(metric_name)),
         read_json=lambda path: json.loads((results / path).read_text(encoding="utf-8")),
     )
     environment.filters.update(
@@ -70,15 +69,6 @@ def rendered_docs(results: Path) -> dict[Path, str]:
         readme.parent / "docs" / "results.md": note.format("results.md") + page + "\n",
         readme: f"{before}{opening}\n{note.format('readme.md')}{block}\n{closing}{after}",
     }
-
-
-def _orders(study: Study) -> pd.DataFrame:
-    """How well estimates order the policies, dataset by dataset."""
-    rows = [
-        [row.task, row.tier, metric_name(row.metric), number(row.tau, 2), number(row.regret)]
-        for row in agreement(study.summary).itertuples()
-    ]
-    return pd.DataFrame(rows, columns=["task", "tier", "estimate", "Kendall's τ", "regret"])
 
 
 def _listed(names: list[str]) -> str:

@@ -53,15 +53,14 @@ def iqm(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
     return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
 
-def units(returns: pd.Series, seeds: pd.Series) -> tuple[np.ndarray, str]:
+def units(returns: np.ndarray | pd.Series, seeds: np.ndarray | pd.Series) -> tuple[np.ndarray, str]:
     """The values that an interval is made of, and what they are: the mean of each seed, or one seed's episodes.
 
     Episodes of one seed share a policy, so pooling them over seeds would count one training several times.
     """
-    by_seed = returns.groupby(seeds.to_numpy())
-    if by_seed.ngroups > 1:
-        return by_seed.mean().to_numpy(), "seeds"
-    return returns.to_numpy(dtype=float), "episodes"
+    values, of = np.asarray(returns, dtype=float), np.asarray(seeds)
+    means = np.array([values[of == seed].mean() for seed in np.unique(of)])
+    return (means, "seeds") if len(means) > 1 else (values, "episodes")
 
 
 def mean_interval(
@@ -102,7 +101,7 @@ def mean_interval(
         return Interval(value, value, value, over)
     tail = (1 - confidence) / 2
     if min(sizes) < ENOUGH:
-        freedom = parts.sum() ** 2 / sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
+        freedom = 1 / sum((parts / parts.sum()) ** 2 / (np.array(sizes) - 1))
         reach = float(stats.t.ppf(1 - tail, freedom)) * error
         return Interval(value, value - reach, value + reach, over)
     shift, variance = np.full(resamples, -value), np.zeros(resamples)
@@ -156,25 +155,27 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
     `share_of_best`), and the mean over seeds of ``asm_seconds``, ``train_seconds``, ``evaluation_seconds``.
     """
     rng = np.random.default_rng(seed)
+    of = {name: table[name].to_numpy() for name in ("return", "seed", "gradient_step", *_SECONDS)}
     rows = []
-    for values, group in table.groupby([*LINE, "fraction"], sort=True):
+    for values, at in sorted(table.groupby([*LINE, "fraction"]).indices.items()):  # slices of frames would be slow
         line = dict(zip([*LINE, "fraction"], values, strict=True))
-        sample, over = units(group["return"], group["seed"])
+        sample, over = units(of["return"][at], of["seed"][at])
         interval = mean_interval([sample], rng, over=over)
         reference = meta.references.get((line["task"], int(line["bins"]))) if line["metric"] == RETURN else None
         score = normalized_score(interval.value, reference.random, reference.expert) if reference else float("nan")
+        seeds, first = np.unique(of["seed"][at], return_index=True)
         rows.append(
             {
                 **line,
-                "gradient_step": int(group["gradient_step"].max()),
-                "seeds": group["seed"].nunique(),
-                "episodes": len(group),
+                "gradient_step": int(of["gradient_step"][at].max()),
+                "seeds": len(seeds),
+                "episodes": len(at),
                 "mean": interval.value,
                 "low": interval.low,
                 "high": interval.high,
                 "over": over,
                 "normalized": score,
-                **group.groupby("seed")[_SECONDS].first().mean().to_dict(),
+                **{name: float(of[name][at][first].mean()) for name in _SECONDS},
             }
         )
     columns = [*LINE, "fraction", "gradient_step", "seeds", "episodes", "mean", "low", "high", "over", "normalized"]

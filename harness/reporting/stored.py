@@ -118,11 +118,15 @@ class Study:
             for task, of, tier in sorted(rows, key=lambda dataset: (*dataset[:2], tier_order(dataset[2])))
         ]
 
+    @property
+    def _datasets(self) -> int:
+        return len(self.summary[list(DATASET)].drop_duplicates())
+
     def interval(self, policy: str, fraction: float = 1.0) -> Interval | None:
         """Mean return over datasets at a share of the budget; None if the policy lacks a dataset."""
         rows = self.returns[np.isclose(self.returns["fraction"], fraction) & (self.returns["policy"] == policy)]
         samples = [units(group["return"], group["seed"]) for _, group in rows.groupby(list(DATASET))]
-        if len(samples) < len(self.datasets()):
+        if len(samples) < self._datasets:
             return None
         over = {kind for _, kind in samples}
         found = mean_interval([sample for sample, _ in samples], np.random.default_rng(0), over=min(over))
@@ -135,8 +139,7 @@ class Study:
         """
         rows = self.summary[(self.summary["policy"] == policy) & np.isclose(self.summary["fraction"], fraction)]
         rows = rows[rows["metric"] == RETURN]
-        datasets = self.summary[list(DATASET)].drop_duplicates()
-        return float(rows[column].mean(skipna=False)) if len(rows) == len(datasets) else float("nan")
+        return float(rows[column].mean(skipna=False)) if len(rows) == self._datasets else float("nan")
 
     def best(self) -> str:
         """The policy with the highest mean return at the full budget."""

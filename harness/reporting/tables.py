@@ -119,23 +119,29 @@ def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
 
 
 def asm_length_tables(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[NamedTable]:
-    """Return at the full budget by the length of ASM pre-training, and as a share of the reference policy's."""
+    """Return at the full budget by the length of ASM pre-training, and as a share of the reference policy's.
+
+    Policies whose names have no length stand above, e.g. one whose ASM was masked in another way.
+    """
     for values, group in summary.groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
         lengths = by_asm_length(group, meta)
         if lengths.empty:
             continue
-        full = asymptotic(group)
-        references = {row.tier: row for row in full[full["policy"] == REFERENCE_POLICY].itertuples()}
-        rows = []
+        full, rows = asymptotic(group), []
         for tier in sorted(lengths["tier"].unique(), key=tier_order):
-            reference = references[tier].mean if tier in references else float("nan")
-            if tier in references:
-                rows.append([REFERENCE_POLICY, tier, "–", "–", "–", bounded(references[tier]), percent(100.0)])
-            for row in lengths[lengths["tier"] == tier].sort_values(["base", "percent"]).itertuples():
+            others = full[(full["tier"] == tier) & ~full["policy"].isin(lengths["policy"])]
+            references = others.loc[others["policy"] == REFERENCE_POLICY, "mean"]
+            reference = references.item() if len(references) else math.nan
+
+            def measured(row: Any, reference: float = reference) -> list[str]:
                 share = percent(100 * row.mean / reference if reference > 0 else math.nan)
-                length, epochs = f"{row.percent:g}%", number(row.epochs)
-                rows.append([row.base, tier, length, epochs, duration(row.asm_seconds), bounded(row), share])
+                return [duration(row.asm_seconds or math.nan), bounded(row), share]
+
+            for row in sorted(others.itertuples(), key=lambda row: policy_order(row.policy)):
+                rows.append([row.policy, tier, "–", "–", *measured(row)])
+            for row in lengths[lengths["tier"] == tier].sort_values(["base", "percent"]).itertuples():
+                rows.append([row.base, tier, f"{row.percent:g}%", number(row.epochs), *measured(row)])
         columns = ["policy", "tier", "length", "epochs", "pre-training", "return", f"of {REFERENCE_POLICY}'s"]
         title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}: return at the full budget by length"
         yield title, pd.DataFrame(rows, columns=columns)
