@@ -21,10 +21,7 @@ from functools import partial
 
 import attrs
 import pandas as pd
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console, RenderableType
 
 from harness.cells.events import ASMReady, DatasetReady, Event, Metrics
 from harness.cells.run_cell import prepare_asm, prepare_dataset
@@ -40,6 +37,7 @@ from harness.entry_point import entry_point
 from harness.experiment import Cell, Experiment
 from harness.launching.outcome import EXPECTED
 from harness.planning.preflight import cached_asm, check
+from harness.reporting.console import console_tables
 from harness.reporting.probe import NOTES, RESULTS_FILE, SHARES, probe_tables
 from harness.reporting.returns import ReportMeta, to_frame, to_the_minute
 from harness.study import close, common_tags, ending, invocation, log_report, print_configuration
@@ -194,15 +192,7 @@ def probe_cell(
 
 def console_table(table: pd.DataFrame) -> RenderableType:
     """The results of all cells, for a terminal of 80 columns and more; seeds are averaged over."""
-    parts: list[RenderableType] = []
-    for title, rows in probe_tables(table):
-        rendered = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1))
-        for name in rows.columns:
-            rendered.add_column(name, justify="left" if name in ("ASM", "sees") else "right")
-        for row in rows.itertuples(index=False):
-            rendered.add_row(*row)
-        parts += [Text(title, style="bold"), rendered]
-    return Group(*parts, *(Text(note, style="dim") for note in NOTES))
+    return console_tables(probe_tables(table), NOTES)
 
 
 def print_dry_run(

@@ -5,46 +5,41 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.records import RETURN
+from harness.reporting.cells import half_width
 from harness.reporting.comparison_figures import comparison_figures
 from harness.reporting.comparisons import asymptotic_runs, by_asm_length
+from harness.reporting.console import console_tables
+from harness.reporting.docs import rendered_docs
 from harness.reporting.figures import figures, policy_styles, save
 from harness.reporting.html import html_page
+from harness.reporting.markdown import markdown_page
 from harness.reporting.probe import RESULTS_FILE, probe_figures
-from harness.reporting.returns import Invocation, ReportMeta, to_csv, to_frame
-from harness.reporting.sections import Section, notes, probe_section, sections
+from harness.reporting.returns import META_FILE, RETURNS_FILE, Invocation, ReportMeta, to_csv, to_frame
+from harness.reporting.sections import notes, probe_section, sections
 from harness.reporting.statistics import summarize
-from harness.reporting.tables import estimate_tables, half_width, matrix_tables, setting_tables, text_columns
+from harness.reporting.stored import Study
+from harness.reporting.tables import estimate_tables, matrix_tables, setting_tables
 from spinrl.errors import UserError
 
 
 def console_report(table: pd.DataFrame, meta: ReportMeta) -> RenderableType:
     """The numbers of each task and the averages over tasks, for a terminal of 80 columns and more."""
-    parts: list[RenderableType] = []
     summary = summarize(table, meta)
     returns = summary[summary["metric"] == RETURN]
-    for title, rows in chain(setting_tables(returns, half_width), matrix_tables(returns), estimate_tables(summary)):
-        parts += [Text(title, style="bold"), _console_table(rows)]
-    if not parts:
+    tables = [*setting_tables(returns, half_width), *matrix_tables(returns), *estimate_tables(summary)]
+    if not tables:
         return Text(f"experiment {meta.experiment}: no evaluation has been stored yet")
-    return Group(*parts, *(Text(note, style="dim") for note in notes(table)))
-
-
-def markdown_report(table: pd.DataFrame, meta: ReportMeta) -> str:
-    """Everything a report says but its figures and settings, as Markdown."""
-    return _markdown(meta.experiment, sections(table, summarize(table, meta), meta, []), (), notes(table))
+    return console_tables(tables, notes(table))
 
 
 def write_report(
@@ -54,8 +49,8 @@ def write_report(
     invocations: Sequence[Invocation] = (),
     probes: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Write ``report.html``, ``report.md``, the raw numbers (``returns.csv``, ``probe.csv``) and every figure (PNG and
-    SVG) into `directory`.
+    """Write ``report.html``, ``report.md``, the raw numbers (``returns.csv``, ``report_meta.json``, ``probe.csv``) and
+    every figure (PNG and SVG) into `directory`.
 
     Args:
         table: of `harness.records`.
@@ -77,11 +72,11 @@ def write_report(
     if probes is not None:
         parts.append(probe_section(probes, stems))
     images = {stem: (directory / f"{stem}.svg").read_bytes() for stem in stems}
-    raw = [("returns.csv", to_csv(table))] if len(table) or probes is None else []
+    raw = [(RETURNS_FILE, to_csv(table)), (META_FILE, meta.to_json())] if len(table) or probes is None else []
     raw += [] if probes is None else [(RESULTS_FILE, probes.to_csv(index=False))]
     for name, text in (
         ("report.html", html_page(table, meta, parts, images, invocations, probes)),
-        ("report.md", _markdown(meta.experiment, parts, invocations, notes(table) if len(table) else ())),
+        ("report.md", markdown_page(meta.experiment, parts, invocations, notes(table) if len(table) else ())),
         *raw,
     ):
         (directory / name).write_text(text, encoding="utf-8")
@@ -102,69 +97,31 @@ def _figures(
         yield from probe_figures(probes)
 
 
-def _markdown(
-    experiment: str, parts: Sequence[Section], invocations: Sequence[Invocation], notes: Sequence[str]
-) -> str:
-    lines = [f"# {experiment}", ""]
-    for part in parts:
-        lines += [f"## {part.title}", "", *([part.note, ""] if part.note else [])]
-        for title, rows in part.tables:
-            text = text_columns(rows)
-            align = ["---"] * text + ["---:"] * (len(rows.columns) - text)
-            body = [rows.columns, align, *rows.itertuples(index=False)]
-            lines += [f"### {title}", "", *(f"| {' | '.join(map(str, row))} |" for row in body), ""]
-        lines += [line for stem in part.figures for line in (f"![{stem}]({stem}.png)", "")]
-    if not parts:
-        lines += ["No evaluation has been stored yet.", ""]
-    lines += [*(f"{note}  " for note in notes), ""]
-    if invocations:
-        lines += ["## Settings", ""]
-    for run in invocations:
-        lines += [f"### {run.name}", "", *(f"- {name}: {value}" for name, value in run.facts()), ""]
-        lines += [line for _, text in run.texts() for line in ("```python", text.strip(), "```", "")]
-    return "\n".join(lines)
-
-
-def _console_table(rows: pd.DataFrame) -> Table:
-    """A table; where there are policies and tiers, the policy is a heading of its own to save width."""
-    sections = "policy" in rows and "tier" in rows
-    shown = rows.drop(columns="policy") if sections else rows
-    rendered = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1))
-    for index, column in enumerate(shown.columns):
-        rendered.add_column(Text(str(column)), justify="left" if index < text_columns(shown) else "right")
-    policy = None
-    for full, row in zip(rows.itertuples(index=False), shown.itertuples(index=False), strict=True):
-        if sections and full[0] != policy:
-            policy = full[0]
-            rendered.add_row(Text(str(policy), style="bold"))
-        # As it is: rich would take a policy called spin[fixed] for markup.
-        rendered.add_row(*(Text(f"  {value}" if sections and i == 0 else str(value)) for i, value in enumerate(row)))
-    return rendered
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         prog=typed("harness.report"),
-        description="Rebuild an experiment's tables and figures from the returns stored in MLflow, without training.",
+        description="Rebuild an experiment's tables and figures from stored returns, without training.",
         epilog="""examples:
   python -m harness.report --experiment spin_humanoid
   python -m harness.report --experiment spin_humanoid --out report/
   python -m harness.report --experiment spin_humanoid --tracking-uri http://localhost:5000
   python -m harness.report --experiment spin_humanoid --log   # the merged pages into the latest parent run too
+  python -m harness.report --folder results/ranking           # from the returns.csv of a report, without MLflow
+  python -m harness.report --docs results                     # docs/results.md and the README's results, from results/
 
 All invocations of the experiment are merged: of a cell run twice, the results of the longest training count, and of
 equals the latest.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--experiment", required=True, help="name of the MLflow experiment")
-    made.add_argument("--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db here)")
-    made.add_argument(
-        "--out",
-        type=Path,
-        default=Path("report"),
-        help="folder for pages and figures (default: report)",
+    source = made.add_mutually_exclusive_group(required=True)
+    source.add_argument("--experiment", help="name of the MLflow experiment")
+    source.add_argument("--folder", type=Path, help="folder with the returns.csv or probe.csv of an earlier report")
+    source.add_argument(
+        "--docs", type=Path, metavar="RESULTS", help="folder of stored studies, in a checkout, to render the docs from"
     )
+    made.add_argument("--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db here)")
+    made.add_argument("--out", type=Path, default=Path("report"), help="folder for pages and figures (default: report)")
     made.add_argument(
         "--log", action="store_true", help="log the pages to the experiment's latest parent run, as merged_report/, too"
     )
@@ -174,8 +131,28 @@ equals the latest.""",
 @entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.log and options.experiment is None:
+        made.error("--log needs --experiment: only runs of MLflow can be logged to")
+    try:
+        if options.docs is not None:
+            for path, text in rendered_docs(options.docs).items():
+                path.write_text(text, encoding="utf-8")
+                print(f"rendered {path}")
+            return 0
+        if options.experiment is not None:
+            return from_mlflow(options)
+        study = Study.read(options.folder)
+        show(study.table, study.meta, write_report(study.table, study.meta, options.out, (), study.probes), options.out)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
+
+def from_mlflow(options: argparse.Namespace) -> int:
+    """Write and print the report of an experiment; returns the exit code."""
     from harness.tracking.read_back import (  # MLflow takes seconds to import; --help need not wait
         NoReturnsError,
         load_invocations,
@@ -198,13 +175,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    show(table, meta, paths, options.out)
+    if logged:
+        print(f"logged to run {logged}")
+    return 0
+
+
+def show(table: pd.DataFrame, meta: ReportMeta, paths: Sequence[Path], directory: Path) -> None:
+    """Print the numbers, and where the files are."""
     console = Console()
     if len(table):
         console.print(console_report(table, meta))
-    console.print(f"{len(paths)} files in {options.out}: report.html, report.md and more", highlight=False)
-    if logged:
-        console.print(f"logged to run {logged}", highlight=False, markup=False)
-    return 0
+    console.print(f"{len(paths)} files in {directory}: report.html, report.md and more", highlight=False)
 
 
 if __name__ == "__main__":

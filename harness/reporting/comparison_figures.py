@@ -10,17 +10,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.records import setting_name
+from harness.reporting.cells import algorithm_title
 from harness.reporting.comparisons import by_asm_length, performance_profile, strata
-from harness.reporting.figures import PANEL, RC, Styles, file_stem, legend_below, light_grid
+from harness.reporting.figures import PANEL, RC, Styles, file_stem, legend_below, legend_label, light_grid, mean_limits
 from harness.reporting.returns import ReportMeta
 from harness.reporting.statistics import asymptotic, tier_order
-from harness.reporting.tables import GROUP, algorithm_title
+from harness.reporting.tables import GROUP
 
 
 def comparison_figures(
     summary: pd.DataFrame, runs: pd.DataFrame, meta: ReportMeta, styles: Styles
 ) -> Iterator[tuple[str, Figure]]:
-    """Each figure with its file stem: ``profile_…`` given two seeds, ``asm_…`` where lengths of pre-training vary.
+    """Each figure with its file stem: ``profile_…`` from two seeds on, ``asm_…`` if lengths of pre-training vary.
 
     Args:
         summary: of `harness.reporting.statistics.summarize`.
@@ -56,7 +57,8 @@ def profiles(samples: dict[str, list[np.ndarray]], styles: Styles, title: str) -
         for policy, scores in samples.items():
             colour, dashes, marker = styles[policy]
             shares = 100 * performance_profile(scores, thresholds)
-            axes.plot(thresholds, shares, dashes, color=colour, marker=marker, ms=4, markevery=40, lw=1.6, label=policy)
+            label = f"{policy} ({sum(map(len, scores))} runs)"
+            axes.plot(thresholds, shares, dashes, color=colour, marker=marker, ms=4, markevery=40, lw=1.6, label=label)
         axes.set_xlim(thresholds[0], thresholds[-1])
         axes.set_ylim(-2, 102)
         axes.set_xlabel("normalized score at the full budget")
@@ -86,17 +88,19 @@ def asm_length_curve(panel: pd.DataFrame, styles: Styles, title: str, meta: Repo
         for axes, tier in zip(grid[0], tiers, strict=True):
             for base, line in lengths[lengths["tier"] == tier].sort_values("percent").groupby("base"):
                 colour, dashes, marker = styles[str(base)]
-                axes.plot(line[x], line["mean"], dashes, color=colour, marker=marker, ms=4, lw=1.6, label=base)
+                label = legend_label(str(base), line["seeds"])
+                axes.plot(line[x], line["mean"], dashes, color=colour, marker=marker, ms=4, lw=1.6, label=label)
                 axes.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
             for policy, level in others[others["tier"] == tier].groupby("policy"):
                 colour, dashes, _ = styles[str(policy)]
-                axes.axhline(level["mean"].item(), ls=dashes, color=colour, lw=1.4, label=policy)
+                label = legend_label(str(policy), level["seeds"])
+                axes.axhline(level["mean"].item(), ls=dashes, color=colour, lw=1.4, label=label)
                 axes.axhspan(level["low"].item(), level["high"].item(), color=colour, alpha=0.1, lw=0)
             axes.set_xlim(0, lengths.loc[lengths["tier"] == tier, x].max() * 1.03)
             axes.set_title(tier)
             axes.set_xlabel("epochs of ASM pre-training" if known else "ASM pre-training (% of its full length)")
             light_grid(axes)
-        grid[0, 0].set_ylim(bottom=min(0.0, float(np.nanmin(panel[["mean", "low"]]))))
+        grid[0, 0].set_ylim(mean_limits(panel))
         grid[0, 0].set_ylabel("return at the full budget")
         legend_below(figure, grid[0, 0])
         figure.suptitle(title, fontsize=11)

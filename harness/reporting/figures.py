@@ -6,6 +6,7 @@ in print and to colour-blind readers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.records import RETURN, metric_name, setting_name
+from harness.reporting.cells import algorithm_title, half_width
 from harness.reporting.returns import Reference, ReportMeta, learning_seconds
 from harness.reporting.statistics import policy_order, shown_fractions, tier_order
-from harness.reporting.tables import algorithm_title, decimals
 
 PANEL = ["preset", "metric", "algorithm", "task", "bins"]  # what one figure shows
 _STYLES = {
@@ -104,9 +105,10 @@ def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
 
 
 def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | None, title: str, ylabel: str) -> Figure:
-    """Mean return with its 95% band: a column per tier, against gradient steps above and seconds below.
+    """Mean return with its 95% band: a column per tier, against gradient steps above and time below, both logarithmic.
 
-    Lines go through every evaluation; markers and ticks are at those of `shown_fractions`.
+    Lines go through every evaluation; markers and ticks are at those of `shown_fractions`. The legend says of how many
+    seeds a line is, and that the band of a single one is over its episodes.
     """
     tiers = sorted(panel["tier"].unique(), key=tier_order)
     marked = set(shown_fractions(panel))
@@ -122,7 +124,8 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
                 line = panel[(panel["tier"] == tier) & (panel["policy"] == policy)].sort_values("gradient_step")
                 times = learning_seconds(line) / unit
                 at = np.flatnonzero(line["fraction"].isin(marked)).tolist()
-                style = {"color": colour, "marker": marker, "markevery": at, "ms": 4, "lw": 1.6, "label": policy}
+                label = legend_label(policy, panel.loc[panel["policy"] == policy, "seeds"])
+                style = {"color": colour, "marker": marker, "markevery": at, "ms": 4, "lw": 1.6, "label": label}
                 for axes, x in ((grid[0, column], line["gradient_step"]), (grid[1, column], times)):
                     axes.plot(x, line["mean"], dashes, **style)
                     axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, lw=0)
@@ -130,12 +133,11 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
             steps = panel.loc[panel["tier"] == tier].set_index("fraction")["gradient_step"]
             ticks = steps[steps.index.isin(marked)]
             _step_axis(grid[0, column], steps if ticks.empty else ticks)  # a tier may only have begun
-            grid[1, column].set_xlim(left=0)
-            grid[1, column].set_xlabel(f"ASM pre-training + training ({unit_name})")
+            _time_axis(grid[1, column], f"ASM pre-training + training ({unit_name})")
         for axes in grid.flat:
             _reference_lines(axes, reference)
             light_grid(axes)
-        bottom, top = np.nanmin([0.0, panel["mean"].min(), panel["low"].min()]), grid[0, 0].get_ylim()[1]
+        bottom, top = mean_limits(panel)  # bands of few seeds can be wider than all returns
         if reference is not None:  # whose name needs room below the title
             top = max(top, reference.expert + 0.1 * (reference.expert - bottom))
         grid[0, 0].set_ylim(bottom, top)
@@ -146,28 +148,37 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
     return figure
 
 
+def legend_label(policy: str, seeds: pd.Series) -> str:
+    """A policy with its number of seeds, and what the interval of a single seed is over."""
+    low, high = int(seeds.min()), int(seeds.max())
+    if high == 1:
+        return f"{policy} (1 seed: episodes)"
+    return f"{policy} ({high if low == high else f'{low} to {high}'} seeds)"
+
+
+def mean_limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """Limits of an axis of returns: from 0, or the lowest mean if that is less, to a fifth above the highest mean."""
+    bottom, top = min(0.0, rows["mean"].min()), max(0.0, rows["mean"].max())
+    return float(bottom), float(top + 0.2 * (top - bottom or 1.0))
+
+
 def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
     """Tier × fraction for each policy: the mean return and half the width of its interval, coloured by score."""
-    panel = panel.assign(row=list(zip(panel["policy"], panel["tier"], strict=True)))
-    rows = sorted(panel["row"].unique(), key=lambda pair: (policy_order(pair[0]), tier_order(pair[1])))
+    cells = {(row.policy, row.tier, row.fraction): row for row in panel.itertuples()}
+    rows = sorted({key[:2] for key in cells}, key=lambda pair: (policy_order(pair[0]), tier_order(pair[1])))
     fractions = shown_fractions(panel)
-    normalized = panel["normalized"].notna().any()
-    colours = panel.pivot(index="row", columns="fraction", values="normalized" if normalized else "mean")
-    means = panel.pivot(index="row", columns="fraction", values="mean")
-    halves = panel.assign(half=(panel["high"] - panel["low"]) / 2).pivot(index="row", columns="fraction", values="half")
+    column = "normalized" if panel["normalized"].notna().any() else "mean"
     with plt.rc_context(RC):
         figure, axes = plt.subplots(figsize=(3.2 + 0.95 * len(fractions), 1.4 + 0.36 * len(rows)), layout="constrained")
-        values = np.array([[_at(colours, row, fraction) for fraction in fractions] for row in rows])
+        values = np.array(
+            [[getattr(cells.get((*row, fraction)), column, np.nan) for fraction in fractions] for row in rows]
+        )
         lowest = float(np.nanmin([0.0, *values.flat]))  # below 0 where a simulator's rewards are costs
-        highest = 100.0 if normalized else float(np.nanmax([0.0, *values.flat]))
+        highest = 100.0 if column == "normalized" else float(np.nanmax([0.0, *values.flat]))
         image = axes.imshow(values, cmap="cividis", vmin=lowest, vmax=highest, aspect="auto")
-        for i, row in enumerate(rows):
-            for j, fraction in enumerate(fractions):
-                mean, half = _at(means, row, fraction), _at(halves, row, fraction)
-                digits = decimals(mean, half)
-                text = "–" if np.isnan(mean) else f"{mean:.{digits}f}"
-                text += "" if np.isnan(half) else f" ± {half:.{digits}f}"
-                axes.text(j, i, text, ha="center", va="center", color=ink(image, float(values[i, j])), fontsize=8)
+        for (i, row), (j, fraction) in itertools.product(enumerate(rows), enumerate(fractions)):
+            text = half_width(cells[*row, fraction]).replace("±", " ± ") if (*row, fraction) in cells else "–"
+            axes.text(j, i, text, ha="center", va="center", color=ink(image, float(values[i, j])), fontsize=8)
         axes.set_xticks(range(len(fractions)), [f"{100 * fraction:g}%" for fraction in fractions])
         axes.set_yticks(range(len(rows)), [f"{policy}  {tier}" for policy, tier in rows])
         for i in range(1, len(rows)):
@@ -176,8 +187,9 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_xlabel("share of the budget of gradient steps")
-        axes.set_title(f"{title}\n{ylabel.lower()}, mean ± half of the 95% interval", fontsize=10)
-        figure.colorbar(image, ax=axes, label="normalized score" if normalized else ylabel, shrink=0.9)
+        single = "; e: over the episodes of one seed" if (panel["seeds"] == 1).any() else ""
+        axes.set_title(f"{title}\n{ylabel.lower()}, mean ± half of the 95% interval{single}", fontsize=10)
+        figure.colorbar(image, ax=axes, label="normalized score" if column == "normalized" else ylabel, shrink=0.9)
     return figure
 
 
@@ -199,10 +211,6 @@ def legend_below(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False)
 
 
-def _at(table: pd.DataFrame, row: tuple[str, str], fraction: float) -> float:
-    return float(table[fraction].get(row, float("nan")))
-
-
 def _reference_lines(axes: Axes, reference: Reference | None) -> None:
     if reference is None:
         return
@@ -210,7 +218,7 @@ def _reference_lines(axes: Axes, reference: Reference | None) -> None:
     for value, name, side in ((reference.expert, "expert", "left"), (reference.random, "random", "right")):
         axes.axhline(value, color="0.45", lw=0.9, ls=(0, (1, 2)), zorder=1)
         axes.annotate(
-            f"published {name}",
+            f"benchmark {name}",
             (float(side == "right"), value),
             xycoords=("axes fraction", "data"),
             xytext=(3 if side == "left" else -3, 2),
@@ -235,6 +243,15 @@ def _step_axis(axes: Axes, steps: pd.Series) -> None:
     axes.set_xticks(ticks, labels, rotation=45 if max(map(len, labels)) > 4 else 0)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("gradient steps")
+
+
+def _time_axis(axes: Axes, name: str) -> None:
+    """Logarithmic, so that minutes of pre-training do not hide what happens within seconds."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(name)
 
 
 def _time_unit(longest: float) -> tuple[int, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.records import setting_name
 from harness.reporting.figures import RC, legend_below, light_grid
+from harness.reporting.statistics import mean_interval
 from harness.reporting.tables import NamedTable
 
 RESULTS_FILE = "probe.csv"
@@ -23,7 +25,7 @@ SHARES = {
 NOTES = (
     "Sees others: the observation and all sub-actions but the slot's own. Sees observation: nothing else.",
     "Majority: always answering a slot's most frequent choice. Independence: the product of the slots' accuracies.",
-    "All in percent of what is held out: the mean over seeds, ± half the distance between the lowest and the highest.",
+    "All in percent of what is held out: the mean over seeds, ± half of Student's 95% interval.",
 )
 # Of dog, whose 38 sub-actions are not those of other tasks; arXiv 2601.04441 leaves open what the probe sees, and of
 # which tier its data is.
@@ -83,5 +85,5 @@ def probe_figures(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 
 def _percent(shares: pd.Series) -> str:
-    mean, half = 100 * shares.mean(), 50 * (shares.max() - shares.min())
-    return f"{mean:.2f}" if len(shares) == 1 else f"{mean:.2f} ± {half:.2f}"
+    found = mean_interval([100 * shares.to_numpy()], np.random.default_rng(0))
+    return f"{found.value:.2f}" + ("" if np.isnan(found.low) else f" ± {(found.high - found.low) / 2:.2f}")

@@ -40,7 +40,8 @@ _ABSENT = {"start_seconds": "0"}  # values of columns that tables of earlier ver
 
 COLUMNS = tuple(_DTYPES)
 SECONDS = ("asm_seconds", "start_seconds", "train_seconds", "evaluation_seconds")
-
+RETURNS_FILE = "returns.csv"
+META_FILE = "report_meta.json"
 IDENTITY = ("preset", *CELL_COLUMNS)  # what makes two row sets the same cell's
 
 
@@ -89,7 +90,7 @@ class ReportMeta:
         }
         epochs = {
             (row["preset"], row["task"], int(row["bins"]), row["tier"]): row["epochs"]
-            for row in plain.get("asm_epochs", [])  # stores of before have none
+            for row in plain.get("asm_epochs", [])  # absent from older stores
         }
         return cls(experiment=plain["experiment"], references=references, asm_epochs=epochs)
 

@@ -8,42 +8,44 @@ import attrs
 import pandas as pd
 
 from harness.records import RETURN
+from harness.reporting.cells import bounded
 from harness.reporting.comparisons import asymptotic_runs, best_checkpoint_runs
+from harness.reporting.paper_tables import paper_tables
 from harness.reporting.probe import NOTES as PROBE_NOTES
 from harness.reporting.probe import probe_tables
 from harness.reporting.returns import ReportMeta
-from harness.reporting.statistics import REFERENCE_POLICY
+from harness.reporting.statistics import ENOUGH, REFERENCE_POLICY
 from harness.reporting.tables import (
     NamedTable,
     aggregate_tables,
     asm_length_tables,
-    bounded,
+    difference_tables,
     estimate_tables,
     improvement_tables,
     matrix_tables,
-    paper_tables,
     per_task_tables,
     setting_tables,
 )
 
 NOTES = (
-    "Mean return over seeds and episodes, with its 95% bootstrap interval (bounds in brackets, or half its width "
-    "after ±): over seeds where there are several, else over episodes.",
+    "Mean return over seeds and episodes, with its 95% interval (bounds in brackets, or half its width after ±). The "
+    f"interval is over the means of the seeds: Student's t below {ENOUGH} seeds, from then on a studentised bootstrap. "
+    "Of a single seed it is over the evaluation episodes, which the cell says (episodes, or e): it tells how well that "
+    "one policy was measured, not how the next seed will do.",
     "Normalized: 100 · (return − random) / (expert − random). Share: of the best return at the full budget of any "
-    "policy on the same data.",
+    "policy on the same dataset.",
     f"Time to target: seconds of ASM pre-training and training until 95% of {REFERENCE_POLICY}'s return at its full "
-    "budget; evaluation is not counted.",
+    f"budget, which {REFERENCE_POLICY} itself reaches by construction; evaluation is not counted.",
 )
 
 
 def notes(table: pd.DataFrame) -> list[str]:
     """What to know of all numbers of a table of `harness.records`."""
-    full = table[table["fraction"] >= 1.0]
-    budgets = sorted(full["gradient_step"].unique())
+    budgets = table[table["fraction"] >= 1.0].groupby("gradient_step")["policy"].unique()
     if len(budgets) < 2:
         return list(NOTES)
-    steps = ", ".join(f"{step:,}" for step in budgets)
-    return [f"Not all trainings have the same budget: there are some of {steps} gradient steps.", *NOTES]
+    steps = "; ".join(f"{step:,} gradient steps: {', '.join(sorted(names))}" for step, names in budgets.items())
+    return [f"Not all trainings have the same budget. {steps}.", *NOTES]
 
 
 _PAPER = (
@@ -52,13 +54,18 @@ _PAPER = (
     "columns beside them."
 )
 _OVERALL = (
-    "At the full budget, over tasks and seeds: the interquartile mean (IQM) of all runs and the mean over tasks, with "
-    "stratified bootstrap 95% intervals (none of a single seed). Policies that have not finished every dataset are "
-    "left out. A profile shows the share of runs above each score; a probability of improvement of 0.5 is a tie."
+    "At the full budget, over tasks and seeds: the interquartile mean (IQM) of all runs and the mean over tasks, which "
+    "weigh alike. Intervals are stratified by dataset; a mean has none where a dataset has one seed, an IQM or a "
+    f"probability of improvement none where one has fewer than {ENOUGH}. Policies that have not finished every dataset "
+    "are left out. A profile shows the share of runs above each score; a probability of improvement of 0.5 is a tie."
+)
+_DIFFERENCES = (
+    "Seeds of two policies are not paired (Welch's interval): they share the data and the starts of the episodes, but "
+    "neither initial weights nor batches, and pairing three seeds would leave two degrees of freedom."
 )
 _CURVES = (
-    "Mean and 95% interval, against gradient steps and against minutes of ASM pre-training and training, and as tables "
-    "coloured by score."
+    "Mean and 95% interval, against gradient steps and against the time of ASM pre-training and training, both on "
+    "logarithmic axes, and as tables coloured by score. Bands are cut where they leave the axes."
 )
 _ASM = (
     "Return at the full budget against the length of ASM pre-training, beside the policies trained as usual. In arXiv "
@@ -76,8 +83,6 @@ _ESTIMATES = (
     "Kendall's τ is 1 where an estimate orders the policies as their returns do; regret is the return lost by choosing "
     "the policy with the best estimate."
 )
-
-
 _PROBE = (
     "How much of an action one linear classifier per slot reads from the frozen slot embeddings, of the pre-trained "
     "ASM and of a random one. " + " ".join(PROBE_NOTES) + " Exact match above independence: slots are right together. "
@@ -103,7 +108,7 @@ class Section:
 
 
 def sections(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Sequence[str]) -> list[Section]:
-    """Every part that has something to say of returns and estimates.
+    """Every part of a report on returns and estimates that is not empty.
 
     Args:
         table: of `harness.records`.
@@ -115,7 +120,7 @@ def sections(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems
 
 
 def probe_section(probes: pd.DataFrame, stems: Sequence[str]) -> Section:
-    """What the linear probe found, of which there is something."""
+    """The part of a report on the linear probe."""
     tables = list(probe_tables(probes, with_paper=True))
     return Section("Linear probe", _PROBE, tables, [stem for stem in stems if stem.startswith("probe_")])
 
@@ -130,7 +135,8 @@ def _all(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Se
     overall = [*aggregate_tables(finished, "asymptotic"), *improvement_tables(finished)]
     yield Section("Beside the paper", _PAPER, list(paper_tables(summary)))
     yield Section("Over tasks and seeds", _OVERALL, overall, drawn("profile_"))
-    yield Section("By tier and by task", "", [*matrix_tables(summary), *per_task_tables(summary)])
+    by_task = [*matrix_tables(summary), *per_task_tables(summary), *difference_tables(table)]
+    yield Section("By tier and by task", _DIFFERENCES, by_task)
     yield Section("Learning curves", _CURVES, [], drawn("curves_", "table_"))
     yield Section("Length of ASM pre-training", _ASM, list(asm_length_tables(summary, meta)), drawn("asm_"))
     yield Section("Each task over the budget", "", list(setting_tables(summary, bounded)))

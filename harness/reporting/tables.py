@@ -9,22 +9,19 @@ from typing import Any
 import pandas as pd
 
 from harness.records import RETURN, metric_name, setting_name
-from harness.reporting import paper_numbers
+from harness.reporting.cells import algorithm_title, bounded, counts, datasets_title, duration, number, percent
 from harness.reporting.comparisons import (
     aggregate,
     agreement,
     by_asm_length,
-    early_share,
+    differences,
     improvement_matrix,
-    minutes_to_target,
-    per_task,
     strata,
 )
 from harness.reporting.returns import ReportMeta
 from harness.reporting.statistics import (
     LINE,
     REFERENCE_POLICY,
-    Interval,
     asymptotic,
     policy_order,
     shown_fractions,
@@ -36,7 +33,6 @@ from harness.reporting.statistics import (
 GROUP = ["preset", "metric", "algorithm"]  # never averaged over
 SETTING_TITLE = ["task", "bins", *GROUP]
 PAPER = " (paper)"  # ends the name of a column with the paper's numbers
-_COMBINED = (("average", "mean"), ("total", "sum"))  # last rows of the paper's tables
 NamedTable = tuple[str, pd.DataFrame]
 
 
@@ -50,10 +46,10 @@ def setting_tables(summary: pd.DataFrame, interval: Callable[[Any], str]) -> Ite
     for values, group in summary.groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
         setting = f"{setting_name(task, bins)}, {algorithm_title(*rest)}"
-        yield f"{setting}: mean return by share of the budget, {_counts(group)}", _by_fraction(group, interval)
+        yield f"{setting}: mean return by share of the budget, {counts(group)}", _by_fraction(group, interval)
         if group["normalized"].notna().any():
             yield f"{setting}: normalized score", _by_fraction(group, lambda row: number(row.normalized))
-        yield f"{setting}: share of the best full-budget return", _by_fraction(group, lambda row: _percent(row.share))
+        yield f"{setting}: share of the best full-budget return", _by_fraction(group, lambda row: percent(row.share))
         yield f"{setting}: seconds spent, and time to target", _times(group)
 
 
@@ -66,51 +62,9 @@ def matrix_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
         for column, what in (("mean", "return at the full budget"), ("normalized", "normalized score")):
             scored = full[full[column].notna()]
             if len(scored):
-                over = f"{_datasets(scored)}, {_counts(scored)}"
+                over = f"{datasets_title(scored)}, {counts(scored)}"
                 title = f"{algorithm_title(*values)}: {what} by tier and policy ({over})"
                 yield title, _matrix(tier_by_policy(scored, column))
-
-
-def paper_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
-    """The paper's tables with our numbers and then the paper's; an average is ours only where nothing is missing.
-
-    They are of the paper's algorithm, and of simulated returns, alone.
-    """
-    chosen = summary[(summary["metric"] == RETURN) & (summary["algorithm"] == paper_numbers.ALGORITHM)]
-    for values, group in chosen.groupby(GROUP, sort=True):
-        standard = group[group["bins"] == paper_numbers.BINS]
-        title = algorithm_title(*values)
-        dog = group[
-            (group["task"] == paper_numbers.CARDINALITY_TASK) & (group["tier"] == paper_numbers.CARDINALITY_TIER)
-        ]
-        if dog["bins"].nunique() > 1:
-            yield from _cardinality_tables(dog, title)
-            # The paper's other tables are over tasks, and this one is over the bins of one.
-            standard = standard.drop(index=dog.index, errors="ignore")
-        full = asymptotic(standard)
-        over = f"ours over {_datasets(full)}, {_counts(full)}" if len(full) else "ours of none yet"
-        returns = tier_by_policy(standard).drop(index="average", errors="ignore")
-        if returns.notna().any(axis=None):
-            yield f"{title}: return by tier ({over})", _beside(returns, paper_numbers.RETURNS, "tier")
-        minutes = minutes_to_target(standard)
-        if minutes.notna().any(axis=None):
-            yield f"{title}: minutes to target ({over})", _beside(minutes, paper_numbers.MINUTES, "tier")
-        shares = early_share(standard)
-        if shares.notna().any(axis=None):
-            percent = f"{100 * paper_numbers.EARLY_FRACTION:g}%"
-            table = _beside(shares, paper_numbers.SHARE_OF_BEST, "task", _percent)
-            yield f"{title}: return at {percent} of the budget, as a share of the best at the full budget", table
-
-
-def _cardinality_tables(dog: pd.DataFrame, title: str) -> Iterator[NamedTable]:
-    """Return and minutes on one tier of dog, by how many choices each of its sub-actions has."""
-    of = f"on {paper_numbers.CARDINALITY_TASK}, {paper_numbers.CARDINALITY_TIER}, by bins"
-    for what, ours, paper in (
-        ("return", per_task(dog).groupby(level="bins").first(), paper_numbers.CARDINALITY),
-        ("minutes to target", minutes_to_target(dog, by="bins"), paper_numbers.CARDINALITY_MINUTES),
-    ):
-        if ours.notna().any(axis=None):
-            yield f"{title}: {what} {of}", _beside(ours, paper, "bins")
 
 
 def per_task_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
@@ -119,20 +73,31 @@ def per_task_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
         full = asymptotic(group)
         if full.empty:
             continue
-        parts = [per_task(full, column) for column in ("mean", "low", "high", "seeds")]
-        means, most = parts[0], float(full["seeds"].max())
+        most = full["seeds"].max()
+        cells = {
+            (row.task, row.bins, row.tier, row.policy): bounded(row)
+            + (f" ({row.seeds} of {most} seeds)" if row.seeds < most else "")
+            for row in full.itertuples()
+        }
+        policies = sorted(full["policy"].unique(), key=policy_order)
+        datasets = sorted({key[:3] for key in cells}, key=lambda key: (*key[:2], tier_order(key[2])))
+        rows = [[*dataset, *(cells.get((*dataset, policy), "–") for policy in policies)] for dataset in datasets]
+        title = f"{algorithm_title(*values)}: return at the full budget, {counts(full)}"
+        yield title, pd.DataFrame(rows, columns=["task", "bins", "tier", *policies])
 
-        def cell(mean: float, low: float, high: float, seeds: float, most: float = most) -> str:
-            few = f" ({seeds:.0f} of {most:.0f} seeds)" if seeds < most else ""
-            return _bounded(Interval(mean, low, high)) + few
 
-        rows = [
-            [*dataset, *(cell(*numbers) for numbers in zip(*row, strict=True))]
-            for dataset, *row in zip(means.index, *(part.to_numpy() for part in parts), strict=True)
-        ]
-        columns = ["task", "bins", "tier", *means.columns]
-        title = f"{algorithm_title(*values)}: return at the full budget, {_counts(full)}"
-        yield title, pd.DataFrame(rows, columns=columns)
+def difference_tables(table: pd.DataFrame) -> Iterator[NamedTable]:
+    """How much more each policy returns at the full budget than the reference policy.
+
+    Args:
+        table: of `harness.records`.
+    """
+    for values, group in table.groupby(GROUP, sort=True):
+        found = differences(group, REFERENCE_POLICY)
+        if not found.empty:
+            cells = found.map(lambda cell: "–" if cell is None else bounded(cell)).reset_index()
+            cells["bins"] = cells["bins"].replace(0, "")
+            yield f"{algorithm_title(*values)}: return at the full budget less that of {REFERENCE_POLICY}", cells
 
 
 def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
@@ -145,7 +110,7 @@ def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
     name = {"asymptotic": "asymptotic score", "best_checkpoint": "score of the best checkpoint"}[measure]
     for values, group in runs.groupby(GROUP, sort=True):
         rows = [
-            [row.tier, row.policy, row.datasets, row.runs, _bounded(row.iqm), _bounded(row.mean)]
+            [row.tier, row.policy, row.datasets, row.runs, bounded(row.iqm), bounded(row.mean)]
             for row in aggregate(group, f"{measure}_score").itertuples()
         ]
         if rows:
@@ -154,23 +119,29 @@ def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
 
 
 def asm_length_tables(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[NamedTable]:
-    """Return at the full budget by the length of ASM pre-training, and as a share of the reference policy's."""
+    """Return at the full budget by the length of ASM pre-training, and as a share of the reference policy's.
+
+    Policies whose names have no length stand above, e.g. one whose ASM was masked in another way.
+    """
     for values, group in summary.groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
         lengths = by_asm_length(group, meta)
         if lengths.empty:
             continue
-        full = asymptotic(group)
-        references = {row.tier: row for row in full[full["policy"] == REFERENCE_POLICY].itertuples()}
-        rows = []
+        full, rows = asymptotic(group), []
         for tier in sorted(lengths["tier"].unique(), key=tier_order):
-            reference = references[tier].mean if tier in references else float("nan")
-            if tier in references:
-                rows.append([REFERENCE_POLICY, tier, "–", "–", "–", bounded(references[tier]), _percent(100.0)])
+            others = full[(full["tier"] == tier) & ~full["policy"].isin(lengths["policy"])]
+            references = others.loc[others["policy"] == REFERENCE_POLICY, "mean"]
+            reference = references.item() if len(references) else math.nan
+
+            def measured(row: Any, reference: float = reference) -> list[str]:
+                share = percent(100 * row.mean / reference if reference > 0 else math.nan)
+                return [duration(row.asm_seconds or math.nan), bounded(row), share]
+
+            for row in sorted(others.itertuples(), key=lambda row: policy_order(row.policy)):
+                rows.append([row.policy, tier, "–", "–", *measured(row)])
             for row in lengths[lengths["tier"] == tier].sort_values(["base", "percent"]).itertuples():
-                share = _percent(100 * row.mean / reference if reference > 0 else math.nan)
-                length, epochs = f"{row.percent:g}%", number(row.epochs)
-                rows.append([row.base, tier, length, epochs, _seconds(row.asm_seconds), bounded(row), share])
+                rows.append([row.base, tier, f"{row.percent:g}%", number(row.epochs), *measured(row)])
         columns = ["policy", "tier", "length", "epochs", "pre-training", "return", f"of {REFERENCE_POLICY}'s"]
         title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}: return at the full budget by length"
         yield title, pd.DataFrame(rows, columns=columns)
@@ -188,7 +159,7 @@ def improvement_tables(runs: pd.DataFrame) -> Iterator[NamedTable]:
             continue
         matrix = improvement_matrix(samples)
         rows = [
-            [policy, *("" if cell is None else _bounded(cell, 2) for cell in cells)]
+            [policy, *("" if cell is None else bounded(cell, 2) for cell in cells)]
             for policy, cells in zip(matrix.index, matrix.to_numpy(), strict=True)
         ]
         title = f"{algorithm_title(*values)}: probability that the row's policy does better than the column's"
@@ -203,8 +174,8 @@ def estimate_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
     """
     for values, group in summary[summary["metric"] != RETURN].groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
-        title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}, {_counts(group)}"
-        yield title, _by_fraction(group, lambda row: _bounded(Interval(row.mean, row.low, row.high), 2))
+        title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}, {counts(group)}"
+        yield title, _by_fraction(group, lambda row: bounded(row, 2))
     compared = agreement(summary)
     if not compared.empty:
         rows = [
@@ -218,71 +189,8 @@ def estimate_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
 
 def text_columns(rows: pd.DataFrame) -> int:
     """How many columns, from the left, name what a row is of."""
-    naming = ("policy", "tier", "task", "bins", "algorithm", "estimate", "ASM", "sees")
+    naming = ("policy", "tier", "task", "bins", "dataset", "algorithm", "estimate", "ASM", "sees")
     return sum(str(column) in naming for column in rows.columns)
-
-
-def algorithm_title(preset: str, metric: str, algorithm: str) -> str:
-    """What is never averaged over, in words."""
-    return f"{algorithm.upper()}, {preset} preset" + ("" if metric == RETURN else f", {metric_name(metric)}")
-
-
-def bounded(row: Any) -> str:
-    """The mean of a row of the summary with its bounds."""
-    return _bounded(Interval(row.mean, row.low, row.high))
-
-
-def half_width(row: Any) -> str:
-    """The mean of a row of the summary with half the width of its interval."""
-    digits = decimals(row.mean, row.low, row.high)
-    value = f"{row.mean:.{digits}f}"
-    return value if math.isnan(row.low) else f"{value}±{(row.high - row.low) / 2:.{digits}f}"
-
-
-def _bounded(interval: Interval, digits: int | None = None) -> str:
-    fewer = decimals(interval.value, interval.low, interval.high) if digits is None else digits
-    if math.isnan(interval.low):
-        return number(interval.value, digits)
-    return f"{interval.value:.{max(fewer, 1)}f} [{interval.low:.{fewer}f}, {interval.high:.{fewer}f}]"
-
-
-def decimals(*values: float) -> int:
-    """Of an interval, so that returns of a thousand are not written as exact, nor a success of 0.6 as 1."""
-    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    return 0 if largest >= 10 or largest == 0 else 1 if largest >= 1 else 2
-
-
-def _datasets(group: pd.DataFrame) -> str:
-    settings = list(group[["task", "bins"]].drop_duplicates().itertuples(index=False, name=None))
-    if len({bins for _, bins in settings}) == 1:
-        return setting_name(", ".join(task for task, _ in settings), settings[0][1])
-    return ", ".join(setting_name(task, bins) for task, bins in settings)
-
-
-def _counts(group: pd.DataFrame) -> str:
-    """How many seeds, and evaluation episodes of each, are behind the numbers."""
-    parts = []
-    for numbers, name in ((group["seeds"], "seed"), (group["episodes"] // group["seeds"], "episode")):
-        low, high = int(numbers.min()), int(numbers.max())
-        parts.append(f"{low if low == high else f'{low} to {high}'} {name}{'' if high == 1 else 's'}")
-    return f"{parts[0]} of {parts[1]}"
-
-
-def _beside(
-    ours: pd.DataFrame, paper: pd.DataFrame, name: str, cell: Callable[[float], str] | None = None
-) -> pd.DataFrame:
-    """Rows and the four policies of `paper`, and whatever else `ours` has; `ours` to the left, `paper` to the right.
-
-    A last row of `paper` that is an average or total is made for ours from the paper's other rows.
-    """
-    cell = cell or number
-    labels = [label for label in paper.index if label not in ("average", "total")]
-    combined = {label: ours.reindex(labels).agg(how, skipna=False) for label, how in _COMBINED if label in paper.index}
-    shown = ours.reindex([*labels, *(label for label in ours.index if label not in labels)])
-    shown = pd.concat([shown, pd.DataFrame(combined).T]) if combined else shown
-    both = shown.join(paper.add_suffix(PAPER))
-    rows = [[label, *map(cell, values)] for label, values in zip(both.index, both.to_numpy(dtype=float), strict=True)]
-    return pd.DataFrame(rows, columns=[name, *both.columns])
 
 
 def _by_fraction(group: pd.DataFrame, cell: Callable[[Any], str]) -> pd.DataFrame:
@@ -306,9 +214,9 @@ def _times(group: pd.DataFrame) -> pd.DataFrame:
             [
                 policy,
                 tier,
-                *(_seconds(last[name]) for name in ("asm_seconds", "train_seconds", "evaluation_seconds")),
+                *(duration(last[name]) for name in ("asm_seconds", "train_seconds", "evaluation_seconds")),
                 number(target["target"]),
-                _seconds(target["seconds"]),
+                duration(target["seconds"]),
             ]
         )
     return pd.DataFrame(
@@ -326,21 +234,3 @@ def _matrix(matrix: pd.DataFrame) -> pd.DataFrame:
 def _lines(group: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     lines = [((str(policy), str(tier)), line) for (policy, tier), line in group.groupby(["policy", "tier"])]
     return sorted(lines, key=lambda item: (policy_order(item[0][0]), tier_order(item[0][1])))
-
-
-def number(value: float, digits: int | None = None) -> str:
-    """A number with as many decimals as its size asks for, or a dash where there is none."""
-    if math.isinf(value):
-        return "never"  # only times are infinite
-    digits = max(1, decimals(value)) if digits is None else digits
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.{2 if abs(value) < 1 else 1}f}%"  # as the paper writes 0.37%
-
-
-def _seconds(value: float) -> str:
-    if not math.isfinite(value):
-        return number(value)
-    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"

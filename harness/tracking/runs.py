@@ -18,7 +18,7 @@ import pandas as pd
 
 from harness.records import CELL_COLUMNS, CellKey, Evaluation
 from harness.reporting.figures import save
-from harness.reporting.returns import ReportMeta, to_csv
+from harness.reporting.returns import META_FILE, RETURNS_FILE, ReportMeta, to_csv
 from harness.tracking.operations import MlflowSink
 from harness.tracking.outbox import Outbox
 from harness.tracking.returns_file import ReturnsFile
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 ROLE_TAG = "spinrl.role"  # "experiment" on parent runs, "cell" on their children
 PROBE_ROLE = "probe"  # on runs of the linear probe, which have no returns
-RETURNS_FILE = "returns.csv"
-META_FILE = "report_meta.json"
 STATUSES = ("FINISHED", "KILLED", "FAILED")
 
 

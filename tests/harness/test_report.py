@@ -11,13 +11,16 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from harness import report
-from harness.report import console_report, main, markdown_report, write_report
+from harness.report import console_report, main, write_report
+from harness.reporting.cells import bounded, half_width
 from harness.reporting.comparison_figures import comparison_figures
 from harness.reporting.comparisons import asymptotic_runs
 from harness.reporting.figures import figures, policy_styles, save
+from harness.reporting.markdown import markdown_page
 from harness.reporting.returns import ReportMeta, from_frame, merge, read_csv, to_frame
+from harness.reporting.sections import notes, sections
 from harness.reporting.statistics import shown_fractions, summarize
-from harness.reporting.tables import asm_length_tables, bounded, half_width
+from harness.reporting.tables import asm_length_tables
 from harness.tracking.connection import connect
 from harness.tracking.tracker import Tracker
 from tests.harness.synthetic import FRACTIONS, META, TASKS, table
@@ -29,6 +32,11 @@ def console_text(*arguments: object, width: int = 80) -> str:
     text = StringIO()
     Console(file=text, width=width).print(console_report(*arguments))  # type: ignore[arg-type]
     return text.getvalue()
+
+
+def markdown(rows: pd.DataFrame, meta: ReportMeta) -> str:
+    """The Markdown report, without figures."""
+    return markdown_page(meta.experiment, sections(rows, summarize(rows, meta), meta, []), (), notes(rows))
 
 
 def test_the_console_report_fits_eighty_columns_and_says_everything() -> None:
@@ -54,11 +62,11 @@ def test_the_console_report_fits_eighty_columns_and_says_everything() -> None:
 
 def test_the_markdown_report_has_the_numbers() -> None:
     rows = table(policies=("spin",), tiers=("expert",), seeds=1)
-    text = markdown_report(rows, META)
+    text = markdown(rows, META)
     mean = rows.loc[rows["fraction"] == 1, "return"].mean()
     (line,) = [line for line in text.splitlines() if line.startswith("| spin | expert |") and "[" in line]
     assert line.split("|")[-2].strip().startswith(f"{mean:.1f} [")
-    assert "1 seed of 4 episodes" in text
+    assert "1 seed of 4 episodes" in text and line.count("] episodes |") == 6
     # Without a factored row there is no target, which is not the same as never reaching it.
     assert "never" not in text and "| – | – |" in text
 
@@ -71,14 +79,14 @@ def estimates(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 def test_presets_are_never_mixed() -> None:
     rows = table(policies=("spin",), tiers=("expert",), seeds=1)
     paper = to_frame(from_frame(rows), preset="paper")
-    text = markdown_report(merge([rows, paper]), META)
+    text = markdown(merge([rows, paper]), META)
     for title in ("IQL, laptop preset: mean", "IQL, paper preset: mean"):
         assert title in text
 
 
 def test_estimates_stand_apart_from_returns(tmp_path: Path) -> None:
     rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=1)
-    text = markdown_report(pd.concat([rows, estimates(rows, "fitted_q")]), META)
+    text = markdown(pd.concat([rows, estimates(rows, "fitted_q")]), META)
     returns, part = text.split("## Estimates")
     assert "Estimates from data alone, not returns of a simulator." in part
     assert "IQL, laptop preset, estimated fitted q, 1 seed of 4 episodes" in part and "fitted q" not in returns
@@ -86,12 +94,12 @@ def test_estimates_stand_apart_from_returns(tmp_path: Path) -> None:
     assert order.endswith("| 2 | 1.00 | 0.0 |")  # the very returns order the policies as they do
     write_report(pd.concat([rows, estimates(rows, "fitted_q")]), META, tmp_path)
     svg = (tmp_path / "estimates_humanoid-stand_3bins_iql_laptop_fitted_q.svg").read_text()
-    assert "Estimated fitted q" in svg and "published" not in svg
+    assert "Estimated fitted q" in svg and "benchmark" not in svg
 
 
 def test_estimates_alone_make_a_report() -> None:
     rows = estimates(table(policies=("spin",), tiers=("expert",), seeds=1), "log_likelihood")
-    text = markdown_report(rows, META)
+    text = markdown(rows, META)
     assert "estimated log likelihood" in text and "Time to target" in text
     assert "## By tier" not in text and "## Learning curves" not in text
     assert "estimated log likelihood" in console_text(rows, META)
@@ -100,14 +108,14 @@ def test_estimates_alone_make_a_report() -> None:
 def test_a_report_of_nothing_says_so() -> None:
     empty = to_frame([], preset="laptop")
     assert "no evaluation" in console_text(empty, META)
-    assert "No evaluation" in markdown_report(empty, META)
+    assert "No evaluation" in markdown(empty, META)
 
 
 def test_a_written_report_is_complete_and_repeats(tmp_path: Path) -> None:
     rows = table(policies=("factored", "spin"), tiers=("medium", "expert"))
     paths = write_report(rows, META, tmp_path)
-    assert {path.suffix for path in paths} == {".png", ".svg", ".html", ".md", ".csv"}
-    assert all(path.stat().st_size > 500 for path in paths)
+    assert {path.suffix for path in paths} == {".png", ".svg", ".html", ".md", ".csv", ".json"}
+    assert all(path.stat().st_size > 150 for path in paths)
     text = (tmp_path / "report.md").read_text()
     assert all(f"({path.name})" in text for path in paths if path.suffix == ".png")
     assert read_csv(tmp_path / "returns.csv").equals(rows)
@@ -145,13 +153,18 @@ def test_the_page_holds_the_numbers_beside_the_papers(tmp_path: Path) -> None:
     assert expert[1:3] == [f"{full['factored']:.1f}", f"{full['spin']:.1f}"]
     assert expert[3:] == ["778.1", "770.3", "773.1", "778.7"]
     assert body[-1][:4] == ["average", "–", "–", "558.2"]  # of ours two tiers are missing
-    _, *shares = rows_of(text, "return at 1% of the budget")
+    _, *shares = rows_of(text, "best asymptotic return, 2 tiers")
     assert [row[0] for row in shares] == ["cheetah-run", "finger-spin", "humanoid-stand", "quadruped-walk", "average"]
+    assert "best asymptotic return, expert tier alone" in text
     assert shares[1][1:5] == ["–", "–", "0.37%", "0.70%"]
     _, *aggregates = rows_of(text, "preset: asymptotic score")
     assert [row[:4] for row in aggregates][-1] == ["all tiers", "spin", "4", "12"]
     _, *improvement = rows_of(text, "probability that")
-    assert improvement[1][0] == "spin" and re.fullmatch(r"[01]\.\d\d \[[01]\.\d\d, [01]\.\d\d\]", improvement[1][1])
+    assert improvement[1][0] == "spin" and re.fullmatch(r"[01]\.\d\d", improvement[1][1])  # three seeds: no interval
+    _, *less = rows_of(text, "less that of factored")
+    assert [row[0] for row in less] == ["cheetah-run"] * 2 + ["humanoid-stand"] * 2 + ["all"]
+    assert re.fullmatch(r"\d+\.\d \[-?\d+, \d+\]", less[-1][-1])
+    assert {row[1] for row in rows_of(text, "datasets on which the target was reached")[1:]} == {"2 of 2"}  # factored
     assert 'alt="profile_iql_laptop"' in text
     assert "Settings" not in text  # a table alone does not say how it was made
     # Best checkpoints have a part of their own, after everything else.
@@ -163,16 +176,16 @@ def test_cardinality_stands_beside_the_papers_for_dog_alone(tmp_path: Path) -> N
     rows = table(("factored", "spin"), ("medium-expert",), tasks=("dog-trot",))
     many = rows.assign(bins=30, **{"return": rows["return"] + 100})
     text = page(tmp_path, merge([rows, many]), META)
-    head, *body = rows_of(text, "return on dog-trot, medium-expert, by bins")
+    head, *body = rows_of(text, "return on dog-trot, by bins")
     mean = rows[(rows["fraction"] == 1) & (rows["policy"] == "spin")]["return"].mean()
     assert [row[0] for row in body] == ["3", "10", "30", "average"] and head[2] == "spin"
     assert [row[2] for row in body] == [f"{mean:.1f}", "–", f"{mean + 100:.1f}", "–"]  # one is missing
     assert [row[-1] for row in body] == ["647.0", "629.5", "703.9", "660.1"]
-    _, *minutes = rows_of(text, "minutes to target on dog-trot")
+    _, *minutes = rows_of(text, "dog-trot: mean minutes to target")
     assert [row[0] for row in minutes] == ["3", "10", "30", "total"]
     assert [row[-1] for row in minutes] == ["–", "–", "–", "237.0"] and float(minutes[0][2]) > 0
     # Dog's minutes are not set beside those that the paper adds up over tasks.
-    assert "minutes to target (ours" not in text and "return by tier (ours" not in text
+    assert text.count("mean minutes to target") == 1 and "return by tier (ours" not in text
 
 
 def test_the_papers_numbers_stand_beside_its_algorithm_only(tmp_path: Path) -> None:
@@ -221,13 +234,13 @@ def test_the_curve_over_pretraining_shows_what_the_summary_says() -> None:
     assert table_of_lengths["of factored's"].tolist()[::2] == ["100.0%", f"{share:.1f}%"]
     summary.loc[summary["policy"] == "factored", "mean"] = 0.0  # as on finger-spin, which gives no share
     (_, of_nothing) = next(asm_length_tables(summary, known))
-    assert of_nothing["of factored's"].tolist() == ["100.0%", "–", "–", "–"]
+    assert of_nothing["of factored's"].tolist() == ["–"] * 4
 
 
 def test_of_hundreds_of_evaluations_tables_show_the_protocols() -> None:
     marks = tuple(step / 200 for step in range(1, 201))  # the paper's: every 5,000 of a million steps
     rows = table(policies=("spin",), tiers=("expert",), seeds=1, fractions=marks)
-    text = markdown_report(rows, META)
+    text = markdown(rows, META)
     assert "| policy | tier | 1% | 5% | 10% | 25% | 50% | 100% |" in text
     summary = summarize(rows, META)
     (_, curves), (_, heat) = figures(summary, META, STYLES)
@@ -278,7 +291,7 @@ def test_a_policy_has_one_colour_in_all_figures_of_a_report(tmp_path: Path, monk
     drawn: list[tuple[str, ...]] = []
 
     def keep(figure: Figure, _directory: Path, stem: str) -> list[Path]:
-        lines = [line for axes in figure.axes for line in axes.lines if line.get_label() == "spin-b"]
+        lines = [line for axes in figure.axes for line in axes.lines if str(line.get_label()).startswith("spin-b (")]
         drawn.extend((stem.partition("_")[0], str(line.get_color())) for line in lines)
         (tmp_path / f"{stem}.svg").write_text("<svg/>")
         return []
@@ -290,16 +303,20 @@ def test_a_policy_has_one_colour_in_all_figures_of_a_report(tmp_path: Path, monk
 
 def test_seeds_that_are_missing_are_counted() -> None:
     rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=3)
-    text = markdown_report(rows[(rows["policy"] == "factored") | (rows["seed"] == 0)], META)
-    (line,) = [line for line in text.splitlines() if line.startswith("| humanoid-stand | 3 | expert |")]
-    assert line.count("seeds)") == 1 and "(1 of 3 seeds)" in line.split("|")[5]
+    text = markdown(rows[(rows["policy"] == "factored") | (rows["seed"] == 0)], META)
+    line, less = [line for line in text.splitlines() if line.startswith("| humanoid-stand | 3 | expert |")]
+    assert line.count("seeds)") == 1 and "episodes (1 of 3 seeds)" in line.split("|")[5]
+    assert "[" not in less  # the mean of one seed less that of three: an interval would mix seeds and episodes
     assert "ours over humanoid-stand, 3 bins, 1 to 3 seeds of 4 episodes" in text
 
 
 @pytest.mark.parametrize(("scale", "shown"), [(100.0, "62.0±8"), (10.0, "6.2±0.8"), (1.0, "0.62±0.08")])
 def test_small_returns_have_bounds_that_hold_their_mean(scale: float, shown: str) -> None:
-    row = SimpleNamespace(mean=0.62 * scale, low=0.54 * scale, high=0.70 * scale)
+    row = SimpleNamespace(mean=0.62 * scale, low=0.54 * scale, high=0.70 * scale, over="seeds")
     assert half_width(row) == shown.replace("62.0", "62")
+    row.over = "episodes"
+    assert half_width(row).endswith("e") and bounded(row).endswith("] episodes")
+    row.over = "seeds"
     low, high = bounded(row).partition(" [")[2].rstrip("]").split(", ")
     assert float(low) < row.mean < float(high)
 
@@ -312,8 +329,8 @@ def test_a_policy_may_be_called_what_rich_takes_for_markup() -> None:
 def test_trainings_of_several_budgets_are_told_of() -> None:
     rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=1)
     shorter = rows.assign(gradient_step=rows["gradient_step"].where(rows["policy"] == "spin", 50))
-    assert "some of 50, 2,000 gradient steps" in markdown_report(shorter, META)
-    assert "same budget" not in markdown_report(rows, META)
+    assert "50 gradient steps: factored; 2,000 gradient steps: spin." in markdown(shorter, META)
+    assert "same budget" not in markdown(rows, META)
 
 
 def test_policies_look_different_and_always_the_same() -> None:

@@ -4,6 +4,7 @@ import attrs
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from harness.records import CellKey, Evaluation
 from harness.reporting import paper_numbers
@@ -14,16 +15,17 @@ from harness.reporting.comparisons import (
     asymptotic_runs,
     best_checkpoint_runs,
     by_asm_length,
+    differences,
     early_share,
     improvement_matrix,
-    minutes_to_target,
     per_task,
     performance_profile,
     probability_of_improvement,
     strata,
+    targets,
 )
 from harness.reporting.returns import Reference, ReportMeta, to_frame
-from harness.reporting.statistics import iqm, summarize
+from harness.reporting.statistics import summarize
 
 META = ReportMeta(experiment="x", references={(task, 3): Reference(10.0, 110.0) for task in ("t", "u")})
 Rows = dict[float, tuple[float, ...]]  # returns by fraction
@@ -109,11 +111,10 @@ def test_aggregates_by_hand() -> None:
     assert list(summary.index) == [("medium", "spin"), ("expert", "spin"), (ALL_TIERS, "spin")]
     expert = summary.loc[("expert", "spin")]
     assert (expert["datasets"], expert["runs"], expert["measure"]) == (2, 6, "asymptotic_score")
-    # Tasks weigh alike: (0 + 15) / 2, and of the resamples of 10 and 20 a quarter are all-low, a quarter all-high.
-    assert (expert["mean"].value, expert["mean"].low, expert["mean"].high) == (7.5, 5, 10)
+    # Tasks weigh alike: (0 + 15) / 2, half of Student's interval of 10 and 20 on either side.
+    assert expert["mean"].value == 7.5 and expert["mean"].high - 7.5 == pytest.approx(12.7062 * 2.5, rel=1e-4)
     # Of the six runs the lowest and the highest go: (0 + 0 + 0 + 10) / 4.
-    assert expert["iqm"].value == 2.5 == iqm([0, 0, 0, 0, 10, 20])
-    assert 2.5 <= expert["iqm"].low <= expert["iqm"].high <= 5
+    assert expert["iqm"].value == 2.5 and math.isnan(expert["iqm"].low)
     assert summary.loc[("medium", "spin")]["mean"].low == 90
     # Four datasets: (0 + 15 + 90 + 90) / 4. Ten runs, two off either end: (0 + 0 + 10 + 20 + 90 + 90) / 6.
     assert summary.loc[(ALL_TIERS, "spin")]["mean"].value == 48.75
@@ -132,16 +133,18 @@ def test_a_probability_of_improvement_by_hand() -> None:
     # Pairs of the first task: a tie and three wins; of the second: a loss and a tie.
     improvement = probability_of_improvement(first, second, np.random.default_rng(0))
     assert improvement.value == ((0.5 + 3) / 4 + 0.5 / 2) / 2
-    assert math.isnan(improvement.low)  # one seed alone has no interval
+    assert math.isnan(improvement.low)
     matrix = improvement_matrix({"spin": first, "factored": second})
     assert matrix.loc["spin", "spin"] is None
     assert matrix.loc["spin", "factored"].value + matrix.loc["factored", "spin"].value == 1
 
 
 def test_an_interval_of_a_probability_of_improvement() -> None:
-    # Both seeds of the first are resampled: a quarter of the resamples wins always, a quarter never.
-    improvement = probability_of_improvement([np.array([0.0, 2.0])], [np.array([1.0, 1.0])], np.random.default_rng(0))
-    assert (improvement.value, improvement.low, improvement.high) == (0.5, 0, 1)
+    few = probability_of_improvement([np.array([0.0, 2.0] * 2)], [np.ones(10)], np.random.default_rng(0))
+    assert few.value == 0.5 and math.isnan(few.low)
+    # Ten wins and losses of equal odds: between two and eight of them, but for one resample in twenty.
+    ten = probability_of_improvement([np.array([0.0, 2.0] * 5)], [np.ones(10)], np.random.default_rng(0))
+    assert (ten.value, ten.low, ten.high) == (0.5, pytest.approx(0.2), pytest.approx(0.8))
 
 
 def test_per_task_and_early_shares() -> None:
@@ -162,7 +165,7 @@ def test_per_task_and_early_shares() -> None:
     assert shares.loc["u"].isna().all()
 
 
-def test_minutes_to_target_average_over_tasks_and_never_stays_never() -> None:
+def test_times_to_target_are_counted_and_restricted() -> None:
     rows = table(
         cell("factored", {0.5: (10.0,), 1.0: (100.0,)}, minutes=10),
         cell("factored", {0.5: (96.0,), 1.0: (100.0,)}, task="u", minutes=10),
@@ -172,9 +175,38 @@ def test_minutes_to_target_average_over_tasks_and_never_stays_never() -> None:
         cell("saint", {1.0: (10.0,)}, task="u", minutes=4),
         cell("spin", {1.0: (96.0,)}, tier="medium", minutes=4),  # without a target
     )
-    minutes = minutes_to_target(summarize(rows, META))
-    assert minutes.loc["expert"].to_dict() == {"factored": (20 + 15) / 2, "saint": math.inf, "spin": (6 + 8) / 2}
-    assert minutes.loc["medium"].isna().all()
+    found = targets(summarize(rows, META))
+    assert (found.datasets, found.longest) == (2, 20)  # ten minutes of pre-training and ten of training
+    assert found.reached.loc["expert"].to_dict() == {"factored": 2, "saint": 1, "spin": 2}
+    minutes = {"factored": (20 + 15) / 2, "saint": (8 + 20) / 2, "spin": (6 + 8) / 2}
+    assert found.minutes.loc["expert"].to_dict() == minutes
+    assert found.minutes.loc["medium"].isna().all() and found.reached.loc["medium"].isna().all()
+
+
+def test_differences_are_of_seeds_or_of_the_episodes_of_one() -> None:
+    rows = table(
+        finished("factored", 10, 20, 30),
+        finished("spin", 110, 120, 130),
+        finished("factored", 1, 2, 3, task="u"),
+        finished("spin", 4, 6, 8, task="u"),
+        finished("saint", 50, 60, task="u"),
+        cell("factored after imitation", {1.0: (24.0, 26.0)}),  # one seed beside three: no interval
+        finished("spin", 5, task="v"),  # without the reference policy
+    )
+    found = differences(rows, "factored")
+    assert list(found.columns) == ["factored after imitation", "saint", "spin"]
+    assert list(found.index) == [("t", 3, "expert"), ("u", 3, "expert"), ("all", 0, "")]
+    expected = stats.ttest_ind([110, 120, 130], [10, 20, 30], equal_var=False).confidence_interval(0.95)
+    spin = found["spin"].tolist()
+    assert (spin[0].value, spin[0].low, spin[0].high) == pytest.approx((100, expected.low, expected.high))
+    assert spin[2].value == pytest.approx((100 + 4) / 2) and spin[2].low < 52 < spin[2].high
+    assert found["saint"].tolist()[0] is None and found["saint"].tolist()[2] is None  # it lacks a dataset
+    mixed = found["factored after imitation"].tolist()[0]
+    assert mixed.value == pytest.approx(25 - 30) and math.isnan(mixed.low)
+    single = table(cell("factored", {1.0: (1.0, 2.0, 3.0)}), cell("spin", {1.0: (7.0, 8.0, 9.0)}))
+    (alone,) = differences(single, "factored")["spin"]
+    assert (alone.value, alone.over) == (6, "episodes") and alone.low < 6 < alone.high
+    assert differences(single, "saint").empty
 
 
 def test_lengths_of_pretraining_are_read_from_names() -> None:
@@ -186,7 +218,7 @@ def test_lengths_of_pretraining_are_read_from_names() -> None:
 
 
 @pytest.mark.parametrize("name", ["RETURNS", "MINUTES", "SHARE_OF_BEST", "CARDINALITY"])
-def test_published_numbers_agree_with_their_own_last_row(name: str) -> None:
+def test_the_papers_numbers_agree_with_their_own_last_row(name: str) -> None:
     numbers = getattr(paper_numbers, name)
     *rows, last = numbers.index
     expected = numbers.loc[rows].sum() if last == "total" else numbers.loc[rows].mean()
