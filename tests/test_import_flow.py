@@ -36,9 +36,7 @@ ORDER = {
     ],
 }
 RUNNERS = ROOT / "spinrl" / "export" / "runners"  # copied to where spinrl is not installed
-FILES = sorted(
-    path for top in (*ORDER, "tools") for path in ROOT.glob(f"{top}/**/*.py") if RUNNERS not in path.parents
-)
+FILES = sorted(path for top in (*ORDER, "tools") for path in ROOT.glob(f"{top}/**/*.py") if RUNNERS not in path.parents)
 NEITHER_STORE_NOR_COMMAND_LINE = {"harness", "tools", "mlflow", "argparse", "rich"}  # in spinrl/
 
 
@@ -119,7 +117,9 @@ def test_a_circle_is_found(tmp_path):
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "first.py").write_text("def later():\n    from package.second import name\n")
-    (package / "second.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import package.third\n")
+    (package / "second.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import package.third\n"
+    )
     (package / "third.py").write_text("from package import first\n")
     (package / "apart.py").write_text("import package.first\n")
     files = sorted(package.glob("*.py"))
