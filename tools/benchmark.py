@@ -1,16 +1,22 @@
-"""Steps per second of training, acting, saving and evaluation here, beside matrix products and the public code.
+"""Steps per second of training, acting, saving and evaluation on this machine, and ratios between them.
 
-    python -m tools.benchmark --task humanoid-stand dog-trot --preset paper
+Examples:
+  python -m tools.benchmark --task humanoid-stand --policies Factored SPIN "SPIN cached"
+  python -m tools.benchmark --preset laptop --threads 1 2
+  python -m tools.benchmark --precision fp32 bf16 --compile off on --json speed.json
 
-Every figure stands beside the fp32 speed of a matrix product measured right before and after it, and beside the share
-of its threads' time that the process really got: on a machine that others use too, steps per second alone say little.
+Every ratio is between two figures of this one run: a policy and the factored policy, cached and uncached SPIN, and two
+settings that differ in one of threads, precision and compilation. Each figure stands beside the share of its threads'
+time that the process got: below about 90% other programs were at work, and the figure says little.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,59 +36,68 @@ from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import Pretraining
 from spinrl.config import load
+from spinrl.errors import UserError
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import Machine, ResolvedMachine
 from spinrl.policies import SPIN, Policy, PolicyConfig, gumbel_noise
 from spinrl.specs import OBSERVATION, POLICY_INPUT, ActionSpec
-from spinrl.tasks import EPISODE_STEPS, ParallelEnvironment, Task, get_task
+from spinrl.tasks import TASKS, ParallelEnvironment, Task, get_task
 
-PUBLIC_GFLOPS = 300.0  # fp32 matrix products of the machine that the public code's figures come from
-# Steps per second of the public code: IQL updates of each policy (batch 256), ASM updates (batch 1024), acting with
-# SPIN on one observation, and control steps a second of ten evaluation episodes.
-PUBLIC = {
-    "cheetah-run": {"Factored": 118, "Autoregressive": 12.8, "SAINT": 6.5, "SPIN": 8.4, "ASM": 1.38},
-    "humanoid-stand": {
-        **{"Factored": 69, "Autoregressive": 4.5, "SAINT": 2.0, "SPIN": 2.6, "ASM": 0.42},
-        **{"act SPIN": 198, "evaluate SPIN": 10 * EPISODE_STEPS / 55},
-    },
-    "dog-trot": {
-        **{"Factored": 50, "Autoregressive": 0.63, "SAINT": 0.30, "SPIN": 1.12, "ASM": 0.15},
-        **{"act SPIN": 120},
-    },
-}
 EPISODES = 10
-CACHED = "SPIN cached"  # heads alone, on slot embeddings that were computed before; compared with the public SPIN
+FACTORED, UNCACHED, CACHED = "Factored", "SPIN", "SPIN cached"  # SPIN cached: heads alone, on stored slot embeddings
+SETTINGS = ("threads", "precision", "compile")
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Row:
-    """One measured figure.
+    """One measured figure: steps a second of `what` (update, act, save or evaluate) with one setting of the machine.
 
     Attributes:
-        task: the task's name.
-        what: a policy's update, "ASM", "act" or "evaluate" with a policy.
-        per_second: steps of it a second.
-        share: of its threads' time that the process got.
-        gflops: fp32 matrix products right before and after it.
-        public: the public code's steps a second, if known.
+        of: the policy's class name, "SPIN cached", or "ASM".
+        share: share of its threads' time that the process got, 0 to 1.
     """
 
     task: str
     what: str
+    of: str
+    threads: int
+    precision: str
+    compile: bool
     per_second: float
     share: float
-    gflops: float
-    public: float | None
 
-    @property
-    def ratio(self) -> float | None:
-        """Times the public code's speed."""
-        return None if self.public is None else self.per_second / self.public
 
-    @property
-    def ratio_per_matmul(self) -> float | None:
-        """The same, had both machines the same fp32 matrix products."""
-        return None if self.ratio is None else self.ratio * PUBLIC_GFLOPS / self.gflops
+@attrs.frozen(kw_only=True)
+class Ratio:
+    """How many times as fast `this` is as `than` at `what` in the same run; the texts name the setting that differs."""
+
+    task: str
+    what: str
+    this: str
+    than: str
+    times: float
+
+
+def ratios(rows: Sequence[Row]) -> list[Ratio]:
+    """Every ratio that the rows allow.
+
+    With one setting: each policy against the factored policy, and cached against uncached SPIN. Of one policy: two
+    settings that differ in exactly one respect, the later measurement against the earlier.
+    """
+    found = []
+    for old, new in itertools.permutations(rows, 2):
+        if (old.task, old.what) != (new.task, new.what):
+            continue
+        differ = [name for name in SETTINGS if getattr(old, name) != getattr(new, name)]
+        if not differ and ((old.of == FACTORED and new.of != "ASM") or (old.of, new.of) == (UNCACHED, CACHED)):
+            this, than = new.of, old.of
+        elif old.of == new.of and len(differ) == 1 and rows.index(old) < rows.index(new):
+            this, than = (f"{row.of}, {differ[0]} {getattr(row, differ[0])}" for row in (new, old))
+        else:
+            continue
+        times = new.per_second / old.per_second
+        found.append(Ratio(task=new.task, what=new.what, this=this, than=than, times=times))
+    return found
 
 
 def rate(step: Callable[[], object], seconds: float, threads: int) -> tuple[float, float]:
@@ -113,7 +128,7 @@ def matmul_gflops(dtype: torch.dtype, machine: ResolvedMachine, size: int = 1024
 
 
 class Benchmark:
-    """What is measured on one task, at the sizes of a configuration."""
+    """The measurements on one task, at the sizes of a configuration and with one setting of the machine."""
 
     def __init__(
         self, task: Task, experiment: Experiment, machine: ResolvedMachine, seconds: float, only: Sequence[str] | None
@@ -125,14 +140,11 @@ class Benchmark:
         cells = experiment.cells()
         self.algorithm = cells[0].algorithm
         policies = {type(cell.policy).__name__: cell.policy for cell in cells}
-        if isinstance(spin := policies.get("SPIN"), SPIN):
-            fixed: dict[str, Any] = {
-                "slot_queries": "mask_tokens",
-                "query_share": 0.0,
-                "frozen_dropout": False,
-                "cached": True,
-            }
-            policies[CACHED] = attrs.evolve(spin, **fixed)
+        if isinstance(spin := policies.get(UNCACHED), SPIN):
+            policies[UNCACHED] = attrs.evolve(spin, cached=False)
+            policies[CACHED] = attrs.evolve(
+                spin, slot_queries="mask_tokens", query_share=0.0, frozen_dropout=False, cached=True
+            )
         self.policies = {name: policy for name, policy in policies.items() if name in (only or policies)}
         self.spec: ActionSpec = task.action_spec(experiment.bins[0])
 
@@ -148,9 +160,9 @@ class Benchmark:
 
     def update(self, config: PolicyConfig) -> Callable[[], object]:
         """One gradient step."""
-        size = self.task.observation_size
         algorithm = self.trainer(config)
-        batch = random_batch(self.experiment.training.batch_size, size, self.spec).to(self.machine.device)
+        batch = random_batch(self.experiment.training.batch_size, self.task.observation_size, self.spec)
+        batch = batch.to(self.machine.device)
         if frozen := algorithm.policy.frozen_input():
             batch[POLICY_INPUT] = frozen.encode(batch[OBSERVATION]).detach().bfloat16()
 
@@ -159,16 +171,6 @@ class Benchmark:
             finish(self.machine)
 
         return step
-
-    def saving(self, config: PolicyConfig, folder: Path) -> Callable[[], object]:
-        """A checkpoint of a training under way, on disk when it returns."""
-        algorithm = self.trainer(config)
-        algorithm.update(random_batch(2, self.task.observation_size, self.spec).to(self.machine.device))
-
-        def save() -> None:  # the optimisers have their state by now, which is twice what they optimise
-            checkpoint.save_latest({"algorithm": algorithm.state_dict()}, folder / "checkpoint.pt")
-
-        return save
 
     def pretraining(self) -> Callable[[], object]:
         """One step of ASM pre-training."""
@@ -188,8 +190,19 @@ class Benchmark:
 
         return step
 
+    def saving(self, config: PolicyConfig, folder: Path) -> Callable[[], object]:
+        """Writing a checkpoint of a training; it is on disk when the call returns."""
+        algorithm = self.trainer(config)
+        # One update, since the optimizers' state is twice as large as what they optimize.
+        algorithm.update(random_batch(2, self.task.observation_size, self.spec).to(self.machine.device))
+
+        def save() -> None:
+            checkpoint.save_latest({"algorithm": algorithm.state_dict()}, folder / "checkpoint.pt")
+
+        return save
+
     def evaluation(self, config: PolicyConfig, steps: int) -> tuple[float, float]:
-        """Control steps a second of ten whole episodes, simulator included, and the share of time it got."""
+        """Control steps a second of ten whole episodes, simulator included, and the share of time as in `rate`."""
         policy = self.policy(config)
         environment = ParallelEnvironment(self.task, self.experiment.bins[0], EPISODES, self.machine.threads)
         try:
@@ -203,79 +216,85 @@ class Benchmark:
 
     def rows(self, evaluation_steps: int) -> Iterator[Row]:
         """Measure everything, one figure after the other."""
-        measures: dict[str, Callable[[], tuple[float, float]]] = {}
         for name, config in self.policies.items():
-            measures[name] = partial(self._rate, self.update, config)
-        measures["ASM"] = partial(self._rate, self.pretraining)
+            yield self._row("update", name, self.update(config))
+        yield self._row("update", "ASM", self.pretraining())
         for name, config in self.policies.items():
             if name == CACHED:
                 continue  # it acts as SPIN does
-            measures[f"save {name}"] = partial(self._saving_rate, config)
-            measures[f"act {name}"] = partial(self._rate, self.act, config)
+            with tempfile.TemporaryDirectory(dir=Path()) as folder:  # on a disk; /tmp may be in memory
+                yield self._row("save", name, self.saving(config, Path(folder)))
+            yield self._row("act", name, self.act(config))
             if evaluation_steps:
-                measures[f"evaluate {name}"] = partial(self.evaluation, config, evaluation_steps)
-        before = matmul_gflops(torch.float32, self.machine)
-        for what, measure in measures.items():
-            per_second, share = measure()
-            after = matmul_gflops(torch.float32, self.machine)
-            # The public figures are of the paper's sizes.
-            names = PUBLIC.get(self.task.name, {}) if self.experiment.preset == "paper" else {}
-            public = names.get(what.replace(CACHED, "SPIN"))
-            yield Row(self.task.name, what, per_second, share, (before + after) / 2, public)
-            before = after
+                yield self._row("evaluate", name, partial(self.evaluation, config, evaluation_steps))
 
-    def _saving_rate(self, config: PolicyConfig) -> tuple[float, float]:
-        with tempfile.TemporaryDirectory(dir=Path()) as folder:  # not in memory, as /tmp may be
-            return rate(self.saving(config, Path(folder)), self.seconds, self.machine.threads)
-
-    def _rate(self, make: Callable[..., Callable[[], object]], *configs: PolicyConfig) -> tuple[float, float]:
-        return rate(make(*configs), self.seconds, self.machine.threads)
+    def _row(self, what: str, of: str, step: Callable[[], Any]) -> Row:
+        measured = step() if what == "evaluate" else rate(step, self.seconds, self.machine.threads)
+        setting = {name: getattr(self.machine, name) for name in SETTINGS}
+        return Row(task=self.task.name, what=what, of=of, per_second=measured[0], share=measured[1], **setting)
 
 
-def line(row: Row) -> str:
-    """A row of the printed table."""
-    figures = (row.public, row.ratio, row.ratio_per_matmul)
-    public, ratio, scaled = ("-" if value is None else f"{value:.2f}" for value in figures)
-    return f"{row.task:15} {row.what:24} {row.per_second:9.2f} {public:>9} {ratio:>9} {scaled:>10} {row.share:9.0%}"
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog=typed("tools.benchmark"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--task", nargs="+", default=["humanoid-stand"], choices=TASKS, metavar="TASK", help="tasks to measure on"
+    )
+    made.add_argument("--policies", nargs="+", help='class names, or "SPIN cached"; all by default')
+    made.add_argument("--preset", default="paper", choices=["paper", "laptop"], help="sizes to measure at")
+    made.add_argument("--set", dest="bindings", action="append", default=[], help="a binding, as for harness.run")
+    made.add_argument("--threads", type=int, nargs="+", default=[0], help="CPU threads; 0 for torch's choice")
+    made.add_argument("--precision", nargs="+", default=["auto"], choices=["auto", "fp32", "bf16"])
+    made.add_argument("--compile", nargs="+", default=["off"], choices=["off", "on"], help="compile the update")
+    made.add_argument("--seconds", type=float, default=10.0, help="seconds for each figure")
+    made.add_argument("--evaluation-steps", type=int, default=0, help="control steps of evaluation; 0 leaves it out")
+    made.add_argument("--json", type=Path, help="file to write the figures and ratios to")
+    return made
 
 
 @entry_point
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(prog=typed("tools.benchmark"), description=__doc__.partition("\n")[0])
-    parser.add_argument("--task", nargs="+", default=["humanoid-stand", "dog-trot"], help="tasks to measure on")
-    parser.add_argument("--policies", nargs="+", help="class names of the policies; all by default")
-    parser.add_argument("--preset", default="paper", choices=["paper", "laptop"], help="sizes to measure at")
-    parser.add_argument("--set", dest="bindings", action="append", default=[], help="a binding, as for harness.run")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for torch's choice")
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
-    parser.add_argument("--compile", action="store_true", help="compile the update")
-    parser.add_argument("--seconds", type=float, default=10.0, help="to measure each figure for")
-    parser.add_argument("--evaluation-steps", type=int, default=0, help="control steps of evaluation; 0 leaves it out")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
-    options = parser.parse_args(arguments)
-
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
     root = config_root() / "gin"
     files = [root / "spin_humanoid.gin", root / "policies" / "all.gin", root / "scale" / f"{options.preset}.gin"]
-    experiment = load(Experiment, files, options.bindings).value
-    machine = Machine(
-        threads=options.threads, precision=options.precision, compile=True if options.compile else None
-    ).resolve()
-    machine.apply()
-    speeds = {str(dtype)[6:]: matmul_gflops(dtype, machine) for dtype in (torch.float32, torch.bfloat16)}
-    print(machine)
-    print("matrix products, GFLOP/s: " + ", ".join(f"{name} {gflops:.0f}" for name, gflops in speeds.items()))
-    print(f"{'task':15} {'what':24} {'steps/s':>9} {'public':>9} {'ratio':>9} {'per matmul':>10} {'CPU share':>9}")
-    rows = []
-    for task in options.task:
-        benchmark = Benchmark(get_task(task), experiment, machine, options.seconds, options.policies)
-        for row in benchmark.rows(options.evaluation_steps):
-            print(line(row), flush=True)
-            rows.append(attrs.asdict(row) | {"ratio": row.ratio, "ratio_per_matmul": row.ratio_per_matmul})
+    grid = itertools.product(options.threads, options.precision, options.compile)
+    try:
+        experiment = load(Experiment, files, options.bindings).value
+        machines = [Machine(threads=t, precision=p, compile=c == "on").resolve() for t, p, c in grid]
+    except (UserError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    products = []
+    for machine in dict.fromkeys(machines):
+        machine.apply()
+        torch.compiler.reset()
+        products.append({str(dtype)[6:]: matmul_gflops(dtype, machine) for dtype in (torch.float32, torch.bfloat16)})
+        print(machine)
+        print("matrix products, GFLOP/s: " + ", ".join(f"{name} {speed:.0f}" for name, speed in products[-1].items()))
+        print(f"{'task':15} {'what':9} {'of':15} {'steps/s':>9} {'CPU share':>9}")
+        for task in options.task:
+            benchmark = Benchmark(get_task(task), experiment, machine, options.seconds, options.policies)
+            for row in benchmark.rows(options.evaluation_steps):
+                print(f"{row.task:15} {row.what:9} {row.of:15} {row.per_second:9.2f} {row.share:9.0%}", flush=True)
+                rows.append(row)
+    compared = ratios(rows)
+    for ratio in compared:
+        print(f"{ratio.task}, {ratio.what}: {ratio.this} is {ratio.times:.2f} times as fast as {ratio.than}")
     if options.json:
-        report = {"machine": attrs.asdict(machine), "preset": options.preset, "matmul_gflops": speeds, "rows": rows}
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        report = {
+            "machines": [attrs.asdict(machine) for machine in dict.fromkeys(machines)],
+            "preset": options.preset,
+            "matmul_gflops": products,
+            "rows": [attrs.asdict(row) for row in rows],
+            "ratios": [attrs.asdict(ratio) for ratio in compared],
+        }
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
