@@ -72,6 +72,9 @@ def _copy(store: Store, episodes: np.ndarray, path: Path) -> None:
         tier=metadata.tier,
         sources=metadata.sources,
         expected=(int(length.sum()), len(episodes)),
+        extras=metadata.extras,
+        action_start=metadata.action_start,
+        preparation=metadata.preparation,
     ) as writer:
         for index in episodes.tolist():
             writer.append(store.episode(index))
