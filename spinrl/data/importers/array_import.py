@@ -117,6 +117,7 @@ def import_arrays(
     if mean:
         _share_means(opened, surveys)
     first = next(opened[0].transitions())
+    opened[0].values.filled = 0  # which counts what is read below
     total, done, tally = sum(each.rows for each in surveys), 0, Tally()
     with StoreWriter(
         path,

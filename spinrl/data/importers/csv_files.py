@@ -34,6 +34,7 @@ class CsvTable(Table):
             # Columns without a name are the row numbers that pandas writes.
             self.names = tuple(name or f"Unnamed: {number}" for number, name in enumerate(names))
             self._check_names()
+            self._check_width()
             head = self._frames(nrows=_HEAD)
             self.flags = frozenset(name for name in self.names if pd.api.types.is_bool_dtype(head[name].dtype))
         if self._separator != ",":
@@ -69,7 +70,6 @@ class CsvTable(Table):
     def read(self, names: Sequence[str], text: Collection[str] = ()) -> Iterator[Block]:
         columns = list(dict.fromkeys(names))
         with in_one_line(self.file):
-            self._check_width()
             row = 0
             with self._frames(chunksize=tables.BLOCK, dtype=dict.fromkeys(text, str)) as frames:
                 for frame in frames:

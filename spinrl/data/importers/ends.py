@@ -59,7 +59,8 @@ class Ends:
                 at = int(within[0])
                 raise StoreError(
                     f"row {rows.first_row + at} is marked as the end of an episode, but episode {rows.episode[at]} "
-                    "goes on after it; leave one of the two out, e.g. with --column episode="
+                    "goes on after it; leave one of the two out, e.g. with --column episode=; if the rows are in no "
+                    "order, give --step-column NAME to sort them"
                 )
             ends = np.flatnonzero(change)  # where the last one ends, the next block tells
         if self.length is None:

@@ -72,7 +72,9 @@ def find_columns(table: Table, given: Names) -> dict[str, tuple[str, ...]]:
             choice = given[meaning]
             found[meaning] = tuple(select(table.names, choice)) if isinstance(choice, str) else tuple(choice)
     _check(table, found)
-    return {meaning: names for meaning, names in found.items() if names or meaning in PADDING}
+    return {
+        meaning: found[meaning] for meaning in GIVEN if found.get(meaning) or (meaning in PADDING and meaning in found)
+    }
 
 
 def _check(table: Table, found: Mapping[str, Sequence[str]]) -> None:

@@ -132,6 +132,8 @@ class Values:
             values = np.where(gap, 0.0 if fill is None else fill, values)
             self.filled += int(gap.sum())
         self._refuse(not_finite(values), values, entries, row, "a number that single precision holds")
+        if meaning == "propensities":
+            self._refuse((values <= 0) | (values > 1), values, entries, row, "a probability above 0 and at most 1")
         single = values.astype(np.float32)
         # Of a time stamp, say, whose differences single precision does not hold.
         if values.dtype.itemsize > single.dtype.itemsize:
