@@ -17,9 +17,11 @@ from spinrl.data import Store
 from spinrl.data.description import Description
 
 PAIRS = 10  # of sub-actions, those that tell most about each other
+SHOWN = 5  # suspicions
 RUNS = 4  # of numbers in one cell
 NOTES = (
-    "Entropy and mutual information in bits. Chance is what the same estimate makes of sub-actions that were shuffled "
+    "Entropy and mutual information in bits. Effective choices: 2 to the power of the entropy, so many as would have "
+    "it if each were taken equally often. Chance is what the same estimate makes of sub-actions that were shuffled "
     "one by one; in truth it is somewhat higher, since successive steps are alike. Others tell: mutual information "
     "beyond chance, mean over all other sub-actions.",
 )
@@ -28,6 +30,7 @@ NOTES = (
 def checks(store: Store, description: Description) -> dict[str, str]:
     """What to know first, and what may be wrong with the data, by name."""
     metadata, observations, actions = store.metadata, description.observations, description.actions
+    effective = actions.effective_choices
     never = sum(map(len, actions.never_taken))
     nonfinite, rewards = int(observations.nonfinite.sum()), description.nonfinite_rewards
     return {
@@ -37,6 +40,7 @@ def checks(store: Store, description: Description) -> dict[str, str]:
         f"{metadata.episodes - description.episodes.terminated:,} cut",
         "actions": f"{len(actions.nvec)} sub-actions of {_range(actions.nvec)} choices",
         "never taken": f"{never:,} of {sum(actions.nvec):,} choices",
+        "effective choices": f"{effective.min():.2f} to {effective.max():.2f} a sub-action",
         "mutual information": f"from {actions.sampled:,} transitions",
         "observations": f"{len(observations.low)} entries, "
         f"from {np.nanmin(observations.low):.4g} to {np.nanmax(observations.high):.4g}",
@@ -44,7 +48,21 @@ def checks(store: Store, description: Description) -> dict[str, str]:
         "rewards": f"from {description.rewards[0]:.4g} to {description.rewards[1]:.4g}",
         "not finite": f"{nonfinite:,} observation values, {rewards:,} rewards",
         "duplicates": f"{description.duplicates:,} transitions ({description.duplicates / len(store):.2%})",
+        **_import_facts(store, description),
     }
+
+
+def _import_facts(store: Store, description: Description) -> dict[str, str]:
+    """What an import recorded, and what looks wrong, as far as there is any."""
+    metadata = store.metadata
+    facts = {
+        "actions in the log": "from " + ", ".join(map(str, metadata.action_start)) if metadata.action_start else "",
+        "more arrays": ", ".join(metadata.extras),
+        "prepared": "; ".join(metadata.preparation),
+        "look at": "; ".join(description.suspicions[:SHOWN])
+        + (f"; and {len(description.suspicions) - SHOWN} more" if len(description.suspicions) > SHOWN else ""),
+    }
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def tables(description: Description) -> list[NamedTable]:
@@ -72,7 +90,11 @@ def to_json(store: Store, description: Description) -> str:
         "transitions": len(store),
         **attrs.asdict(description),
     }
-    content["actions"] |= {"entropy": actions.entropy, "never_taken": actions.never_taken}
+    content["actions"] |= {
+        "entropy": actions.entropy,
+        "effective_choices": actions.effective_choices,
+        "never_taken": actions.never_taken,
+    }
     content["observations"] |= {"constant": observations.constant}
     return json.dumps(_plain(content), allow_nan=False) + "\n"
 
@@ -131,6 +153,7 @@ def _sub_actions(description: Description) -> pd.DataFrame:
                 "commonest": f"{shares.max():.2%}",
                 "entropy": f"{actions.entropy[i]:.3f}",
                 "of": f"{np.log2(choices):.3f}",
+                "effective choices": f"{actions.effective_choices[i]:.2f}",
                 "others tell": f"{others.mean():.4f}" if len(others) else "–",
             }
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
+from spinrl.data.outliers import Outlier, outliers, suspicions
 from spinrl.data.store.metadata import SourceRecord
 from spinrl.data.store.store import Store
 from spinrl.seeding import numpy_generator
@@ -63,6 +64,11 @@ class ActionStatistics:
     def entropy(self) -> np.ndarray:
         """(N,) bits; at most log2(nvec)."""
         return np.array([entropy(counts) for counts in self.counts])
+
+    @property
+    def effective_choices(self) -> np.ndarray:
+        """(N,) exponential of the entropy: as many choices, taken equally often, would have it; 1 to nvec."""
+        return 2.0**self.entropy
 
     @property
     def beyond_chance(self) -> np.ndarray:
@@ -223,6 +229,8 @@ class Description:
         duplicates: transitions that equal an earlier one.
         rewards: (lowest, highest) finite one.
         nonfinite_rewards: how many are NaN or infinite.
+        suspicions: what may be wrong with the values, a line each.
+        outliers: observation values far outside all others of their entry.
     """
 
     episodes: EpisodeStatistics
@@ -231,6 +239,8 @@ class Description:
     duplicates: int
     rewards: tuple[float, float]
     nonfinite_rewards: int
+    suspicions: Sequence[str]
+    outliers: Sequence[Outlier]
 
     @classmethod
     def of(cls, store: Store, sample: int = SAMPLE) -> Description:
@@ -244,4 +254,6 @@ class Description:
             duplicates=duplicate_transitions(store),
             rewards=(float(finite.min()), float(finite.max())) if len(finite) else (np.nan, np.nan),
             nonfinite_rewards=len(reward) - len(finite),
+            suspicions=suspicions(store),
+            outliers=outliers(store.data["observations", "observation"].numpy()),
         )

@@ -115,6 +115,9 @@ def _copy(store: Store, path: Path, lengths: np.ndarray, episodes: Iterator[Epis
         tier=metadata.tier,
         sources=metadata.sources,
         expected=(int(lengths.sum()), len(lengths)),
+        extras=metadata.extras,
+        action_start=metadata.action_start,
+        preparation=metadata.preparation,
     ) as writer:
         for episode in episodes:
             writer.append(episode)

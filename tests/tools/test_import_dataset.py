@@ -118,7 +118,7 @@ def test_a_folder_may_be_called_what_rich_takes_for_markup(capsys):
 def test_what_single_precision_loses_is_said(capsys):
     time = 1.7e9 + np.arange(30.0)
     assert import_dataset.main([log(observations=np.stack([time - time[0], time], 1)), "--choices", "3,3,5"]) == 0
-    assert "observations, entry 1, vary by less than single precision" in " ".join(capsys.readouterr().out.split())
+    assert "observations, entry 1 varies by less than single precision" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -126,23 +126,27 @@ def test_what_single_precision_loses_is_said(capsys):
     [
         ({}, [], "give --choices 3,3,5"),
         ({}, ["--choices", "3,3"], "has 3 sub-actions, --choices gives 2"),
-        ({}, ["--choices", "three"], "--choices wants numbers such as 3,3,5, or observed, got 'three'"),
+        ({}, ["--choices", "three"], "--choices: expected whole numbers such as 3,3,5, or observed, got 'three'"),
         ({}, ["--choices", "3,3,5", "--ends", "terminal"], "leave out --ends"),
-        ({}, ["--choices", "3,3,5", "--column", "colour=x"], "--column wants MEANING=NAME"),
+        ({}, ["--choices", "3,3,5", "--column", "colour=x"], "--column: expected MEANING=NAME"),
         ({}, ["--choices", "3,3,5", "--column", "rewards=x"], "no column x for rewards"),
         ({}, ["--choices", "3,3,5", "--name", "../x"], "--name wants letters"),
         ({}, ["--choices", "3,3,5", "--task", "../../x"], "task wants letters"),
         ({}, ["--choices", "3,3,5", "--tier", "a/b"], "tier wants letters"),
-        ({}, ["--choices", "3,3,5", "--action-offset", "99999999999999999999"], "--action-offset wants"),
+        ({}, ["--choices", "3,3,5", "--action-offset", "99999999999999999999"], "--action-offset: expected"),
         ({}, ["--choices", "3,3,5", "--column", "rewards=a", "--column", "rewards=b"], "names rewards twice"),
         ({"observations": np.zeros((30, 0))}, ["--choices", "3,3,5"], "column observations has no entries"),
         ({"actions": np.zeros((30, 0), int)}, ["--choices", "3"], "column actions has no entries"),
-        ({"actions": np.eye(5)[np.zeros((30, 3), int)]}, ["--choices", "5"], "of one-hot vectors, take argmax(-1)"),
+        (
+            {"actions": np.eye(5)[np.zeros((30, 3), int)]},
+            ["--choices", "5"],
+            "if these are one-hot vectors, give --one-hot 5,5,5",
+        ),
         ({}, ["--choices", "3,3,5", "--bins", "3"], "--bins does not go with"),
         ({"terminals": None, "timeouts": None}, ["--choices", "3,3,5"], "does not say where episodes end"),
         ({"timeouts": None}, ["--choices", "3,3,5"], "give --ends terminal if that is how they all end"),
-        ({"rewards": np.full(30, np.nan)}, ["--choices", "3,3,5"], "rewards want a finite number, got nan in row 0"),
-        ({"actions": np.full((30, 1), 0.5)}, ["--choices", "3"], "whole numbers"),
+        ({"rewards": np.full(30, np.nan)}, ["--choices", "3,3,5"], "rewards has no value (nan) in row 0"),
+        ({"actions": np.full((30, 1), 0.5)}, ["--choices", "3"], "whole number"),
         ({"rewards": np.array([None] * 30)}, ["--choices", "3,3,5"], "holds objects"),
     ],
 )
@@ -156,7 +160,7 @@ def test_refusals_are_one_line_and_leave_nothing_behind(capsys, changes, options
 @pytest.mark.parametrize(
     ("file", "wanted"),
     [
-        ("log.csv", "none of .npz"),
+        ("log.xls", "none of .csv"),
         ("log.npz", "there is no file log.npz"),
         ("minari:logs", "does not name a Minari dataset"),
         ("minari:logs-v0", "minari download logs-v0"),

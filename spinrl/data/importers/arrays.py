@@ -1,33 +1,21 @@
-"""What the columns of a file mean, and their values, checked: one block of transitions after the other."""
+"""The transitions of one file of columns, checked: one block after the other."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 
-from spinrl.data.importers.tables import Block, open_table
+from spinrl.data.importers import tables
+from spinrl.data.importers.files import open_table
+from spinrl.data.importers.meanings import Names, find_columns
+from spinrl.data.importers.padded import PADDING, PaddedTable, is_padded
+from spinrl.data.importers.tables import Block
+from spinrl.data.importers.values import Missing, Values
 from spinrl.data.store.metadata import StoreError
-from spinrl.data.store.validate import not_finite
-
-# What the columns are usually called. Gymnasium's names mean the same as D4RL's.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "observations": ("observations", "observation", "obs", "states", "state"),
-    "actions": ("actions", "action"),
-    "rewards": ("rewards", "reward"),
-    "next_observations": ("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
-    "terminals": ("terminals", "terminal", "terminations", "terminated"),
-    "timeouts": ("timeouts", "timeout", "truncations", "truncated"),
-    "dones": ("dones", "done"),
-    "episode": ("episode", "episodes", "episode_id", "episode_ids", "episode_index"),
-}
-REQUIRED = ("observations", "actions", "rewards")
-_SEVERAL = ("observations", "actions", "next_observations")  # may be spread over columns of one number each
-_EXACT = 2.0**53  # beyond it, floats hold no single whole numbers
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -44,6 +32,11 @@ class Columns:
         timeouts: (B,) bool, ended by a time limit, or None.
         dones: (B,) bool, ended by either, or None.
         episode: (B,) integers or text, the same throughout an episode, or None.
+        step: (B, n) float64, n counts that rise within an episode, or None.
+        allowed: (B, n) bool, the choices that could be taken, as they stand in the file, or None.
+        next_allowed: likewise, at the next observation.
+        propensities: (B, 1) or (B, N) float32, the behaviour's probability of what it took, or None.
+        missing: (B,) bool, rows that lack a number and are to be dropped, or None.
     """
 
     first_row: int
@@ -55,6 +48,11 @@ class Columns:
     timeouts: np.ndarray | None = None
     dones: np.ndarray | None = None
     episode: np.ndarray | None = None
+    step: np.ndarray | None = None
+    allowed: np.ndarray | None = None
+    next_allowed: np.ndarray | None = None
+    propensities: np.ndarray | None = None
+    missing: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -79,49 +77,83 @@ class Arrays:
     """The transitions of a file.
 
     Args:
-        file: npz, HDF5 or Parquet.
+        file: of any kind that `open_table` reads, or a folder of parts.
         given: names of columns by what they mean, in place of the usual ones; none at all for what is not to be used.
+        missing: what is done where observations have no number; None refuses them.
+        one_hot: the choices of each sub-action where actions are one-hot vectors.
 
     Attributes:
         columns: names by what they mean, for everything that the file has.
-        float_actions: whether actions are whole numbers stored as floats; known once they were read.
-        coarse: by meaning, the first entry that single precision does not tell apart; known once they were read.
+        unused: names of the other columns.
+        flags: those of them that hold booleans.
+        values: what was found while they were read.
+        order: the rows in the order in which they are given, where that is not that of the file.
 
     Raises:
         StoreError: when the file cannot be read, a column is missing, or several could be meant.
     """
 
-    def __init__(self, file: Path, given: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, file: Path, given: Names, missing: Missing | None = None, one_hot: Sequence[int] = ()) -> None:
         self.file = file
-        self.float_actions = False
-        self.coarse: dict[str, int] = {}
+        self.order: np.ndarray | None = None
         self._table = open_table(file)
-        self.columns = find_columns(file, self._table.names, given)
+        columns = find_columns(self._table, given)
+        names = self._table.names
+        if is_padded(self._table, columns):
+            for meaning, aliases in PADDING.items():
+                if meaning not in columns and (found := [alias for alias in aliases if alias in names]):
+                    columns[meaning] = (found[0],)
+            padding = [name for meaning in PADDING for name in columns.get(meaning, ())]
+            padded = PaddedTable(self._table, columns)  # type: ignore[arg-type]
+            self._table, columns = padded, padded.columns
+            names = tuple(name for name in names if name not in padding)
+        elif given_in_vain := [meaning for meaning in PADDING if columns.pop(meaning, None) is not None]:
+            raise StoreError(
+                f"{file} has a row a step, so --column {given_in_vain[0]} does not go with it; leave it out"
+            )
+        self.columns = columns
+        used = {name for each in columns.values() for name in each}
+        self.unused = [name for name in names if name not in used]
+        self.flags = [name for name in self.unused if name in self._table.flags]
+        self.values = Values(file, columns, missing, one_hot)
 
-    def blocks(self, *meanings: str) -> tuple[int, Iterator[Block]]:
-        """The number of rows, and some columns block by block: (B, ...) each, those of one meaning side by side.
+    @property
+    def notes(self) -> list[str]:
+        """How the file was read."""
+        return self._table.notes
+
+    def raw(self, *names: str) -> Iterator[Block]:
+        """Columns as they stand in the file.
 
         Raises:
-            StoreError: for values that are no plain finite numbers.
+            StoreError: for values that are not plain.
         """
-        names = [name for meaning in meanings for name in self.columns[meaning]]
-        rows, blocks = self._table.read(names)
+        rows = 0
+        for block in self._table.read(names, text=self.columns.get("episode", ())):
+            rows += len(next(iter(block.values())))
+            yield block
         if not rows:
             raise StoreError(f"{self.file} holds no transitions")
-        return rows, self._checked(meanings, blocks)
 
-    def transitions(self) -> tuple[int, Iterator[Columns]]:
-        """The number of rows, and all of them.
+    def blocks(self, *meanings: str) -> Iterator[Block]:
+        """Some columns block by block: (B, ...) each, those of one meaning side by side, in the order of the file.
 
         Raises:
-            StoreError: for values that are no plain finite numbers.
+            StoreError: for values that are not plain, or no finite numbers.
         """
-        rows, blocks = self.blocks(*self.columns)
-        return rows, self._transitions(blocks)
+        row = 0
+        for block in self.raw(*(name for meaning in meanings for name in self.columns[meaning])):
+            yield self.values.of(meanings, block, row)
+            row += len(next(iter(block.values())))
 
-    def _transitions(self, blocks: Iterator[Block]) -> Iterator[Columns]:
+    def transitions(self) -> Iterator[Columns]:
+        """All of them.
+
+        Raises:
+            StoreError: for values that are not plain, or no finite numbers.
+        """
         row, size = 0, 0
-        for block in blocks:
+        for block in self._ordered(self.blocks(*self.columns)):
             columns = Columns(first_row=row, **block)
             size = size or columns.observations.shape[1]
             for name in ("observations", "next_observations"):
@@ -132,108 +164,15 @@ class Arrays:
             yield columns
             row += len(columns)
 
-    def _checked(self, meanings: Sequence[str], blocks: Iterator[Block]) -> Iterator[Block]:
-        row = 0
-        for block in blocks:
-            yield {meaning: self._values(meaning, block, row) for meaning in meanings}
-            row += len(next(iter(block.values())))
-
-    def _values(self, meaning: str, block: Block, row: int) -> np.ndarray:
-        for name in self.columns[meaning]:
-            shape = block[name].shape[1:]
-            if 0 in shape:
-                raise StoreError(f"{self.file}: column {name} has no entries in a row")
-            if meaning == "actions" and sum(size > 1 for size in shape) > 1:
-                raise StoreError(
-                    f"{self.file}: {name} want one number a sub-action, got {' × '.join(map(str, shape))} a row; "
-                    "of one-hot vectors, take argmax(-1)"
-                )
-        values = [block[name].reshape(len(block[name]), -1) for name in self.columns[meaning]]
-        together = np.concatenate(values, axis=1)
-        kind, what = together.dtype.kind, f"{self.file}: {meaning}"
-        if meaning not in _SEVERAL and together.shape[1] != 1:
-            raise StoreError(f"{what} want one value a row, got {together.shape[1]}")
-        if meaning == "episode":
-            if kind == "f":
-                raise StoreError(f"{what} wants integers or text, got {together.dtype}")
-            return together[:, 0]
-        if kind in "SU":
-            raise StoreError(f"{what} want numbers, got text; encode it as integers")
-        if meaning == "actions":
-            self.float_actions |= kind == "f"
-            return _whole(together, what, row)
-        if meaning in ("terminals", "timeouts", "dones"):
-            return _flags(together, what, row)[:, 0]
-        _refuse(not_finite(together), together, what, row, "a finite number")
-        single = together.astype(np.float32)
-        # Of a time stamp, say, whose differences single precision does not hold.
-        if together.dtype.itemsize > single.dtype.itemsize:
-            exact = together.astype(np.float64)
-            lost, spread = np.abs(exact - single).max(axis=0), np.ptp(exact, axis=0)
-            if (coarse := np.flatnonzero((lost > 1e-3 * spread) & (spread > 0))).size:
-                self.coarse.setdefault(meaning, int(coarse[0]))
-        return single if meaning in _SEVERAL else single[:, 0]
-
-
-def _whole(values: np.ndarray, what: str, row: int) -> np.ndarray:
-    """(B, N) int64."""
-    if values.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            bad = ~((values == np.floor(values)) & (np.abs(values) < _EXACT))
-        _refuse(bad, values, what, row, "whole numbers, the index of a choice (discretise continuous ones first)")
-    return values.astype(np.int64)
-
-
-def _flags(values: np.ndarray, what: str, row: int) -> np.ndarray:
-    """(B, 1) bool."""
-    _refuse((values != 0) & (values != 1), values, what, row, "0 or 1")
-    return values.astype(bool)
-
-
-def _refuse(bad: np.ndarray, values: np.ndarray, what: str, row: int, wanted: str) -> None:
-    if bad.any():
-        at, entry = (int(index) for index in np.argwhere(bad)[0])
-        raise StoreError(f"{what} want {wanted}, got {values[at, entry]} in row {row + at}, entry {entry}")
-
-
-def find_columns(file: Path, names: Sequence[str], given: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Which columns mean what.
-
-    Args:
-        file: named in messages.
-        names: of all columns.
-        given: names by meaning, in place of the usual ones; none at all for what is not to be used.
-
-    Returns:
-        Names by meaning, of what there is.
-
-    Raises:
-        StoreError: when a column is missing, or several could be meant.
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    for meaning, aliases in ALIASES.items():
-        columns = tuple(given[meaning]) if meaning in given else _usual(file, names, meaning, aliases)
-        if missing := [name for name in columns if name not in names]:
-            raise StoreError(f"{file} has no column {missing[0]} for {meaning}; it has {', '.join(names) or 'none'}")
-        if columns:
-            found[meaning] = columns
-        elif meaning in REQUIRED:
-            raise StoreError(
-                f"{file} has no column for {meaning}; it has {', '.join(names) or 'none'}; "
-                f"name it with --column {meaning}=NAME"
-            )
-    return found
-
-
-def _usual(file: Path, names: Sequence[str], meaning: str, aliases: Sequence[str]) -> tuple[str, ...]:
-    """The columns that are called as usual: one, or ``observation_0`` and so on."""
-    options: list[tuple[str, ...]] = [(alias,) for alias in aliases if alias in names]
-    if meaning in _SEVERAL:
-        for alias in aliases:
-            numbered = {int(name[len(alias) + 1 :]) for name in names if re.fullmatch(rf"{alias}_\d+", name)}
-            if numbered:
-                options.append(tuple(f"{alias}_{number}" for number in range(max(numbered) + 1)))
-    if len(options) > 1:
-        told = " or ".join(columns[0] for columns in options)
-        raise StoreError(f"{file}: {meaning} could be {told}; say which with --column {meaning}={options[0][0]}")
-    return options[0] if options else ()
+    def _ordered(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """The blocks as they come, or all rows sorted: these have to be in memory at once."""
+        if self.order is None:
+            yield from blocks
+            return
+        found = list(blocks)
+        shapes = {name: {block[name].shape[1:] for block in found} for name in found[0]}
+        if uneven := [name for name, each in shapes.items() if len(each) > 1]:
+            raise StoreError(f"{self.file}: {uneven[0]} have different numbers of entries in different rows")
+        whole = {name: np.concatenate([block[name] for block in found])[self.order] for name in found[0]}
+        for at in range(0, len(self.order), tables.BLOCK):
+            yield {name: values[at : at + tables.BLOCK] for name, values in whole.items()}

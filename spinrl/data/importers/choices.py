@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import attrs
 import numpy as np
 
-from spinrl.data.importers.arrays import Arrays
+from spinrl.data.importers.one_hot import OneHotGroups
 from spinrl.data.store.metadata import StoreError
 from spinrl.specs import ActionSpec
 
@@ -17,95 +17,142 @@ MOST = 1 << 16  # choices of a sub-action, as stores hold them
 Choices = Sequence[int] | Literal["observed"] | None
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class SeenActions:
-    """The range of all actions of a file.
+    """The range of all actions of one or several files, which `add` is told block by block.
+
+    Args:
+        choices: of each sub-action as given, which may be those of one-hot vectors.
 
     Attributes:
         low, high: (N,) smallest and largest value of each sub-action, as they stand in the file.
-        low_row, high_row: (N,) the first row that has it.
+        low_at, high_at: N times a file and its first row that has it.
+        groups: the groups of columns of which exactly one is set throughout.
     """
 
-    low: np.ndarray
-    high: np.ndarray
-    low_row: np.ndarray
-    high_row: np.ndarray
+    choices: Choices = None
+    low: np.ndarray = attrs.field(factory=lambda: np.zeros(0, dtype=np.int64))
+    high: np.ndarray = attrs.field(factory=lambda: np.zeros(0, dtype=np.int64))
+    low_at: list[tuple[Path, int]] = attrs.field(factory=list)
+    high_at: list[tuple[Path, int]] = attrs.field(factory=list)
+    groups: OneHotGroups = attrs.field(init=False)
 
-    @classmethod
-    def of(cls, arrays: Arrays) -> SeenActions:
-        """Read the actions once.
+    def __attrs_post_init__(self) -> None:
+        self.groups = OneHotGroups(self.choices if self.choices and self.choices != "observed" else ())
+
+    def add(self, file: Path, actions: np.ndarray, row: int) -> None:
+        """(B, n) actions of a file from `row` on.
 
         Raises:
-            StoreError: for values that are no whole numbers, and rows of different lengths.
+            StoreError: for rows of different lengths.
         """
-        _, blocks = arrays.blocks("actions")
-        first = next(blocks)
-        low = high = first["actions"][0]
-        low_row = high_row = np.zeros(len(low), dtype=np.int64)
-        row = 0
-        for block in itertools.chain([first], blocks):
-            actions = block["actions"]
-            if actions.shape[1] != len(low):
-                raise StoreError(f"{arrays.file}: actions have {len(low)} entries, but {actions.shape[1]} in row {row}")
-            columns = np.arange(len(low))
-            at = actions.argmin(axis=0)
-            low_row = np.where(actions[at, columns] < low, row + at, low_row)
-            low = np.minimum(low, actions[at, columns])
-            at = actions.argmax(axis=0)
-            high_row = np.where(actions[at, columns] > high, row + at, high_row)
-            high = np.maximum(high, actions[at, columns])
-            row += len(actions)
-        return cls(low, high, low_row, high_row)
+        self.groups.add(actions)
+        if not len(self.low):
+            self.low, self.high = actions[0], actions[0]
+            self.low_at = self.high_at = [(file, row)] * len(self.low)
+        if actions.shape[1] != len(self.low):
+            raise StoreError(f"{file}: actions have {len(self.low)} entries, but {actions.shape[1]} in row {row}")
+        columns, least, most = np.arange(len(self.low)), actions.argmin(axis=0), actions.argmax(axis=0)
+        lower, higher = actions[least, columns] < self.low, actions[most, columns] > self.high
+        self.low_at = [(file, row + int(least[i])) if lower[i] else at for i, at in enumerate(self.low_at)]
+        self.high_at = [(file, row + int(most[i])) if higher[i] else at for i, at in enumerate(self.high_at)]
+        self.low = np.minimum(self.low, actions[least, columns])
+        self.high = np.maximum(self.high, actions[most, columns])
 
 
-def decide_choices(what: object, seen: SeenActions, choices: Choices, offset: int) -> ActionSpec:
-    """The choices of each sub-action.
+def decide_choices(
+    what: object, seen: SeenActions, choices: Choices, offset: Sequence[int] = (0,), names: Sequence[str] = ()
+) -> tuple[ActionSpec, np.ndarray]:
+    """The choices of each sub-action, and what the first one of each is called.
 
     Args:
         what: is being imported, for messages.
         seen: the actions that there are.
         choices: of each sub-action, or one number for all; "observed" takes the largest value seen for the last one.
-        offset: what the first choice is called in the file.
+        offset: what the first choice of each sub-action is called in the file, or one number for all.
+        names: of the columns that the sub-actions are in, where each has its own.
+
+    Returns:
+        The sub-actions, and (N,) int64 that is subtracted from the file's actions.
 
     Raises:
         StoreError: when choices are not given, or do not fit the actions.
     """
-    num_sub_actions, largest = len(seen.high), seen.high - offset
-    start = int(seen.low.min())
-    hint = ""
-    if start not in (0, offset):
-        hint = f"; if the first choice is called {start}, give --choices {_least(seen.high - start)} "
-        hint += f"--action-offset {start}"
+    count = len(seen.high)
+    if len(offset) not in (1, count):
+        raise StoreError(f"{what} has {count} sub-actions, --action-offset gives {len(offset)}")
+    start = np.broadcast_to(np.array(offset, dtype=np.int64), (count,))
+    if choices and choices != "observed" and seen.groups.told_fit:
+        told = "+".join(map(str, choices))
+        raise StoreError(
+            f"{what} has {count} columns of actions, which are {told}, and exactly one of each group is set: they are "
+            f"one-hot; give --one-hot {','.join(map(str, choices))} in place of --choices"
+        )
+    hint = _hint(seen, start)
     if choices is None:
+        largest = seen.high - start
         raise StoreError(
             f"{what} does not say how many choices each sub-action has; the largest values seen are "
-            f"{','.join(map(str, largest.tolist()))}: give --choices {_least(largest)}, or more where some were never "
-            f"taken, or --choices observed{hint}"
+            f"{_listed(largest)}: give --choices {_least(largest)}, or more where some were never "
+            f"taken, or --choices observed{hint}{seen.groups.hint()}"
         )
+    called = [f" (column {name})" for name in names] if len(names) == count else [""] * count
     if choices == "observed":
-        if constant := np.flatnonzero(largest < 1).tolist():
+        nvec = [int(value) + 1 for value in seen.high - start]
+        if constant := [i for i, least in enumerate(nvec) if least < 2]:
+            i = constant[0]
             raise StoreError(
-                f"{what}: sub-action {constant[0]} never takes a second choice; give --choices with those it has{hint}"
+                f"{what}: sub-action {i}{called[i]} never takes a second choice; give --choices with those it has{hint}"
             )
-        nvec = [int(value) + 1 for value in largest]
     else:
-        nvec = [int(each) for each in choices] * (num_sub_actions if len(choices) == 1 else 1)
-    if len(nvec) != num_sub_actions:
-        raise StoreError(f"{what} has {num_sub_actions} sub-actions, --choices gives {len(nvec)}")
+        nvec = [int(each) for each in choices] * (count if len(choices) == 1 else 1)
+    if len(nvec) != count:
+        raise StoreError(f"{what} has {count} sub-actions, --choices gives {len(nvec)}{seen.groups.hint()}")
+    for i, each in enumerate(nvec):
+        if each < 2:
+            with_two = ",".join(str(max(value, 2)) for value in nvec)
+            raise StoreError(
+                f"{what}: sub-action {i}{called[i]} has {each} choice{'s' * (each != 1)}, so nothing is decided there; "
+                f"leave its column out with --column actions=NAME,…, or give it a second choice that is never taken: "
+                f"--choices {with_two}"
+            )
     spec = action_spec(what, nvec)
-    for value, row, wrong in (
-        (seen.low, seen.low_row, seen.low < offset),
-        (seen.high, seen.high_row, largest >= np.array(nvec)),
+    for values, at, wrong in (
+        (seen.low, seen.low_at, seen.low < start),
+        (seen.high, seen.high_at, seen.high - start >= np.array(nvec)),
     ):
-        for at in np.flatnonzero(wrong)[:1].tolist():
-            wanted = f"{offset} to {offset + nvec[at] - 1}"
-            raise StoreError(f"{what}: sub-action {at} wants {wanted}, got {value[at]} in row {row[at]}{hint}")
-    return spec
+        for i in np.flatnonzero(wrong)[:1].tolist():
+            file, row = at[i]
+            raise StoreError(
+                f"{file}: expected {start[i]} to {start[i] + nvec[i] - 1} for sub-action {i}{called[i]}, found "
+                f"{values[i]} in row {row}{hint}"
+            )
+    return spec, np.array(start)
+
+
+def _hint(seen: SeenActions, start: np.ndarray) -> str:
+    """What to type if sub-actions count from the smallest value that was seen."""
+    if ((seen.low == start) | (seen.low == 0)).all() and (seen.low >= start).all():
+        return ""
+    offset = [int(seen.low[0])] if len(set(seen.low.tolist())) == 1 else seen.low.tolist()
+    if len(set(seen.low.tolist())) == 1:
+        return (
+            f"; if the first choice is called {offset[0]}, give --choices {_least(seen.high - seen.low)} "
+            f"--action-offset{'=' if offset[0] < 0 else ' '}{offset[0]}"
+        )
+    return (
+        f"; if the first choices are called {_listed(offset)}, give --choices {_least(seen.high - seen.low)} "
+        f"--action-offset={_listed(offset)}"
+    )
+
+
+def _listed(values: Iterable[int] | np.ndarray) -> str:
+    return ",".join(str(int(value)) for value in values)
 
 
 def _least(largest: np.ndarray) -> str:
     """The fewest choices that hold these values, as the option is written."""
-    return ",".join(str(max(int(value) + 1, 2)) for value in largest)
+    return _listed(np.maximum(largest + 1, 2))
 
 
 def action_spec(what: object, nvec: Sequence[int]) -> ActionSpec:
@@ -114,6 +161,11 @@ def action_spec(what: object, nvec: Sequence[int]) -> ActionSpec:
     Raises:
         StoreError: for fewer than two or more than 65536 choices.
     """
+    if few := [i for i, choices in enumerate(nvec) if choices < 2]:
+        raise StoreError(
+            f"{what}: sub-action {few[0]} has {nvec[few[0]]} choice{'s' * (nvec[few[0]] != 1)}, so nothing is decided "
+            "there; leave it out of the data, or give it a second choice that is never taken"
+        )
     try:
         spec = ActionSpec(nvec)
     except ValueError as error:

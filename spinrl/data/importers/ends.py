@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import attrs
@@ -23,12 +23,14 @@ class Ends:
         unmarked: what an end is that no mark explains: a change of episode, or the end of the last one.
         by_column: whether an episode column says where they end.
         length: steps after which an episode ends at the latest, or None.
+        steps: names of the columns whose values rise within an episode.
     """
 
     dones: Kind = "timeout"
     unmarked: Kind = "timeout"
     by_column: bool = False
     length: int | None = None
+    steps: Sequence[str] = ()
 
     def marks(self, rows: Columns) -> tuple[np.ndarray, np.ndarray]:
         """(B,) bool each: rows that are marked as ended by the task, and by a time limit."""
@@ -57,7 +59,8 @@ class Ends:
                 at = int(within[0])
                 raise StoreError(
                     f"row {rows.first_row + at} is marked as the end of an episode, but episode {rows.episode[at]} "
-                    "goes on after it; leave one of the two out, e.g. with --column episode="
+                    "goes on after it; leave one of the two out, e.g. with --column episode=; if the rows are in no "
+                    "order, give --step-column NAME to sort them"
                 )
             ends = np.flatnonzero(change)  # where the last one ends, the next block tells
         if self.length is None:
@@ -70,13 +73,13 @@ class Ends:
 
 
 def decide_ends(
-    what: object, columns: Collection[str], ends: Kind | None, length: int | None
+    what: object, columns: Mapping[str, Sequence[str]], ends: Kind | None, length: int | None
 ) -> tuple[Ends, list[str]]:
-    """What ends an episode, and the same in words.
+    """Decide what ends an episode, and say it in words.
 
     Args:
-        what: is being imported, for messages.
-        columns: what the file has, by meaning.
+        what: the file, for messages.
+        columns: of the file, by meaning.
         ends: what an end is that the file does not explain.
         length: steps of an episode, or None.
 
@@ -90,7 +93,7 @@ def decide_ends(
             "--episode-column NAME, or --episode-length STEPS (1, where every row stands for itself)"
         )
     if length is not None and length < 1:
-        raise StoreError(f"--episode-length wants at least 1, got {length}")
+        raise StoreError(f"--episode-length: expected at least 1 step, got {length}")
     if length is not None and "episode" in has:
         raise StoreError(
             f"{what} has an episode column; leave out --episode-length, or the column with --column episode="
@@ -122,7 +125,10 @@ def decide_ends(
         notes.append(f"they end by {'the task' if ends == 'terminal' else 'a time limit'} (--ends {ends})")
     elif _alone(has) and length is None:
         notes.append("there are no others: at every other row the next observation is that of the next row")
-    return Ends(dones=dones, unmarked=unmarked, by_column="episode" in has, length=length), notes
+    made = Ends(
+        dones=dones, unmarked=unmarked, by_column="episode" in has, length=length, steps=columns.get("step", ())
+    )
+    return made, notes
 
 
 def _alone(has: set[str]) -> Kind | None:

@@ -4,12 +4,108 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import attrs
 import numpy as np
 
 from spinrl.data.importers.arrays import Columns
 from spinrl.data.importers.ends import Ends
+from spinrl.data.importers.masks import allowed_choices
 from spinrl.data.store.metadata import StoreError
 from spinrl.data.store.store import Episode
+from spinrl.specs import ActionSpec
+
+# Next observations and the row after may differ by rounding: by this share of the entry's largest value in the episode,
+# which is four units in the last place of single precision.
+ROUNDING = 4 * 2.0**-23
+
+
+@attrs.define
+class Tally:
+    """What was done with rows while they became episodes; complete after the last one.
+
+    Attributes:
+        dropped: rows that were left out because what they led to is unknown.
+        whole: episodes that had no other row.
+        dropped_reward, reward: sums of absolute rewards, of those rows and of all.
+        repeated: episodes whose last observation was repeated.
+        unfinished: files that end within an episode.
+        limits: time limits with a next observation, and with an episode after them.
+        continued: how many of those next observations equal the first one of the episode after them.
+        rounded: rows whose next observation differs from the row after by rounding.
+        gaps: steps that rise by more than others do, and where the first one is.
+        incomplete: rows that were left out for missing numbers, and episodes that were cut there.
+        cuts: likewise.
+        incomplete_reward: sum of the absolute rewards of these rows that have one.
+    """
+
+    dropped: int = 0
+    whole: int = 0
+    dropped_reward: float = 0.0
+    reward: float = 0.0
+    repeated: int = 0
+    unfinished: int = 0
+    limits: int = 0
+    continued: int = 0
+    rounded: int = 0
+    gaps: int = 0
+    first_gap: str = ""
+    incomplete: int = 0
+    cuts: int = 0
+    incomplete_reward: float = 0.0
+
+    def notes(self) -> list[str]:
+        """What was done, in words."""
+        made = []
+        if self.unfinished:
+            files = "the file ends" if self.unfinished == 1 else f"{self.unfinished} files end"
+            made.append(f"{files} within an episode, which is stored as cut off there")
+        if self.repeated:
+            made.append(f"{self.repeated:,} episodes that the task ended repeat their last observation (never used)")
+        if self.dropped:
+            alone = f", and {self.whole:,} episodes with them, which had no other row" if self.whole else ""
+            made.append(
+                f"{self.dropped:,} rows were left out, the last of each cut-off episode: what they led to is "
+                f"unknown{alone}"
+            )
+        if self.incomplete:
+            made.append(
+                f"{self.incomplete:,} rows were left out because they lack a number (--missing drop), and episodes cut "
+                f"off there {self.cuts:,} times"
+            )
+        if self.rounded:
+            made.append(
+                f"at {self.rounded:,} rows the next observation differs from the following row by rounding, at most "
+                f"{ROUNDING:.1g} of the entry's largest value; taken as equal"
+            )
+        return made
+
+    def warnings(self) -> list[str]:
+        """What may be wrong with the data, in words."""
+        made = []
+        for rows, lost, what_to_do in (
+            (
+                "that end episodes and were left out",
+                self.dropped_reward,
+                "if the task ended these episodes, give --ends terminal, and they are kept",
+            ),
+            ("that lack a number and were left out", self.incomplete_reward, "fill the numbers in to keep them"),
+        ):
+            if self.reward and lost > 0.5 * self.reward:
+                share = lost / self.reward
+                made.append(
+                    f"the rows {rows} held {'all' if share == 1 else f'{share:.0%}'} of the reward; {what_to_do}"
+                )
+        if self.limits and self.continued == self.limits:
+            made.append(
+                f"at all {self.limits:,} time limits the next observation is the first of the following episode: right "
+                "where the stream went on, wrong where it was reset (then leave them out: --column next_observations=)"
+            )
+        if self.gaps:
+            made.append(
+                f"steps rise by more than elsewhere at {self.gaps:,} rows ({self.first_gap}): rows may be missing "
+                "there; the row after is taken as the next step"
+            )
+        return made
 
 
 class Episodes:
@@ -24,24 +120,29 @@ class Episodes:
         what: is being imported, for messages.
         blocks: consecutive rows.
         ends: what ends an episode.
-        offset: what the first choice is called in the file.
-
-    Attributes:
-        dropped: rows that were left out so far.
-        repeated: episodes whose last observation was repeated.
-        unfinished: whether the file ends within an episode.
-        limits: time limits with a next observation, and with an episode after them.
-        continued: how many of those next observations equal the first one of the episode after them.
+        spec: the sub-actions.
+        start: (N,) what the first choice of each is called in the file.
+        source: index of the source of the episodes.
+        tally: what is done with the rows is added to it.
     """
 
-    def __init__(self, what: object, blocks: Iterable[Columns], ends: Ends, offset: int = 0) -> None:
+    def __init__(
+        self,
+        what: object,
+        blocks: Iterable[Columns],
+        ends: Ends,
+        spec: ActionSpec,
+        start: np.ndarray,
+        *,
+        source: int = 0,
+        tally: Tally | None = None,
+    ) -> None:
         self._what = what
         self._blocks = blocks
         self._ends = ends
-        self._offset = offset
+        self._spec, self._start, self._source = spec, start, source
         self._finished: set[object] = set()  # names in the episode column
-        self.dropped = self.repeated = self.limits = self.continued = 0
-        self.unfinished = False
+        self.tally = tally or Tally()
 
     def __iter__(self) -> Iterator[Episode]:
         rows: Columns | None = None
@@ -60,8 +161,8 @@ class Episodes:
         if self._ends.by_column:  # whose last episode is one, though none follows
             yield from self._closed(rows, *self._kind(*self._ends.marks(rows), len(rows) - 1))
         elif ended or self._ends.length is not None:
-            self.unfinished = True
-            yield from self._made(rows, False, True)
+            self.tally.unfinished += 1
+            yield from self._complete(rows, False, True)
         else:
             raise StoreError(
                 f"{self._what} marks no end of an episode; give --episode-length STEPS, {rows.first_row + len(rows)} "
@@ -82,8 +183,8 @@ class Episodes:
 
     def _count_continued(self, rows: Columns, end: int, terminated: bool) -> None:
         if rows.next_observations is not None and not terminated and end + 1 < len(rows):
-            self.limits += 1
-            self.continued += bool((rows.next_observations[end] == rows.observations[end + 1]).all())
+            self.tally.limits += 1
+            self.tally.continued += bool((rows.next_observations[end] == rows.observations[end + 1]).all())
 
     def _closed(self, rows: Columns, terminated: bool, truncated: bool) -> Iterator[Episode]:
         """An episode that has come to its end."""
@@ -92,11 +193,26 @@ class Episodes:
             name = rows.episode[0].item()
             if name in self._finished:
                 raise StoreError(
-                    f"{self._what}: row {rows.first_row} goes on with episode {name} after another one; "
-                    "sort the rows by episode and step"
+                    f"{self._what}: row {rows.first_row} goes on with episode {name} after another one; sort the rows "
+                    "by episode and step, or let --step-column NAME do it"
                 )
             self._finished.add(name)
-        return self._made(rows, terminated, truncated)
+        return self._complete(rows, terminated, truncated)
+
+    def _complete(self, rows: Columns, terminated: bool, truncated: bool) -> Iterator[Episode]:
+        """The stretches of an episode in which no row lacks a number; each but the last one is cut off."""
+        self._check_steps(rows)
+        self.tally.reward += float(np.abs(rows.rewards, dtype=np.float64).sum())
+        if rows.missing is None or not rows.missing.any():
+            yield from self._made(rows, terminated, truncated)
+            return
+        self.tally.incomplete += int(rows.missing.sum())
+        self.tally.incomplete_reward += float(np.abs(rows.rewards[rows.missing], dtype=np.float64).sum())
+        ends = np.flatnonzero(np.diff(np.concatenate([[True], rows.missing, [True]]).astype(np.int8)))
+        for start, end in ends.reshape(-1, 2).tolist():
+            last = end == len(rows)
+            self.tally.cuts += not last
+            yield from self._made(rows[start:end], terminated and last, truncated or not last)
 
     def _made(self, rows: Columns, terminated: bool, truncated: bool) -> Iterator[Episode]:
         observations, length = rows.observations, len(rows)
@@ -105,45 +221,67 @@ class Episodes:
             observations = np.concatenate([observations, rows.next_observations[-1:]])
         elif terminated:
             observations = np.concatenate([observations, observations[-1:]])
-            self.repeated += 1
+            self.tally.repeated += 1
         else:
             length -= 1
-            self.dropped += 1
-        if length:
-            last = np.arange(length) == length - 1
-            yield Episode(
-                observations=observations,
-                actions=rows.actions[:length] - self._offset,
-                rewards=rows.rewards[:length],
-                terminated=last & terminated,
-                truncated=last & truncated,
+            self.tally.dropped += 1
+            self.tally.whole += not length
+            self.tally.dropped_reward += abs(float(rows.rewards[-1]))
+        if not length:
+            return
+        last = np.arange(length) == length - 1
+        actions = rows.actions[:length] - self._start
+        propensity = None if rows.propensities is None else rows.propensities[:length]
+        if propensity is not None and propensity.shape[1] == 1:
+            propensity = propensity[:, 0]
+        yield Episode(
+            observations=observations,
+            actions=actions,
+            rewards=rows.rewards[:length],
+            terminated=last & terminated,
+            truncated=last & truncated,
+            source=self._source,
+            allowed=allowed_choices(rows, actions, self._spec, self._what),
+            propensity=propensity,
+        )
+
+    def _check_steps(self, rows: Columns) -> None:
+        """Refuse rows whose steps fall, which are in no order; count those where steps seem to be left out."""
+        if rows.step is None or len(rows) < 2:
+            return
+        rise = np.diff(rows.step, axis=0)  # (L-1, n)
+        if (rise < 0).any():
+            at, column = (int(index) for index in np.argwhere(rise < 0)[0])
+            one, other = (f"{rows.step[k, column]:.15g}" for k in (at, at + 1))
+            row, name = rows.first_row + at, self._ends.steps[column]
+            raise StoreError(
+                f"{self._what}: column {name} falls from {one} to {other} between rows {row} and {row + 1} of one "
+                f"episode; if the rows are in no order, give --step-column {name} to sort them; if an episode ends "
+                "there, mark it; if that column is no step, give --column step="
             )
+        whole = rise[:, 0]
+        if (whole == np.floor(whole)).all() and (commonest := np.median(whole)) >= 1 and (whole > commonest).any():
+            if not self.tally.gaps:
+                at = int(np.argmax(whole > commonest))
+                self.tally.first_gap = (
+                    f"first from {rows.step[at, 0]:g} to {rows.step[at + 1, 0]:g}, in row {rows.first_row + at + 1}"
+                )
+            self.tally.gaps += int((whole > commonest).sum())
 
     def _check_continuity(self, rows: Columns) -> None:
         assert rows.next_observations is not None
-        broken = (rows.next_observations[:-1] != rows.observations[1:]).any(axis=1)
+        following, observed = rows.next_observations[:-1], rows.observations[1:]
+        different = following != observed
+        if not different.any():
+            return
+        scale = np.maximum(np.abs(rows.observations), np.abs(rows.next_observations)).max(axis=0)
+        apart = np.abs(following.astype(np.float64) - observed)
+        broken = (different & (apart > ROUNDING * scale)).any(axis=1)
         if broken.any():
             row = rows.first_row + int(np.argmax(broken))
             raise StoreError(
                 f"{self._what}: the next observation of row {row} is not the observation of row {row + 1}, though no "
                 "episode ends there; if one does, mark it in a column of terminals or timeouts; "
-                "if rows are in no order, --episode-length 1 keeps each by itself"
+                "if rows are in no order, give --step-column NAME, or --episode-length 1, which keeps each by itself"
             )
-
-    def notes(self) -> list[str]:
-        """What was done, in words; complete after the last episode."""
-        made = []
-        if self.unfinished:
-            made.append("the file ends within an episode, which is stored as cut off there")
-        if self.repeated:
-            made.append(f"{self.repeated:,} episodes that the task ended repeat their last observation (never used)")
-        if self.dropped:
-            made.append(
-                f"{self.dropped:,} rows were left out, the last of each cut-off episode: what they led to is unknown"
-            )
-        if self.limits and self.continued == self.limits:
-            made.append(
-                f"at all {self.limits:,} time limits the next observation is the first of the following episode: right "
-                "where the stream went on, wrong where it was reset (then leave them out: --column next_observations=)"
-            )
-        return made
+        self.tally.rounded += int(different.any(axis=1).sum())

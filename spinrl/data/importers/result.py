@@ -19,10 +19,12 @@ class ImportResult:
     Attributes:
         store: what was written.
         notes: what the data left open and how it was taken, a line each.
+        warnings: what may be wrong with the data, a line each.
     """
 
     store: Store
     notes: Sequence[str]
+    warnings: Sequence[str] = ()
 
 
 def require(module: str, what: str) -> Any:

@@ -18,6 +18,7 @@ from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1
 METADATA_FILE = "metadata.json"
+EXTRAS = ("allowed", "propensity", "propensities")  # arrays that a store may have
 REMAKE = "delete the folder and make the store again"
 
 
@@ -81,6 +82,10 @@ class StoreMetadata:
         sources: where the episodes came from.
         files: every other file of the folder, by its path in it.
         fingerprint: of the content; the same data has the same, whenever and wherever it was written.
+        extras: optional arrays that the store has, of `EXTRAS`.
+        action_start: what the log called the first choice of each sub-action, or nothing where that is 0 throughout;
+            a stored action plus this is the action in the log's own numbers.
+        preparation: how an import changed or left out rows and values, in words.
     """
 
     format_version: int = FORMAT_VERSION
@@ -97,11 +102,15 @@ class StoreMetadata:
     sources: Sequence[SourceRecord]
     files: Mapping[str, FileRecord]
     fingerprint: str
+    extras: Sequence[str] = ()
+    action_start: Sequence[int] = ()
+    preparation: Sequence[str] = ()
 
     def layout(self) -> dict[str, ArrayLayout]:
         """The arrays that the metadata promises, by TensorDict key ``group/name``."""
         spec = ActionSpec(self.nvec)
-        return array_layout(spec, self.observation_size, self.rows, self.transitions, self.episodes)
+        sizes = self.observation_size, self.rows, self.transitions, self.episodes
+        return array_layout(spec, *sizes, extras=self.extras)
 
 
 @attrs.frozen
@@ -118,12 +127,19 @@ class ArrayLayout:
 
 
 def array_layout(
-    spec: ActionSpec, observation_size: int, rows: int, transitions: int, episodes: int
+    spec: ActionSpec, observation_size: int, rows: int, transitions: int, episodes: int, extras: Sequence[str] = ()
 ) -> dict[str, ArrayLayout]:
     """Types and shapes of all arrays of a store of these sizes, by TensorDict key ``group/name``.
 
     ``transitions/row`` is where the observation of a transition lies; that of the next one is the row after it.
+    Optional arrays: ``observations/allowed`` (R, N, K) says which choices could be taken at an observation,
+    ``transitions/propensity`` (T,) or ``transitions/propensities`` (T, N) the behaviour's probability of what it took.
+
+    Raises:
+        ValueError: for an optional array that is none of `EXTRAS`.
     """
+    if unknown := set(extras) - set(EXTRAS):
+        raise ValueError(f"no store has arrays called {', '.join(sorted(unknown))}")
     action = np.uint8 if spec.max_choices <= 256 else np.uint16
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
         "observations/observation": (np.float32, (rows, observation_size)),
@@ -137,6 +153,14 @@ def array_layout(
         "episodes/source": (np.int64, (episodes,)),
         "episodes/return": (np.float64, (episodes,)),
     }
+    optional: dict[str, tuple[str, Any, tuple[int, ...]]] = {
+        "allowed": ("observations", np.bool_, (rows, spec.num_sub_actions, spec.max_choices)),
+        "propensity": ("transitions", np.float32, (transitions,)),
+        "propensities": ("transitions", np.float32, (transitions, spec.num_sub_actions)),
+    }
+    for name in extras:
+        group, dtype, shape = optional[name]
+        shapes[f"{group}/{name}"] = dtype, shape
     return {key: ArrayLayout(np.dtype(dtype).newbyteorder("<"), shape) for key, (dtype, shape) in shapes.items()}
 
 
@@ -154,6 +178,9 @@ def array_file(key: str) -> str:
 def write_metadata(folder: Path, metadata: StoreMetadata) -> None:
     """Write `metadata.json`, with a checksum of its own content."""
     content = attrs.asdict(metadata)
+    for name in ("extras", "action_start", "preparation"):  # absent where empty, as in stores of earlier versions
+        if not content[name]:
+            del content[name]
     text = json.dumps(content | {"checksum": _checksum(content)}, indent=2)
     (folder / METADATA_FILE).write_text(text + "\n", encoding="utf-8")
 

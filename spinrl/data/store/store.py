@@ -39,6 +39,8 @@ class Episode:
         terminated: (L,) bool, ended by the task: no value lies beyond.
         truncated: (L,) bool, cut by a time limit.
         source: index of its source in the store's metadata.
+        allowed: (L+1, N, K) bool, the choices that could be taken at each observation, or None.
+        propensity: (L,) or (L, N) float, the behaviour's probability of its action or sub-actions, or None.
     """
 
     observations: np.ndarray
@@ -47,6 +49,8 @@ class Episode:
     terminated: np.ndarray
     truncated: np.ndarray
     source: int = 0
+    allowed: np.ndarray | None = None
+    propensity: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -64,6 +68,8 @@ class Episode:
             terminated=self.terminated[:steps],
             truncated=truncated,
             source=self.source,
+            allowed=None if self.allowed is None else self.allowed[: steps + 1],
+            propensity=None if self.propensity is None else self.propensity[:steps],
         )
 
     def after(self, steps: int) -> Episode:
@@ -75,6 +81,8 @@ class Episode:
             rewards=self.rewards[steps:],
             terminated=self.terminated[steps:],
             truncated=self.truncated[steps:],
+            allowed=None if self.allowed is None else self.allowed[steps:],
+            propensity=None if self.propensity is None else self.propensity[steps:],
         )
 
 
@@ -164,14 +172,19 @@ class Store:
         episodes, transitions = self.data["episodes"], self.data["transitions"]
         start, length = int(episodes["start"][index]), int(episodes["length"][index])
         steps = slice(start, start + length)
-        row = int(transitions["row"][start])
+        first = int(transitions["row"][start])
+        rows = slice(first, first + length + 1)
+        extras = self.metadata.extras
+        propensity = next((name for name in extras if name.startswith("propensit")), None)
         return Episode(
-            observations=self.data["observations", "observation"][row : row + length + 1].numpy(),
+            observations=self.data["observations", "observation"][rows].numpy(),
             actions=transitions["action"][steps].numpy(),
             rewards=transitions["reward"][steps].numpy(),
             terminated=transitions["terminated"][steps].numpy(),
             truncated=transitions["truncated"][steps].numpy(),
             source=int(episodes["source"][index]),
+            allowed=self.data["observations", "allowed"][rows].numpy() if "allowed" in extras else None,
+            propensity=transitions[propensity][steps].numpy() if propensity else None,
         )
 
     def episodes(self) -> Iterator[Episode]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from spinrl.data.store.metadata import StoreError
@@ -9,7 +11,15 @@ from spinrl.data.store.store import Episode
 from spinrl.specs import ActionSpec
 
 
-def check_episode(episode: Episode, spec: ActionSpec, observation_size: int, num_sources: int, *, where: str) -> None:
+def check_episode(
+    episode: Episode,
+    spec: ActionSpec,
+    observation_size: int,
+    num_sources: int,
+    *,
+    where: str,
+    extras: Sequence[str] = (),
+) -> None:
     """Check shapes, types and values of an episode.
 
     Args:
@@ -18,6 +28,7 @@ def check_episode(episode: Episode, spec: ActionSpec, observation_size: int, num
         observation_size: S.
         num_sources: how many sources there are.
         where: names store and episode in messages.
+        extras: optional arrays that the store has.
 
     Raises:
         StoreError: for shapes that do not fit, actions that are not integers or out of range, and observations or
@@ -47,6 +58,23 @@ def check_episode(episode: Episode, spec: ActionSpec, observation_size: int, num
         value = episode.actions[step, sub_action]
         wants = f"0 to {spec.nvec[sub_action] - 1}"
         raise StoreError(f"{where}, step {step}: sub-action {sub_action} wants {wants}, got {value}")
+    if "allowed" in extras:
+        _check_allowed(episode, spec, where)
+    for name, size in (("propensity", ()), ("propensities", (sub_actions,))):
+        if name in extras and (episode.propensity is None or episode.propensity.shape != (steps, *size)):
+            raise StoreError(f"{where}: expected the {name} of every step of a store that has them")
+
+
+def _check_allowed(episode: Episode, spec: ActionSpec, where: str) -> None:
+    steps, allowed = len(episode), episode.allowed
+    shape = steps + 1, spec.num_sub_actions, spec.max_choices
+    if allowed is None or allowed.dtype != bool or allowed.shape != shape:
+        raise StoreError(f"{where}: expected allowed choices as {' × '.join(map(str, shape))} booleans")
+    taken = np.take_along_axis(allowed[:-1], episode.actions[..., None].astype(np.int64), axis=2)[..., 0]
+    if not taken.all():
+        step, sub_action = (int(at) for at in np.argwhere(~taken)[0])
+        value = episode.actions[step, sub_action]
+        raise StoreError(f"{where}, step {step}: choice {value} of sub-action {sub_action} is forbidden by its mask")
 
 
 def not_finite(values: np.ndarray) -> np.ndarray:

@@ -53,6 +53,7 @@ class StoreWriter:
         tier: name of the recipe.
         sources: where episodes come from; `Episode.source` is an index into it.
         expected: (transitions, episodes) to be written, if known: then a lack of space is found before the work.
+        extras, action_start, preparation: as in `StoreMetadata`; `preparation` may grow until the store is finished.
 
     Raises:
         StoreError: when the folder exists, or the disk is or becomes full.
@@ -69,6 +70,9 @@ class StoreWriter:
         tier: str,
         sources: Sequence[SourceRecord],
         expected: tuple[int, int] | None = None,
+        extras: Sequence[str] = (),
+        action_start: Sequence[int] = (),
+        preparation: Sequence[str] = (),
     ) -> None:
         self.path = Path(path)
         check_name("--task", task, spaces=True)
@@ -76,10 +80,11 @@ class StoreWriter:
         self._task, self._bins, self._tier = task, bins, tier
         self._spec, self._observation_size = action_spec, observation_size
         self._sources = list(sources)
+        self._extras, self._action_start, self.preparation = tuple(extras), list(action_start), list(preparation)
         self._needed = store_bytes(action_spec, observation_size, *expected) if expected else 0
         self._rows = self._transitions = 0
         self._episodes: list[tuple[int, int, int, float]] = []  # start, length, source, return
-        self._layout = array_layout(action_spec, observation_size, 0, 0, 0)
+        self._layout = array_layout(action_spec, observation_size, 0, 0, 0, self._extras)
         if self.path.exists():
             raise StoreError(f"store {self.path} exists already; delete the folder or name another")
         self._folder = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
@@ -109,9 +114,10 @@ class StoreWriter:
             self._observation_size,
             len(self._sources),
             where=f"store {self.path}, episode {len(self._episodes)}",
+            extras=self._extras,
         )
         length = len(episode)
-        columns = {
+        columns: dict[str, Any] = {
             "observations/observation": episode.observations,
             "transitions/row": np.arange(self._rows, self._rows + length),
             "transitions/action": episode.actions,
@@ -119,6 +125,9 @@ class StoreWriter:
             "transitions/terminated": episode.terminated,
             "transitions/truncated": episode.truncated,
         }
+        for name in self._extras:
+            key = "observations/allowed" if name == "allowed" else f"transitions/{name}"
+            columns[key] = episode.allowed if name == "allowed" else episode.propensity
         try:
             for key, values in columns.items():
                 self._files[key].write(values.astype(self._layout[key].dtype))
@@ -170,7 +179,8 @@ class StoreWriter:
 
     def _describe(self) -> dict[str, FileRecord]:
         """Let TensorDict write its own descriptions around the arrays, and record all files."""
-        layout = array_layout(self._spec, self._observation_size, self._rows, self._transitions, len(self._episodes))
+        sizes = self._rows, self._transitions, len(self._episodes)
+        layout = array_layout(self._spec, self._observation_size, *sizes, self._extras)
         groups: dict[str, dict[str, torch.Tensor]] = {}
         for key, array in layout.items():
             group, field = key.split("/")
@@ -204,6 +214,9 @@ class StoreWriter:
             sources=[self._counted(index, source) for index, source in enumerate(self._sources)],
             files=files,
             fingerprint=fingerprint({"format_version": FORMAT_VERSION, **content_of}),
+            extras=self._extras,
+            action_start=self._action_start,
+            preparation=self.preparation,
         )
 
     def _counted(self, index: int, source: SourceRecord) -> SourceRecord:

@@ -148,7 +148,7 @@ def test_what_was_taken_how_is_said(tmp_path):
 def test_next_observations_that_are_but_the_next_rows_are_pointed_out(tmp_path):
     arrays = logged([3, 3, 3], [False, False, True])
     arrays["next_observations"] = np.roll(arrays["observations"], -1, axis=0)
-    assert any("at all 2 time limits" in note for note in run(tmp_path, arrays).notes)
+    assert any("at all 2 time limits" in warning for warning in run(tmp_path, arrays).warnings)
 
 
 def test_one_number_of_choices_is_for_all(tmp_path):
@@ -182,18 +182,38 @@ def spoiled(name, row, value) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_not_finite_is_refused_by_row(tmp_path, suffix):
-    refused(tmp_path, spoiled("observations", (5, 1), np.nan), "nan in row 5, entry 1", suffix=suffix)
-    refused(tmp_path, spoiled("next_observations", (6, 0), np.inf), "inf in row 6, entry 0", suffix=suffix)
-    refused(tmp_path, spoiled("rewards", 2, 1e300), "rewards want a finite number, got 1e+300 in row 2", suffix=suffix)
+    refused(
+        tmp_path,
+        spoiled("observations", (5, 1), np.nan),
+        "observations, entry 1 has no value (nan) in row 5",
+        "--missing mean, zero or drop",
+        suffix=suffix,
+    )
+    refused(
+        tmp_path,
+        spoiled("next_observations", (6, 0), np.inf),
+        "next_observations, entry 0, found inf in row 6",
+        suffix=suffix,
+    )
+    refused(
+        tmp_path,
+        spoiled("rewards", 2, 1e300),
+        "single precision holds in rewards, found 1e+300 in row 2",
+        suffix=suffix,
+    )
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_actions_that_are_no_indices_are_refused(tmp_path, suffix):
     fractions = spoiled("actions", (3, 1), 0.5)
-    refused(tmp_path, fractions, "actions want whole numbers", "got 0.5 in row 3, entry 1", suffix=suffix)
-    refused(tmp_path, spoiled("actions", (3, 1), np.nan), "actions want whole numbers", "got nan", suffix=suffix)
-    refused(tmp_path, spoiled("actions", (3, 1), 2), "sub-action 1 wants 0 to 1, got 2 in row 3", suffix=suffix)
-    refused(tmp_path, spoiled("actions", (6, 2), -1), "sub-action 2 wants 0 to 4, got -1 in row 6", suffix=suffix)
+    refused(tmp_path, fractions, "expected a whole number", "actions, entry 1, found 0.5 in row 3", suffix=suffix)
+    refused(tmp_path, spoiled("actions", (3, 1), np.nan), "expected a whole number", "found nan", suffix=suffix)
+    refused(
+        tmp_path, spoiled("actions", (3, 1), 2), "expected 0 to 1 for sub-action 1, found 2 in row 3", suffix=suffix
+    )
+    refused(
+        tmp_path, spoiled("actions", (6, 2), -1), "expected 0 to 4 for sub-action 2, found -1 in row 6", suffix=suffix
+    )
 
 
 def test_choices_are_asked_for_and_never_guessed(tmp_path):
@@ -201,7 +221,7 @@ def test_choices_are_asked_for_and_never_guessed(tmp_path):
     message = refused(tmp_path, arrays, "largest values seen are 2,1,2", "--choices 3,2,3", choices=None)
     assert "--action-offset" not in message
     refused(tmp_path, arrays, "has 3 sub-actions, --choices gives 2", choices=[3, 2])
-    refused(tmp_path, arrays, "two or more choices", choices=[3, 1, 3])
+    refused(tmp_path, arrays, "sub-action 1 has 1 choice", "--choices 3,2,3", choices=[3, 1, 3])
     refused(tmp_path, arrays, "65537 choices", choices=[65537])
     arrays["actions"][:, 1] = 0
     refused(tmp_path, arrays, "sub-action 1 never takes a second choice", choices="observed")
@@ -212,8 +232,10 @@ def test_actions_that_count_from_one_are_told_the_option(tmp_path):
     arrays["actions"][0] = 2
     arrays["actions"] += 1
     refused(tmp_path, arrays, "give --choices 3,3 --action-offset 1", choices=None)
-    refused(tmp_path, arrays, "wants 0 to 2, got 3", "--action-offset 1", choices=[3])
-    refused(tmp_path, arrays, "wants 2 to 4, got 1", "--action-offset 1", choices=[3], action_offset=2)
+    refused(tmp_path, arrays, "expected 0 to 2 for sub-action 0, found 3", "--action-offset 1", choices=[3])
+    refused(
+        tmp_path, arrays, "expected 2 to 4 for sub-action 0, found 1", "--action-offset 1", choices=[3], action_offset=2
+    )
 
 
 def test_where_and_how_episodes_end_is_asked_for(tmp_path):
@@ -225,7 +247,7 @@ def test_where_and_how_episodes_end_is_asked_for(tmp_path):
     refused(tmp_path, {**bare, "episode": arrays["episode"]}, "an end by episode is", "--ends terminal")
     refused(tmp_path, arrays, "says itself how episodes end", "leave out --ends", ends="terminal")
     refused(tmp_path, arrays, "leave out --episode-length", episode_length=3)
-    refused(tmp_path, bare, "at least 1, got 0", episode_length=0, ends="timeout")
+    refused(tmp_path, bare, "at least 1 step, got 0", episode_length=0, ends="timeout")
     unmarked = {**bare, "terminals": np.zeros(7), "timeouts": np.zeros(7)}
     refused(tmp_path, unmarked, "marks no end of an episode", "--episode-length STEPS, 7 where it is a single one")
 
@@ -271,8 +293,8 @@ def test_shuffled_rows_may_stand_for_themselves(tmp_path):
 
 
 def test_flags_that_are_neither_0_nor_1_are_refused(tmp_path):
-    refused(tmp_path, spoiled("terminals", 3, 2), "terminals want 0 or 1, got 2.0 in row 3")
-    refused(tmp_path, changed("terminals", np.zeros((7, 2))), "terminals want one value a row, got 2")
+    refused(tmp_path, spoiled("terminals", 3, 2), "expected 0 or 1 in terminals, found 2.0 in row 3")
+    refused(tmp_path, changed("terminals", np.zeros((7, 2))), "expected one value a row for terminals, found 2")
 
 
 def test_sizes_that_do_not_fit_are_refused(tmp_path):

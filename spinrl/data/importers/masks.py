@@ -1,0 +1,70 @@
+"""Choices that are not always allowed, as files tell them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spinrl.data.importers.arrays import Columns
+from spinrl.data.store.metadata import StoreError
+from spinrl.specs import ActionSpec
+
+
+def allowed_choices(rows: Columns, actions: np.ndarray, spec: ActionSpec, what: object) -> np.ndarray | None:
+    """The allowed choices at each observation of an episode.
+
+    The mask of the observation that the last action led to is that of the last row, where this row itself is left out,
+    or that of the next observation, where the file tells it; else every choice is allowed there.
+
+    Args:
+        rows: of the episode.
+        actions: (L, N) those of its steps that are kept, from 0.
+        spec: the N sub-actions and their choices.
+        what: is being imported, for messages.
+
+    Returns:
+        (L+1, N, K) bool, or None where the file has no masks.
+
+    Raises:
+        StoreError: for masks of another size, that allow nothing, or that forbid what was done, by row.
+    """
+    if rows.allowed is None:
+        return None
+    steps = len(actions)
+    allowed = _unpacked(rows.allowed, spec, "allowed", what)
+    if steps == len(rows):
+        last = np.broadcast_to(_exists(spec), (1, *allowed.shape[1:]))
+        if rows.next_allowed is not None:
+            last = _unpacked(rows.next_allowed[-1:], spec, "next_allowed", what)
+        allowed = np.concatenate([allowed, last])
+    nothing = ~allowed.any(axis=2)
+    if nothing.any():
+        row, sub_action = (int(index) for index in np.argwhere(nothing)[0])
+        raise StoreError(f"{what}: the mask of row {rows.first_row + row} allows no choice of sub-action {sub_action}")
+    taken = np.take_along_axis(allowed[:steps], actions[..., None], axis=2)[..., 0]
+    if not taken.all():
+        row, sub_action = (int(index) for index in np.argwhere(~taken)[0])
+        raise StoreError(
+            f"{what}: the action of row {rows.first_row + row} takes choice {actions[row, sub_action]} of sub-action "
+            f"{sub_action}, which the mask of that row forbids"
+        )
+    return allowed
+
+
+def _exists(spec: ActionSpec) -> np.ndarray:
+    """(N, K) bool: the choices that each sub-action has."""
+    return np.arange(spec.max_choices) < np.array(spec.nvec)[:, None]
+
+
+def _unpacked(flat: np.ndarray, spec: ActionSpec, meaning: str, what: object) -> np.ndarray:
+    """(B, N, K), of a row of N × K or of as many booleans as there are choices in all."""
+    exists, width = _exists(spec), flat.shape[1]
+    if width == exists.size:
+        return flat.reshape(-1, *exists.shape) & exists
+    if width == sum(spec.nvec):
+        allowed = np.zeros((len(flat), *exists.shape), dtype=bool)
+        allowed[:, exists] = flat
+        return allowed
+    raise StoreError(
+        f"{what}: expected {exists.shape[0]} × {exists.shape[1]} or {sum(spec.nvec)} booleans a row in {meaning}, "
+        f"found {width}"
+    )

@@ -1,0 +1,110 @@
+"""A first look at a file, before a row of it is stored: its actions, its order, and what would be left out."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import pandas as pd
+
+from spinrl.data.importers.arrays import Arrays
+from spinrl.data.importers.choices import SeenActions
+from spinrl.data.store.metadata import StoreError
+
+
+@attrs.define(eq=False)
+class Survey:
+    """What a file holds.
+
+    Attributes:
+        rows: how many there are.
+        flags: how often each column of booleans is true that is not used.
+        total, count: (S,) float64 sum of the observations that have a number, and how many have one; where asked for.
+        first, last: the episode and the step of the first and the last row, as far as there are such columns.
+    """
+
+    rows: int = 0
+    flags: dict[str, int] = attrs.field(factory=dict)
+    total: np.ndarray | None = None
+    count: np.ndarray | None = None
+    first: tuple[object, float | None] = (None, None)
+    last: tuple[object, float | None] = (None, None)
+
+
+def survey(arrays: Arrays, seen: SeenActions, *, sort: bool = False, means: bool = False) -> Survey:
+    """Read what has to be known before the rest; sets the order of `arrays` where rows are sorted.
+
+    Args:
+        arrays: of the file.
+        seen: is told of the actions.
+        sort: whether rows are sorted by their step, episode by episode in the order of their first rows.
+        means: whether sums of the observations are wanted.
+
+    Raises:
+        StoreError: for values that are not plain, and steps that do not sort the rows.
+    """
+    made = Survey(flags=dict.fromkeys(arrays.flags, 0))
+    keys = [meaning for meaning in ("episode", "step") if meaning in arrays.columns]
+    meanings = ["actions", *keys]
+    columns = [name for meaning in meanings for name in arrays.columns[meaning]] + arrays.flags
+    columns += arrays.columns["observations"] if means else ()
+    episodes, steps = [], []
+    for raw in arrays.raw(*dict.fromkeys(columns)):
+        block = arrays.values.of(meanings, raw, made.rows)
+        seen.add(arrays.file, block["actions"], made.rows)
+        for name in arrays.flags:
+            made.flags[name] += int(np.count_nonzero(raw[name] == 1))
+        if sort:
+            episodes.append(block.get("episode", np.zeros(len(block["actions"]), dtype=np.int64)))
+            steps.append(block["step"][:, 0])
+        ends = [
+            (block["episode"][at].item() if "episode" in block else None, block["step"][at, 0] if keys[1:] else None)
+            for at in (0, -1)
+        ]
+        made.first, made.last = made.first if made.rows else ends[0], ends[1]
+        if means:
+            _add_up(made, arrays, raw)
+        made.rows += len(block["actions"])
+    if sort:
+        arrays.order = _order(arrays, np.concatenate(episodes), np.concatenate(steps))
+    return made
+
+
+def _add_up(made: Survey, arrays: Arrays, raw: dict[str, np.ndarray]) -> None:
+    values = arrays.values.plain("observations", raw, made.rows).astype(np.float64)
+    has = np.isfinite(values)
+    total, count = np.where(has, values, 0).sum(axis=0), has.sum(axis=0)
+    if made.total is None or made.count is None:
+        made.total, made.count = total, count
+    elif len(total) == len(made.total):
+        made.total, made.count = made.total + total, made.count + count
+
+
+def _order(arrays: Arrays, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray | None:
+    """(T,) the rows by episode, in the order of their first rows, and step; None where they are sorted already."""
+    codes, _ = pd.factorize(episodes)
+    order = np.lexsort((steps, codes))
+    again = (codes[order][1:] == codes[order][:-1]) & (steps[order][1:] == steps[order][:-1])
+    if again.any():
+        one, other = sorted(order[int(np.argmax(again)) :][:2].tolist())
+        hint = "" if "episode" in arrays.columns else "; give --episode-column NAME, if steps count within episodes"
+        raise StoreError(
+            f"{arrays.file}: rows {one} and {other} of one episode have the same {arrays.columns['step'][0]}, "
+            f"{steps[one]:.15g}, so their order is unknown{hint}"
+        )
+    return None if (order == np.arange(len(order))).all() else order
+
+
+def check_borders(opened: list[Arrays], surveys: list[Survey]) -> None:
+    """Refuse files of which an episode may go on in the next one.
+
+    Raises:
+        StoreError: naming the files.
+    """
+    for before, after, one, other in zip(opened, opened[1:], surveys, surveys[1:], strict=False):
+        (name, end), (first, begin) = one.last, other.first
+        if name is not None and name == first and not (end is not None and begin is not None and begin <= end):
+            raise StoreError(
+                f"{before.file} ends with episode {name}, and {after.file} begins with one of that name: if it goes on "
+                "there, put the files into a folder of their own and import the folder; if it is another one, "
+                "number the episodes anew"
+            )
