@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.records import PROTOCOL_FRACTIONS, RETURN
-from harness.reporting.returns import SECONDS, ReportMeta, learning_seconds
+from harness.reporting.returns import SECONDS, ReportMeta, learning_seconds, trained
 
 SETTING = ("preset", "metric", "algorithm", "task", "bins", "tier")  # what policies are compared within
 LINE = (*SETTING, "policy")
@@ -100,7 +100,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
     """
     rng = np.random.default_rng(seed)
     rows = []
-    for values, group in table.groupby([*LINE, "fraction"], sort=True):
+    for values, group in trained(table).groupby([*LINE, "fraction"], sort=True):
         line = dict(zip([*LINE, "fraction"], values, strict=True))
         resampled = units(group["return"], group["seed"])
         interval = bootstrap_interval([resampled], rng)
