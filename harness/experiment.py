@@ -172,6 +172,8 @@ class Experiment(Component):
         for field in ("pretrainings", "warm_starts", "critic_starts"):
             if unknown := [name for name in getattr(self, field) if name not in policies]:
                 raise ValueError(f"{field} wants names of policies ({', '.join(policies)}), got {unknown[0]!r}")
+        if self.training.patience and (unsimulated := [name for name in self.tasks if not self.simulated(name)]):
+            raise ValueError(f"Training.patience needs returns, and {unsimulated[0]!r} has no simulator; set None")
         shares = list(self.evaluation.marks(self.training.gradient_steps).values())
         for estimator in self.evaluation.estimators:
             if missing := [share for share in estimator.fractions or () if share not in shares]:
@@ -220,7 +222,7 @@ class Experiment(Component):
                 policies[policy],
                 algorithms[algorithm],
                 self.recipes[tier],
-                self.pretrainings.get(policy, self.pretraining),
+                self.pretrainings.get(policy, self.pretraining).with_snapshots(self.evaluation.during_pretraining),
                 self.warm_starts.get(policy),
                 self.critic_starts.get(policy, self.critic_start),
             )
@@ -246,6 +248,7 @@ class Experiment(Component):
                 fractions=(0.5, 1.0),  # type: ignore[arg-type]  # mypy takes no generic converter
                 every_steps=None,
                 episodes=2,
+                final_episodes=None,
                 episode_steps=50,
                 estimators=[each.smaller() for each in self.evaluation.estimators],  # type: ignore[misc]
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -23,6 +24,8 @@ class Training(Component):
         batch_size: transitions per update.
         report_every: gradient steps between two logged losses.
         checkpoint_minutes: minutes between two checkpoints of a cell.
+        patience: end a cell early when so many evaluations in a row have a mean return no higher than the best one
+            before them; none trains to the end of the budget.
     """
 
     kind: ClassVar[str] = "training"
@@ -31,12 +34,23 @@ class Training(Component):
     batch_size: int = attrs.field(default=256, validator=ge(1))
     report_every: int = attrs.field(default=100, validator=ge(1))
     checkpoint_minutes: float = attrs.field(default=10.0, validator=gt(0))
+    patience: int | None = attrs.field(default=None, validator=optional(ge(1)))
+
+    def ends(self, means: Sequence[float]) -> bool:
+        """Whether training ends after the evaluations of these mean returns, in order."""
+        if self.patience is None or len(means) <= self.patience:
+            return False
+        return max(means[-self.patience :]) <= max(means[: -self.patience])
 
 
-def _check_fractions(_instance: Any, _attribute: attrs.Attribute, value: tuple[float, ...]) -> None:
-    if not value or any(not 0 < fraction <= 1 for fraction in value) or list(value) != sorted(set(value)):
-        raise ValueError(f"fractions wants rising numbers over 0 up to 1, got {list(value)}")
-    if value[-1] != 1:
+def _check_shares(_instance: Any, attribute: attrs.Attribute, value: tuple[float, ...]) -> None:
+    if any(not 0 < share <= 1 for share in value) or list(value) != sorted(set(value)):
+        raise ValueError(f"{attribute.name} wants rising numbers over 0 up to 1, got {list(value)}")
+
+
+def _check_fractions(instance: Any, attribute: attrs.Attribute, value: tuple[float, ...]) -> None:
+    _check_shares(instance, attribute, value)
+    if not value or value[-1] != 1:
         raise ValueError(f"fractions wants to end with 1.0, the whole budget, got {list(value)}")
 
 
@@ -49,6 +63,9 @@ class Evaluating(Component):
         fractions: shares of the budget of gradient steps after which to evaluate, ending with 1.
         every_steps: evaluate also after every so many gradient steps; none for the fractions alone.
         episodes: episodes per evaluation in the simulator.
+        final_episodes: episodes of the evaluation at the full budget; none for as many as at the others.
+        during_pretraining: shares of the ASM pre-training, over 0 up to 1, at which a policy that starts as the ASM is
+            evaluated before it is trained; seconds are those of the pre-training so far.
         action: sample from the policy, or take each sub-action's most likely choice (mode).
         episode_steps: control steps per episode, at most. The benchmark's is 1000; with a simulator of one's own it may
             be more, and a cell says when it cut an episode that the simulator would have gone on with.
@@ -60,6 +77,8 @@ class Evaluating(Component):
     fractions: tuple[float, ...] = attrs.field(default=PROTOCOL_FRACTIONS, converter=tuple, validator=_check_fractions)
     every_steps: int | None = attrs.field(default=None, validator=optional(ge(1)))
     episodes: int = attrs.field(default=10, validator=ge(1))
+    final_episodes: int | None = attrs.field(default=None, validator=optional(ge(1)))
+    during_pretraining: tuple[float, ...] = attrs.field(default=(), converter=tuple, validator=_check_shares)
     action: Literal["sample", "mode"] = attrs.field(default="sample", validator=in_(("sample", "mode")))
     episode_steps: int = attrs.field(default=EPISODE_STEPS, validator=ge(1))
     estimators: tuple[Estimator, ...] = attrs.field(default=(), converter=tuple)
@@ -69,6 +88,10 @@ class Evaluating(Component):
         names = [estimator.metric for estimator in value]
         if len(set(names)) < len(names):
             raise ValueError(f"estimators wants each once, got {names}")
+
+    def episodes_at(self, fraction: float) -> int:
+        """Episodes of the evaluation at a share of the budget."""
+        return self.final_episodes or self.episodes if fraction >= 1 else self.episodes
 
     def marks(self, gradient_steps: int) -> dict[int, float]:
         """Gradient step → fraction of the budget of every evaluation, rising."""

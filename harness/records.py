@@ -69,6 +69,10 @@ class Evaluation:
         train_seconds: of training so far, evaluations not counted.
         evaluation_seconds: of all evaluations so far, this one included.
         start_seconds: imitation and critic start before training; 0 without them, the original cost for cached ones.
+        discounted: discounted return of each episode, with the algorithm's gamma; empty where there is none.
+        ended_early: whether training ended here by `Training.patience`; the fraction is 1 then, the gradient step is
+            where it ended.
+        asm_share: share of the ASM pre-training that was done; under 1 the policy is the ASM as it was then.
     """
 
     gradient_step: int
@@ -79,6 +83,14 @@ class Evaluation:
     evaluation_seconds: float
     metric: str = RETURN
     start_seconds: float = 0.0
+    discounted: tuple[float, ...] = attrs.field(default=(), converter=_floats)
+    ended_early: bool = False
+    asm_share: float = 1.0
+
+    @property
+    def identity(self) -> tuple[int, str, float]:
+        """What tells it from the other evaluations of its cell."""
+        return self.gradient_step, self.metric, self.asm_share
 
     @property
     def seconds(self) -> float:

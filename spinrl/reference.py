@@ -10,6 +10,7 @@ small module for each sub-action where we keep one stacked tensor, padded to the
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Self
 import attrs
 import numpy as np
 import torch
+from attrs.validators import ge, optional
 from torch import nn
 from torch.nn import functional
 
@@ -134,10 +136,12 @@ class ReferenceASM(ASMSource):
     Attributes:
         checkpoint: the file that the reference's pre-training wrote, in a folder that every machine at work sees.
         encoder: sizes of the ASM, which have to be those in the file.
+        seconds: what the pre-training took; none where nobody knows, and then no time to target can be told.
     """
 
     checkpoint: str = attrs.field(converter=_absolute)
     encoder: ASMEncoder = attrs.field(factory=ASMEncoder)
+    seconds: float | None = attrs.field(default=None, validator=optional(ge(0)))
 
     def total_steps(self, transitions: int) -> int:
         return 0
@@ -147,7 +151,8 @@ class ReferenceASM(ASMSource):
             content = hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()
         except OSError as error:
             raise checkpoint.CheckpointError(f"{self.checkpoint} cannot be read: {error.strerror}") from error
-        return fingerprint({"reference": content, "encoder": to_plain(self.encoder)})
+        seconds = {} if self.seconds is None else {"seconds": self.seconds}
+        return fingerprint({"reference": content, "encoder": to_plain(self.encoder), **seconds})
 
     def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
         self._network(observation_size, action_spec, standardized)
@@ -155,7 +160,8 @@ class ReferenceASM(ASMSource):
     def make(self, request: ASMRequest) -> FrozenASM:
         store = request.store
         model = self._network(store.observation_size, store.action_spec, request.standardized)
-        return FrozenASM.of(model, request.fingerprint, 0.0, {"reference_checkpoint": Path(self.checkpoint).name})
+        seconds = math.nan if self.seconds is None else self.seconds
+        return FrozenASM.of(model, request.fingerprint, seconds, {"reference_checkpoint": Path(self.checkpoint).name})
 
     def _network(self, observation_size: int, action_spec: ActionSpec, standardized: bool) -> ASM:
         if standardized:

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from harness.cells.environments import build_environment
+from harness.cells.evaluating import train_and_judge
 from harness.cells.events import (
     ASMReady,
     DatasetReady,
@@ -23,12 +24,11 @@ from harness.cells.events import (
 )
 from harness.cells.training import CellTraining
 from harness.experiment import Cell, Experiment
-from harness.records import RETURN, Evaluation
+from harness.records import Evaluation
 from spinrl.asm import Curve, FrozenASM, pretrained_asm
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import Making, Store, home, locked
 from spinrl.machine import ResolvedMachine
-from spinrl.tasks import Environment
 
 
 def prepare_dataset(experiment: Experiment, cell: Cell, report: Report) -> tuple[Store, Store | None]:
@@ -112,7 +112,7 @@ def run_cell(
             episodes = experiment.evaluation.episodes
             environment = build_environment(experiment, cell, store, episodes=episodes, threads=machine.threads)
         try:
-            _train_and_judge(training, environment, report)
+            train_and_judge(training, environment, report)
         finally:
             if environment is not None:
                 environment.close()
@@ -121,21 +121,6 @@ def run_cell(
         for folder in (training.path.parent, *training.private):
             shutil.rmtree(folder, ignore_errors=True)
         return training.evaluations
-
-
-def _train_and_judge(training: CellTraining, environment: Environment | None, report: Report) -> None:
-    """Train, and evaluate and estimate what is due and was not yet, at every mark of the budget."""
-    config = training.experiment.evaluation
-    for mark, fraction in config.marks(training.experiment.training.gradient_steps).items():
-        if mark > training.step:
-            training.advance(mark, report)
-        made = {each.metric for each in training.evaluations if each.gradient_step == mark}
-        if environment is not None and RETURN not in made:
-            training.evaluate(mark, fraction, environment, report)
-        for estimator in config.estimators:
-            due = estimator.fractions is None or fraction in estimator.fractions
-            if due and estimator.metric not in made:
-                training.estimate(mark, fraction, estimator, report)
 
 
 def _identity(experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM | None, machine: ResolvedMachine) -> str:

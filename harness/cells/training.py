@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -15,7 +16,6 @@ from harness.cells.events import (
     Fault,
     FeaturesReady,
     Metrics,
-    Notice,
     Report,
     Resumed,
     StageProgress,
@@ -25,17 +25,16 @@ from harness.cells.events import (
 )
 from harness.cells.starts import make_start
 from harness.experiment import Cell, Experiment
-from harness.records import RETURN, Evaluation
+from harness.records import Evaluation
 from spinrl import checkpoint
 from spinrl.algorithms import Algorithm, DivergedError
 from spinrl.asm import FrozenASM
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import to_plain
 from spinrl.data import ReplayLoader, Store, row_features, standardize
-from spinrl.evaluation import EstimationData, Estimator, episode_seeds, evaluate
 from spinrl.machine import ResolvedMachine
+from spinrl.policies import Policy
 from spinrl.seeding import child_seed, random_state, restore_random_state
-from spinrl.tasks import Environment
 from spinrl.train import train
 
 CHECKPOINT_VERSION = 2  # since 2, networks hold the standard units of observations
@@ -60,7 +59,7 @@ class CellTraining:
         self.cell = cell
         self.path = path
         self.loader = ReplayLoader(store, experiment.training.batch_size, seed, device=machine.device)
-        policy = cell.policy.build(store.observation_size, store.action_spec, asm=asm, seed=seed)
+        policy = self.build_policy(store, asm)
         self.algorithm: Algorithm = cell.algorithm.build(
             policy, store.observation_size, store.action_spec, seed=seed, machine=machine
         )
@@ -81,6 +80,15 @@ class CellTraining:
         self.evaluations: list[Evaluation] = []
         self.recent: list[tuple[float, Metrics]] = []  # with the time; those that may not have been logged
         self.told_of_cut = False
+
+    def build_policy(self, store: Store, asm: FrozenASM | None) -> Policy:
+        """The cell's policy before any training, on its ASM or a snapshot of it."""
+        return self.cell.policy.build(store.observation_size, store.action_spec, asm=asm, seed=self.cell.key.seed)
+
+    @property
+    def ended_at(self) -> int | None:
+        """The gradient step at which `Training.patience` ended the training; None while it has not."""
+        return next((each.gradient_step for each in self.evaluations if each.ended_early), None)
 
     def begin(self, report: Report) -> None:
         """Go on from the checkpoint of an interrupted run; where there is none, give policy and critics their start."""
@@ -225,62 +233,25 @@ class CellTraining:
                 self._keep(report)
                 saved = time.monotonic()
 
-    def evaluate(self, mark: int, fraction: float, environment: Environment, report: Report) -> None:
-        """Evaluate in the simulator, on the same episode starts at every mark, and checkpoint."""
-        config = self.experiment.evaluation
-        marks = config.marks(self.experiment.training.gradient_steps)
-        report(StageStarted("evaluating", config.episodes * len(marks), "episodes"))
-        began = time.perf_counter()
-        returns = evaluate(
-            self.algorithm.acting_policy(),
-            environment,
-            episode_seeds(self.cell.key.seed, config.episodes),
-            action=config.action,
-            steps=config.episode_steps,
-        )
-        self._add(mark, fraction, RETURN, returns, began, report)
-        self._tell_of_cut(environment, report)
-        done = sum(each.metric == RETURN for each in self.evaluations)
-        report(StageProgress(config.episodes * done))
-
-    def _tell_of_cut(self, environment: Environment, report: Report) -> None:
-        """Say, once, that the last evaluation cut episodes; the benchmark's all end by the number of steps."""
-        if self.told_of_cut or self.cell.key.task not in self.experiment.simulators:
-            return
-        config = self.experiment.evaluation
-        cut = sum(not environment.over([index]) for index in range(config.episodes))
-        if cut:
-            self.told_of_cut = True
-            report(
-                Notice(
-                    f"{cut} of {config.episodes} episodes were cut after {config.episode_steps:,} steps, before the "
-                    "simulator ended them; raise Evaluating.episode_steps to evaluate whole ones"
-                )
-            )
-
-    def estimate(self, mark: int, fraction: float, estimator: Estimator, report: Report) -> None:
-        """Estimate from data alone, and checkpoint."""
-        data = EstimationData(training=self.store, held_out=self.held_out, device=self.machine.device)
-        began = time.perf_counter()
-        action = self.experiment.evaluation.action
-        progress = stage_progress(report, "estimating", estimator.unit)
-        values = estimator.estimate(self.algorithm, data, seed=self.cell.key.seed, action=action, progress=progress)
-        self._add(mark, fraction, estimator.metric, values, began, report)
-
-    def _add(
-        self, mark: int, fraction: float, metric: str, values: Sequence[float], began: float, report: Report
+    def add(
+        self,
+        mark: int,
+        fraction: float,
+        metric: str,
+        values: Sequence[float],
+        began: float,
+        report: Report,
+        **also: Any,
     ) -> None:
+        """Keep, tell of and checkpoint an evaluation; `also` has further fields, and others in place of these."""
         self.evaluation_seconds += time.perf_counter() - began
-        evaluation = Evaluation(
-            gradient_step=mark,
-            fraction=fraction,
-            returns=values,
-            asm_seconds=self.asm.seconds if self.asm else 0.0,
-            train_seconds=self.train_seconds,
-            evaluation_seconds=self.evaluation_seconds,
-            metric=metric,
-            start_seconds=self.start_seconds,
-        )
+        spent = {
+            "asm_seconds": self.asm.seconds if self.asm else 0.0,
+            "start_seconds": self.start_seconds,
+            "train_seconds": self.train_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+        }
+        evaluation = Evaluation(gradient_step=mark, fraction=fraction, returns=values, metric=metric, **spent | also)
         self.evaluations.append(evaluation)
         report(Evaluated(evaluation))
         self._keep(report)

@@ -34,8 +34,12 @@ _DTYPES = {
     "preset": str,
     "metric": str,
     "start_seconds": "float64",
+    "discounted": "float64",
+    "ended_early": "int64",
+    "asm_share": "float64",
 }
-_ABSENT = {"start_seconds": "0"}  # values of columns that tables of earlier versions lack
+# Values of columns that tables of earlier versions lack.
+_ABSENT = {"start_seconds": "0", "discounted": "nan", "ended_early": "0", "asm_share": "1"}
 
 
 COLUMNS = tuple(_DTYPES)
@@ -150,6 +154,7 @@ def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str) -> p
             **attrs.asdict(key),
             **{name: value for name, value in evaluation.to_plain().items() if name != "returns"},
             "episode": episode,
+            "discounted": evaluation.discounted[episode] if evaluation.discounted else float("nan"),
             "return": value,
             "preset": preset,
         }
@@ -162,18 +167,22 @@ def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str) -> p
 def from_frame(frame: pd.DataFrame) -> list[tuple[CellKey, Evaluation]]:
     """The inverse of `to_frame` (the preset is left behind), in order of cell, gradient step and metric."""
     results = []
-    for values, rows in frame.groupby([*CELL_COLUMNS, "gradient_step", "metric"], sort=True):
+    for values, rows in frame.groupby([*CELL_COLUMNS, "gradient_step", "metric", "asm_share"], sort=True):
+        rows = rows.sort_values("episode")
         first = rows.iloc[0]
         key = CellKey(**{name: _plain(value) for name, value in zip(CELL_COLUMNS, values, strict=False)})
         evaluation = Evaluation(
             gradient_step=int(first["gradient_step"]),
             fraction=float(first["fraction"]),
-            returns=tuple(rows.sort_values("episode")["return"]),
+            returns=tuple(rows["return"]),
             asm_seconds=float(first["asm_seconds"]),
             train_seconds=float(first["train_seconds"]),
             evaluation_seconds=float(first["evaluation_seconds"]),
             metric=str(first["metric"]),
             start_seconds=float(first["start_seconds"]),
+            discounted=() if rows["discounted"].isna().all() else tuple(rows["discounted"]),
+            ended_early=bool(first["ended_early"]),
+            asm_share=float(first["asm_share"]),
         )
         results.append((key, evaluation))
     return results
@@ -201,10 +210,16 @@ def read_csv(source: str | Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in raw.columns]
     if missing:
         raise ValueError(f"{name} has no column {', '.join(missing)}")
+    empty = {column: {"": "nan"} for column in ("return", "discounted", "asm_seconds")}
     try:
-        return raw[list(COLUMNS)].replace({"return": {"": "nan"}}).astype(_DTYPES)
+        return raw[list(COLUMNS)].replace(empty).astype(_DTYPES)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} holds a value of the wrong type: {error}") from error
+
+
+def trained(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of policies in training; the others are of the ASM before it (`Evaluating.during_pretraining`)."""
+    return table[table["gradient_step"] > 0]
 
 
 def learning_seconds(table: pd.DataFrame) -> pd.Series:

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.records import PROTOCOL_FRACTIONS, RETURN
-from harness.reporting.returns import SECONDS, ReportMeta, learning_seconds
+from harness.reporting.returns import SECONDS, ReportMeta, learning_seconds, trained
 
 SETTING = ("preset", "metric", "algorithm", "task", "bins", "tier")  # what policies are compared within
 LINE = (*SETTING, "policy")
@@ -154,6 +154,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
     `share_of_best`), and the mean over seeds of each of `SECONDS`.
     """
     rng = np.random.default_rng(seed)
+    table = trained(table)
     of = {name: table[name].to_numpy() for name in ("return", "seed", "gradient_step", *SECONDS)}
     rows = []
     for values, at in sorted(table.groupby([*LINE, "fraction"]).indices.items()):  # slices of frames would be slow

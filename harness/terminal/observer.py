@@ -77,7 +77,7 @@ class RunObserver(Observer):
     ) -> None:
         kept = finished or {}
         self.results: list[tuple[CellKey, Evaluation]] = [(key, each) for key in kept for each in kept[key]]
-        self._evaluated = {(key, each.gradient_step, each.metric) for key, each in self.results}
+        self._evaluated = {(key, each.identity) for key, each in self.results}
         self._experiment = experiment
         self._parent = parent
         self._returns_file = parent.returns_file
@@ -155,9 +155,12 @@ class RunObserver(Observer):
             case Evaluated(evaluation):
                 self._log_evaluation(cell.key, evaluation)
                 self._publish()
+                at = f"{evaluation.fraction:.0%} of the budget"
+                if not evaluation.gradient_step:
+                    at = f"{evaluation.asm_share:.0%} of the pre-training"
                 mean = f"{evaluation.mean:.1f}" if evaluation.metric == RETURN else f"{evaluation.mean:.4g}"
                 self._console.print(
-                    f"{label}: {metric_name(evaluation.metric)} {mean} at {evaluation.fraction:.0%} of the budget "
+                    f"{label}: {metric_name(evaluation.metric)} {mean} at {at} "
                     f"({evaluation.gradient_step:,} steps, {evaluation.seconds:.0f} s)",
                     markup=False,
                     highlight=False,
@@ -182,7 +185,7 @@ class RunObserver(Observer):
             self._publish_next = now + max(PUBLISH_SECONDS, 20 * (now - began))
 
     def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
-        this = (key, evaluation.gradient_step, evaluation.metric)
+        this = (key, evaluation.identity)
         if this in self._evaluated:  # before the cell was begun again
             return
         self._evaluated.add(this)

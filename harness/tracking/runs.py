@@ -186,6 +186,10 @@ class CellRun(TrackedRun):
     def evaluation(self, evaluation: Evaluation, normalized_score: float | None = None) -> None:
         """Log one evaluation at its gradient step; the score is left out where there is no reference return."""
         returns, metric, mean = evaluation.returns, evaluation.metric, evaluation.mean
+        if not evaluation.gradient_step:  # the ASM, before the policy's training: at percents of its pre-training
+            values = {"pretraining/return_mean": mean, "pretraining/asm_seconds": evaluation.asm_seconds}
+            self.metrics(values, round(100 * evaluation.asm_share))
+            return
         values = {
             f"eval/{metric}_mean": mean,
             f"eval/{metric}_std": math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns)),
@@ -241,7 +245,7 @@ class ParentRun(TrackedRun):
         The UI folds children away and charts parents alone: without this its first page would compare nothing.
         """
         name = self.overview_name(cell, evaluation.metric)
-        if name is not None:
+        if name is not None and evaluation.gradient_step:
             self.metrics({name: evaluation.mean}, evaluation.gradient_step)
 
     def start_cell(self, cell: CellKey, *, params: Mapping[str, Any], tags: Mapping[str, Any]) -> CellRun:

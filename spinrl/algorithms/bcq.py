@@ -22,8 +22,16 @@ from spinrl.algorithms.base import (
 from spinrl.algorithms.losses import ensemble_mse, td_target
 from spinrl.config.registry import register
 from spinrl.machine import ResolvedMachine
-from spinrl.nn import CriticEnsemble
-from spinrl.policies import IndependentPolicy, Policy, forbid, gumbel_noise, gumbel_to_uniform, uniform_to_gumbel
+from spinrl.nn import CriticEnsemble, Dropout
+from spinrl.policies import (
+    FactoredPolicy,
+    IndependentPolicy,
+    Policy,
+    forbid,
+    gumbel_noise,
+    gumbel_to_uniform,
+    uniform_to_gumbel,
+)
 from spinrl.specs import ActionSpec
 
 
@@ -35,17 +43,23 @@ class BCQ(ActorCriticConfig):
     Attributes:
         threshold: a choice is allowed where its probability is at least this share of the likeliest choice's.
         candidates: joint actions drawn to choose the best from, by policies whose sub-actions are not independent.
+        factored_dropout: whether a factored policy has its dropout in training; the public code has none under BCQ.
     """
 
     asks_next_policy = True
 
     threshold: float = attrs.field(default=0.3, validator=[gt(0), le(1)])
     candidates: int = attrs.field(default=10, validator=ge(1))
+    factored_dropout: bool = True
 
     def build(
         self, policy: Policy, observation_size: int, action_spec: ActionSpec, *, seed: int, machine: ResolvedMachine
     ) -> BCQAlgorithm:
         qvalue, _ = self.build_critics(observation_size, action_spec, seed)
+        if isinstance(policy, FactoredPolicy) and not self.factored_dropout:
+            for layer in policy.modules():
+                if isinstance(layer, Dropout):
+                    layer.share = 0.0
         return BCQAlgorithm(self, policy, qvalue, machine)
 
 

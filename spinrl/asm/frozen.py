@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
@@ -34,6 +37,21 @@ class DamagedASMError(ASMError, DamagedError):
 
 
 @attrs.frozen(eq=False)
+class Snapshot:
+    """The weights of an ASM after a share of its pre-training, and the seconds that this took."""
+
+    share: float
+    seconds: float
+    weights: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, model: ASM, share: float, seconds: float) -> Snapshot:
+        """Of a model in training."""
+        weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        return cls(share, seconds, weights)
+
+
+@attrs.frozen(eq=False)
 class FrozenASM:
     """An ASM whose parameters want no gradient.
 
@@ -42,12 +60,25 @@ class FrozenASM:
         fingerprint: of the data, configuration and seed that it came from.
         seconds: that its pre-training took, whether it was made now or found in the cache.
         card: everything else that is known of it.
+        snapshots: of its pre-training, in order; none where they were not asked for.
     """
 
     model: ASM
     fingerprint: str
     seconds: float
     card: dict[str, Any]
+    snapshots: tuple[Snapshot, ...] = attrs.field(default=(), converter=tuple)
+
+    def at(self, share: float) -> FrozenASM | None:
+        """The ASM after a share of its pre-training, this one for 1; None where no snapshot was kept."""
+        if share == 1:
+            return self
+        for snapshot in self.snapshots:
+            if snapshot.share == share:
+                model = copy.deepcopy(self.model)
+                model.load_state_dict(snapshot.weights)
+                return FrozenASM.of(model, f"{self.fingerprint} at {share}", snapshot.seconds, {})
+        return None
 
     @property
     def curve(self) -> Curve:
@@ -55,9 +86,11 @@ class FrozenASM:
         return [(step, values) for step, values in self.card.get("curve", [])]
 
     @classmethod
-    def of(cls, model: ASM, fingerprint: str, seconds: float, card: dict[str, Any]) -> FrozenASM:
+    def of(
+        cls, model: ASM, fingerprint: str, seconds: float, card: dict[str, Any], snapshots: Iterable[Snapshot] = ()
+    ) -> FrozenASM:
         """Freeze a model."""
-        return cls(model.eval().requires_grad_(False), fingerprint, seconds, card)
+        return cls(model.eval().requires_grad_(False), fingerprint, seconds, card, snapshots)  # type: ignore[arg-type]
 
     @classmethod
     def untrained(
@@ -81,12 +114,15 @@ class FrozenASM:
             "observation_size": self.model.observation_size,
             "nvec": list(self.model.action_spec.nvec),
             "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "snapshots": [{"share": each.share, "seconds": each.seconds} for each in self.snapshots],
             **self.card,
         }
         beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         try:
             beside.mkdir(parents=True)
             (beside / WEIGHTS).write_bytes(content)
+            for place, each in enumerate(self.snapshots):
+                (beside / _snapshot_file(place)).write_bytes(save_safetensors(each.weights))
             (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
             os.replace(beside, folder)
         except OSError as error:
@@ -132,9 +168,17 @@ class FrozenASM:
                 raise ASMError(f"the ASM at {folder} has a {type(encoder).__name__} for its encoder")
             model = encoder.build(int(card.pop("observation_size")), ActionSpec(card.pop("nvec")), seed=0)
             model.load_state_dict(load_safetensors(content))
-        except (KeyError, TypeError, ValueError, ConfigError, RuntimeError, SafetensorError) as error:
+            snapshots = [
+                Snapshot(**known, weights=load_safetensors((folder / _snapshot_file(place)).read_bytes()))
+                for place, known in enumerate(card.pop("snapshots", []))
+            ]
+        except (KeyError, TypeError, ValueError, OSError, ConfigError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise DamagedASMError(
                 f"the ASM at {folder} does not fit its card: {reason}; delete the folder to make it anew"
             ) from error
-        return cls.of(model, found, seconds, card)
+        return cls.of(model, found, seconds, card, snapshots)
+
+
+def _snapshot_file(place: int) -> str:
+    return f"snapshot-{place}.safetensors"

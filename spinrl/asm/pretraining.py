@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 import attrs
 import torch
-from attrs.validators import ge, gt, in_, le, optional
+from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, optional
 
 from spinrl import checkpoint
-from spinrl.asm.frozen import ASMError, Curve, FrozenASM
+from spinrl.asm.frozen import ASMError, Curve, FrozenASM, Snapshot
 from spinrl.asm.masking import Masking, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.cache import OnDamage, OnWait, get_sound
@@ -100,6 +100,10 @@ class ASMSource(Component, ABC):
     def make(self, request: ASMRequest) -> FrozenASM:
         """The ASM, which the cache did not have. Errors are those of `pretrained_asm`."""
 
+    def with_snapshots(self, shares: Sequence[float]) -> Self:
+        """The same, keeping the weights at these shares of it; itself where it has no way to."""
+        return self
+
     @abstractmethod
     def smaller(self) -> Self:
         """The same of a size that takes a second."""
@@ -124,6 +128,7 @@ class Pretraining(ASMSource):
         max_gradient_norm: gradients are clipped to this norm.
         report_every: steps between two reported losses.
         checkpoint_minutes: minutes between two checkpoints, from which an interrupted pre-training goes on.
+        snapshots: shares of the steps, between 0 and 1, after which the weights are kept beside the final ones.
     """
 
     encoder: ASMEncoder = attrs.field(factory=ASMEncoder)
@@ -137,6 +142,7 @@ class Pretraining(ASMSource):
     max_gradient_norm: float = attrs.field(default=1.0, validator=gt(0))
     report_every: int = attrs.field(default=20, validator=ge(1))
     checkpoint_minutes: float = attrs.field(default=5.0, validator=gt(0))
+    snapshots: tuple[float, ...] = attrs.field(default=(), converter=tuple, validator=deep_iterable(and_(gt(0), lt(1))))
 
     def __attrs_post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -153,10 +159,12 @@ class Pretraining(ASMSource):
         return self.total_steps(transitions) * self.batch_size / transitions
 
     def fingerprint(self, dataset: str, seed: int, *, standardized: bool = False, precision: str = "fp32") -> str:
-        unreported = attrs.evolve(self, report_every=1, checkpoint_minutes=1.0)
+        plain = to_plain(attrs.evolve(self, report_every=1, checkpoint_minutes=1.0))
+        if not self.snapshots:  # an ASM without them keeps the fingerprint that it had before there were any
+            del plain["fields"]["snapshots"]
         return fingerprint(
             {
-                "pretraining": to_plain(unreported),
+                "pretraining": plain,
                 "dataset": dataset,
                 "seed": seed,
                 "standardized": RULE if standardized else None,
@@ -166,6 +174,10 @@ class Pretraining(ASMSource):
 
     def check(self, observation_size: int, action_spec: ActionSpec, *, standardized: bool) -> None:
         pass  # any dataset will do
+
+    def with_snapshots(self, shares: Sequence[float]) -> Self:
+        kept = tuple(share for share in shares if share < 1)
+        return attrs.evolve(self, snapshots=kept) if kept else self  # type: ignore[arg-type]
 
     def make(self, request: ASMRequest) -> FrozenASM:
         return _Pretrainer(self, request).run()
@@ -262,6 +274,7 @@ class _Pretrainer:
         self.step = 0
         self.seconds = 0.0
         self.curve: Curve = []
+        self.snapshots: list[Snapshot] = []
 
     def run(self) -> FrozenASM:
         """Pre-train to the end, from the checkpoint of an interrupted run if there is one."""
@@ -281,9 +294,13 @@ class _Pretrainer:
         self.model.train()
         began = saved = time.monotonic()
         values: dict[str, float] = {}
+        due = {max(1, round(share * self.total)): share for share in self.config.snapshots}
         while self.step < self.total:
             loss, accuracy = self._update()
             self.step += 1
+            if self.step in due:
+                seconds = self.seconds + time.monotonic() - began
+                self.snapshots.append(Snapshot.of(self.model, due[self.step], seconds))
             if self.step % self.config.report_every == 0 or self.step == self.total:
                 values = {"train/loss_asm": float(loss), "train/accuracy_asm": float(accuracy)}
                 if not math.isfinite(values["train/loss_asm"]):
@@ -307,7 +324,7 @@ class _Pretrainer:
             "curve": self.curve,
             "machine": attrs.asdict(self.machine),
         }
-        return FrozenASM.of(self.model, self.request.fingerprint, self.seconds, card)
+        return FrozenASM.of(self.model, self.request.fingerprint, self.seconds, card, self.snapshots)
 
     def _update(self) -> tuple[torch.Tensor, torch.Tensor]:
         observation, action = self.loader.sample_actions()
@@ -329,6 +346,7 @@ class _Pretrainer:
             "step": self.step,
             "seconds": self.seconds,
             "curve": self.curve,
+            "snapshots": [attrs.asdict(each) for each in self.snapshots],
         } | random_state()
         try:
             checkpoint.save(state, self.path)
@@ -344,6 +362,7 @@ class _Pretrainer:
         self.generator.set_state(state["generator"])
         restore_random_state(state)
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state.get("curve", [])
+        self.snapshots = [Snapshot(**each) for each in state.get("snapshots", [])]
         self.scheduler.last_epoch = self.step
 
 

@@ -2,14 +2,16 @@
 
 from spinrl.evaluation.estimators import EstimationData, Estimator, HeldOutLikelihood
 from spinrl.evaluation.fitted_q import FittedQ
-from spinrl.evaluation.rollout import ActionChoice, episode_seeds, evaluate
+from spinrl.evaluation.rollout import ActionChoice, EpisodeReturns, episode_seeds, evaluate, evaluate_episodes
 
 __all__ = [
     "ActionChoice",
+    "EpisodeReturns",
     "EstimationData",
     "Estimator",
     "FittedQ",
     "HeldOutLikelihood",
     "episode_seeds",
     "evaluate",
+    "evaluate_episodes",
 ]

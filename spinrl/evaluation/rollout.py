@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import attrs
 import numpy as np
 import torch
 
@@ -23,16 +24,30 @@ def episode_seeds(seed: int, episodes: int) -> list[int]:
     return [child_seed(seed, "evaluation", episode) for episode in range(episodes)]
 
 
+@attrs.frozen
+class EpisodeReturns:
+    """Undiscounted and discounted return of each episode."""
+
+    returns: list[float]
+    discounted: list[float]
+
+
+def evaluate(policy: Policy, environment: Environment, seeds: Sequence[int], **options: Any) -> list[float]:
+    """The undiscounted returns alone of `evaluate_episodes`, which has the arguments."""
+    return evaluate_episodes(policy, environment, seeds, **options).returns
+
+
 @torch.inference_mode()
-def evaluate(
+def evaluate_episodes(
     policy: Policy,
     environment: Environment,
     seeds: Sequence[int],
     *,
     action: ActionChoice = "sample",
     steps: int = EPISODE_STEPS,
-) -> list[float]:
-    """Undiscounted return of one episode per seed.
+    gamma: float = 1.0,
+) -> EpisodeReturns:
+    """Return of one episode per seed.
 
     An episode's start and the noise its actions are sampled with come from its own seed, so that a seed's
     return is the same whatever other episodes run beside it.
@@ -43,15 +58,18 @@ def evaluate(
         seeds: one per episode.
         action: sample from the policy (the published protocol) or take each sub-action's most likely choice.
         steps: control steps per episode, at most.
+        gamma: discount of the discounted returns.
 
     Returns:
-        len(seeds) returns.
+        len(seeds) returns of each kind.
     """
     was_training = policy.training
     policy.eval()
     try:
         rounds = [seeds[at : at + environment.num_envs] for at in range(0, len(seeds), environment.num_envs)]
-        return [value for part in rounds for value in _lock_step(policy, environment, part, action, steps)]
+        parts = [_lock_step(policy, environment, part, action, steps, gamma) for part in rounds]
+        returns, discounted = np.concatenate(parts, axis=1) if parts else np.empty((2, 0))
+        return EpisodeReturns(returns.tolist(), discounted.tolist())
     finally:
         policy.train(was_training)
 
@@ -62,14 +80,17 @@ def _lock_step(
     seeds: Sequence[int],
     action: ActionChoice,
     steps: int,
-) -> list[float]:
+    gamma: float,
+) -> np.ndarray:
+    """Undiscounted and discounted returns, (2, len(seeds))."""
     device = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
     spec = environment.action_spec
     noise = [numpy_generator(seed, "sampling") for seed in seeds]
     shape = (spec.num_sub_actions, spec.max_choices)
     indices = range(len(seeds))
     observations = np.stack([environment.reset(index, seed) for index, seed in zip(indices, seeds, strict=True)])
-    returns = np.zeros(len(seeds))
+    returns = np.zeros((2, len(seeds)))
+    discounts = np.ones((2, 1))
     for _ in range(steps):
         inputs = torch.from_numpy(observations).to(device)
         if action == "mode":
@@ -78,7 +99,8 @@ def _lock_step(
             gumbel = torch.from_numpy(np.stack([rng.gumbel(size=shape).astype(np.float32) for rng in noise]))
             actions = in_fixed_batches(lambda *part: policy.sample(*part), inputs, gumbel.to(device), rows=ROWS)
         observations, rewards = environment.step(actions.cpu().numpy(), indices)
-        returns += rewards
+        returns += discounts * rewards
+        discounts[1] *= gamma
         if environment.over(indices):
             break
-    return returns.tolist()
+    return returns

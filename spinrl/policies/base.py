@@ -49,6 +49,11 @@ class PolicyConfig(Component, ABC):
             ValueError: when a needed ASM is missing or of other sizes.
         """
 
+    @property
+    def starts_as_asm(self) -> bool:
+        """Whether the policy decides, before any training, as its ASM does for the fully masked action."""
+        return False
+
     def frozen_shape(self, encoder: ASMEncoder, action_spec: ActionSpec) -> tuple[int, ...] | None:
         """The shape of the policy's `frozen_input` at the end of training, if it has one then.
 

@@ -76,6 +76,10 @@ class SPIN(PolicyConfig):
         with seeded_initialization(seed, "policy"):
             return SPINPolicy(self, model, asm.fingerprint)
 
+    @property
+    def starts_as_asm(self) -> bool:
+        return self.slot_queries == "mask_tokens" and self.heads == "asm"
+
     def frozen_shape(self, encoder: ASMEncoder, action_spec: ActionSpec) -> tuple[int, ...] | None:
         if not self.cached:
             return None

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from harness.command_line import config_root
 from harness.experiment import Evaluating, Experiment
+from harness.protocol import Training
 from spinrl.config import ConfigError, from_plain, load, to_plain
 
 MAIN = config_root() / "gin" / "spin_humanoid.gin"
@@ -39,6 +40,8 @@ def test_the_paper_preset_is_the_published_method():
     assert paper.preset == "paper" and paper.seeds == (0, 1, 2, 3, 4)
     assert paper.training.gradient_steps == 1_000_000 and paper.training.batch_size == 256
     assert paper.evaluation.every_steps == 5000 and paper.evaluation.episodes == 10
+    assert paper.evaluation.episodes_at(1.0) == 10 and paper.machine.precision == "fp32"
+    assert paper.critic_start is None and paper.training.patience is None
     encoder, pretraining, spin = paper.pretraining.encoder, paper.pretraining, paper.policies[0]
     sizes = (encoder.d_model, encoder.num_heads, encoder.num_blocks, encoder.num_state_tokens, encoder.state_width)
     assert sizes == (256, 4, 3, 1, None)
@@ -69,7 +72,8 @@ def test_a_preset_changes_sizes_budgets_and_starts_only():
     laptop, paper = experiment(files=[algorithms]), experiment(files=[algorithms, root / "scale" / "paper.gin"])
     scaled = {"hidden": (256, 256), "learning_rate": 3e-4, "polyak_rate": 0.005}
     assert len({(each.hidden, each.learning_rate, each.polyak_rate) for each in laptop.algorithms}) == 1
-    assert tuple(attrs.evolve(each, **scaled) for each in laptop.algorithms) == paper.algorithms
+    iql, awac, bcq = (attrs.evolve(each, **scaled) for each in laptop.algorithms)
+    assert (iql, awac, attrs.evolve(bcq, factored_dropout=False)) == paper.algorithms  # as in the public code
     assert len(paper.algorithms) == 3
     assert laptop.evaluation.action == paper.evaluation.action == "sample"
     assert laptop.evaluation.fractions == paper.evaluation.fractions
@@ -133,6 +137,8 @@ def test_every_fraction_is_evaluated_once_and_the_last_is_the_budget(steps, ever
         ("Experiment.pretrainings={'sipn': @Pretraining()}", "names of policies"),
         ("Evaluating.fractions=[0.5]", "end with 1.0"),
         ("Evaluating.fractions=[0.5, 0.1, 1.0]", "rising numbers"),
+        ("Evaluating.during_pretraining=[0.5, 0.1]", "rising numbers"),
+        ("Experiment.warm_starts={'spn': @Imitation()}", "names of policies"),
         ("Training.gradient_steps=0", "at least 1"),
         ("Evaluating.episode_steps=1001", "episode_steps up to 1000 for humanoid-stand"),
         ("Experiment.algorithms=[@SPIN()]", "must be"),
@@ -151,3 +157,28 @@ def test_the_smoke_grid_is_the_same_grid_at_tiny_sizes():
     assert smoke.preset == "smoke" and [c.key for c in smoke.cells()] == [c.key for c in whole.cells()]
     assert smoke.training.gradient_steps < 100
     assert attrs.asdict(smoke.policies[0]) == attrs.asdict(whole.policies[0])
+
+
+def test_a_cached_spin_at_the_papers_sizes_has_an_asm_that_knows_the_masked_action():
+    root = config_root() / "gin"
+    grid = experiment(files=[root / "scale" / "paper.gin", root / "policies" / "spin_cached.gin"])
+    (cell, *_) = grid.cells()
+    assert cell.policy.cached and cell.pretraining.masking.share == "per_sample"
+
+
+@pytest.mark.parametrize("scale", ["laptop", "workstation", "paper"])
+def test_controls_stand_beside_spin_at_every_scale(scale):
+    root = config_root() / "gin"
+    grid = experiment(files=[root / "scale" / f"{scale}.gin", root / "policies" / "controls.gin"])
+    starts = {cell.key.policy: cell.warm_start for cell in grid.cells()}
+    assert grid.preset == scale and set(starts) >= {"factored", "saint", "spin"}
+    assert {name for name, start in starts.items() if start} == {"factored-imitation", "saint-imitation"}
+    assert starts["saint-imitation"].steps == 4000
+    assert from_plain(to_plain(grid)) == grid
+
+
+def test_training_ends_when_the_best_return_is_so_many_evaluations_old():
+    training = Training(patience=2)
+    assert not training.ends([1.0, 0.5]) and training.ends([1.0, 0.5, 1.0])
+    assert not training.ends([1.0, 0.5, 1.1]) and not training.ends([1.0, 0.5, 1.1, 0.0])
+    assert not Training().ends([3.0, 2.0, 1.0])

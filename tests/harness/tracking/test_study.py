@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from harness import run as command
+from harness.cells import evaluating
 from harness.cells import training as cell_training
 from harness.records import CellKey, Evaluation
 from harness.reporting.returns import ReportMeta, to_frame
@@ -157,7 +158,7 @@ def test_a_stopped_run_is_told_from_another_configuration(shared_cache, capsys, 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(shared_cache, capsys, monkeypatch):
     one = ("--set", "Experiment.policies=[@Factored()]")
-    evaluate, done = cell_training.CellTraining.evaluate, []
+    evaluate, done = evaluating._evaluate, []
 
     def stop_after_the_second(training, *given):
         evaluate(training, *given)
@@ -166,9 +167,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(shared_cache,
             training.path.write_bytes(training.path.read_bytes()[:-100])
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cell_training.CellTraining, "evaluate", stop_after_the_second)
+    monkeypatch.setattr(evaluating, "_evaluate", stop_after_the_second)
     assert command.main(arguments(*one)) == 130
-    monkeypatch.setattr(cell_training.CellTraining, "evaluate", evaluate)
+    monkeypatch.setattr(evaluating, "_evaluate", evaluate)
     ((stopped,), _) = runs_of("study")
     assert stopped.data.tags["stopped"] == "by the user"
     assert command.main(arguments(*one)) == 0

@@ -1,0 +1,69 @@
+"""When a cell evaluates its policy, and on how many episodes."""
+
+import attrs
+import pytest
+
+from harness.cells.events import Notice
+from harness.records import CellKey
+from harness.reporting.returns import from_frame, read_csv, to_csv, to_frame, trained
+from spinrl.policies import SPIN
+from tests.harness.cells.test_cell_starts import grid, run
+from tests.harness.cells.test_own_data import log
+
+WARM = SPIN(slot_queries="mask_tokens", heads="asm", query_share=0.0, frozen_dropout=False, cached=True)
+KEY = CellKey(task="counter", bins=0, tier="logged", policy="p", algorithm="iql", seed=0)
+
+
+@pytest.fixture(autouse=True)
+def _logged():
+    log("counter")
+
+
+def evaluating(experiment, **fields):
+    return attrs.evolve(experiment, evaluation=attrs.evolve(experiment.evaluation, **fields))
+
+
+def plain_cell(experiment):
+    return experiment.cells()[1]
+
+
+def test_the_last_evaluation_has_more_episodes_whose_first_are_the_same():
+    few = evaluating(grid(), fractions=(0.5, 1.0))
+    more = evaluating(few, final_episodes=5)
+    ends = [run(each, plain_cell(each))[0] for each in (few, more)]
+    assert [[len(each.returns) for each in evaluations] for evaluations in ends] == [[2, 2], [2, 5]]
+    assert ends[1][1].returns[:2] == ends[0][1].returns
+    for each in ends[1]:
+        assert len(each.discounted) == len(each.returns)
+        assert all(0 <= less <= whole for less, whole in zip(each.discounted, each.returns, strict=True))
+
+
+def test_a_cell_ends_early_by_patience_alone_and_says_so():
+    experiment = evaluating(grid(), every_steps=1, final_episodes=3)
+    patient = attrs.evolve(experiment, training=attrs.evolve(experiment.training, patience=2))
+    evaluations, events = run(patient, plain_cell(patient))
+    whole, _ = run(experiment, plain_cell(experiment))
+    last = evaluations[-1]
+    assert last.ended_early and last.fraction == 1 and last.gradient_step < 20 and len(last.returns) == 3
+    assert not any(each.ended_early for each in (*evaluations[:-1], *whole)) and whole[-1].gradient_step == 20
+    means = [sum(each.returns[:2]) / 2 for each in evaluations]
+    assert max(means[-2:]) <= max(means[:-2])
+    assert [each.returns for each in evaluations[:-1]] == [each.returns for each in whole[: len(evaluations) - 1]]
+    assert any("ended at" in each.message for each in events if isinstance(each, Notice))
+
+
+def test_an_asm_is_evaluated_on_its_way_and_again_from_the_cache():
+    experiment = attrs.evolve(grid(), policies=(WARM,), warm_starts={}, critic_starts={})
+    experiment = evaluating(experiment, during_pretraining=(0.2, 1.0))
+    (cell,) = experiment.cells()
+    evaluations, _ = run(experiment, cell)
+    early, full, *rest = evaluations
+    assert [(each.gradient_step, each.asm_share) for each in (early, full)] == [(0, 0.2), (0, 1.0)]
+    assert 0 < early.asm_seconds < full.asm_seconds == rest[0].asm_seconds
+    assert (early.train_seconds, early.start_seconds) == (0, 0) and all(each.gradient_step for each in rest)
+    again, _ = run(experiment, cell)
+    assert [each.returns for each in again] == [each.returns for each in evaluations]
+    assert again[0].asm_seconds == early.asm_seconds
+    table = to_frame([(KEY, each) for each in evaluations], preset="laptop")
+    assert [each for _, each in from_frame(read_csv(to_csv(table)))] == evaluations
+    assert (trained(table)["gradient_step"] > 0).all() and len(trained(table)) < len(table)
