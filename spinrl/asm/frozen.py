@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.cache import DamagedError
 from spinrl.config import ConfigError, from_plain, to_plain
 from spinrl.errors import UserError
+from spinrl.files import replacing
 from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1
@@ -83,16 +82,13 @@ class FrozenASM:
             "weights_sha256": hashlib.sha256(content).hexdigest(),
             **self.card,
         }
-        beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         try:
-            beside.mkdir(parents=True)
-            (beside / WEIGHTS).write_bytes(content)
-            (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
-            os.replace(beside, folder)
+            with replacing(folder) as beside:
+                beside.mkdir(parents=True)
+                (beside / WEIGHTS).write_bytes(content)
+                (beside / CARD).write_text(json.dumps(card, indent=1) + "\n")
         except OSError as error:
             raise ASMError(f"the ASM could not be written to {folder}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path, *, fingerprint: str | None = None) -> FrozenASM:
