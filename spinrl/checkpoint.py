@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from spinrl.errors import UserError
+from spinrl.files import replacing
 
 _ADVICE = ("Weights only load failed", "Please file an issue", "Check the documentation")  # of torch's lines
 
@@ -27,17 +28,13 @@ def save(state: dict[str, Any], path: Path) -> None:
         CheckpointError: when the disk does not take it; what was there before stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with replacing(path) as beside, beside.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
         raise CheckpointError(f"{path} could not be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load(path: Path, also: Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]] = ()) -> dict[str, Any]:

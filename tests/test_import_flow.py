@@ -10,7 +10,7 @@ import spinrl
 ROOT = Path(spinrl.__file__).parent.parent
 ORDER = {
     "spinrl": [
-        {"errors"},
+        {"errors", "files"},
         {"specs", "seeding", "checkpoint", "config"},
         {"machine", "cache"},
         {"tasks", "nn"},

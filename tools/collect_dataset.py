@@ -46,6 +46,7 @@ from spinrl.data import (
 )
 from spinrl.data.store.metadata import METADATA_FILE
 from spinrl.errors import UserError
+from spinrl.files import replacing
 from spinrl.tasks import get_task
 
 
@@ -153,15 +154,11 @@ def put(store: Store, out: Path) -> Store:
         if there.fingerprint != store.fingerprint:
             raise StoreError(f"{out} holds another dataset; name a new folder, or take this one from {store.path}")
         return there
-    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        with made_alone(out):
+        with made_alone(out), replacing(out) as beside:
             shutil.copytree(store.path, beside, copy_function=_link_or_copy)
-            beside.rename(out)
     except OSError as error:
         raise StoreError(f"the store could not be put into {out}: {error}; it is in {store.path}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return Store.open(out)
 
 

@@ -17,10 +17,7 @@ onnxruntime and numpy. Exit code: 0 when all was written, 2 when something given
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import shutil
 import sys
 from collections.abc import Sequence
@@ -38,65 +35,32 @@ from harness.command_line import add_configuration_options, use_packaged_configs
 from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.experiment import Experiment
+from harness.exporting.card import ExportedPolicy, card_of, dataset_of, known_observations
 from harness.exporting.finished import FinishedCell, finished_cell, simulated
 from harness.exporting.reference import reference_cell
 from harness.exporting.serve import log_model
 from harness.tracking.connection import default_uri, redacted
 from spinrl.cache import made_alone
 from spinrl.config import load
-from spinrl.data import Store, StoreError, home
 from spinrl.errors import UserError
-from spinrl.evaluation import episode_seeds
 from spinrl.export import (
     FORMATS,
     Comparison,
     DeployedPolicy,
     Latency,
     compare,
-    describe,
     latency,
     load_runner,
     require_agreement,
     require_packages,
     write,
 )
-from spinrl.policies import Policy
+from spinrl.files import replacing
 from spinrl.tasks import TASKS, BatchedEnvironment, control_values
 
 CARD, EXAMPLE = "card.json", "example.json"
-OBSERVATIONS = 1000
 EPISODES = 10
-NOTHING_TO_REGISTER = "--register wants the run id of a cell, got a checkpoint file"
-ANSWERS = {
-    "observation of another size, of no numbers, or not finite": "ValueError from run_<format>.py; the bare model "
-    "gives action -1 and control NaN in rows that are not finite",
-    "a sub-action none of whose choices is allowed": "ValueError from run_<format>.py; the bare model gives action -1 "
-    "and control NaN for it",
-    "values far from the dataset": "standardised observations are cut off at 10 standard deviations, raw ones are not",
-}
-
-
-class ExportedPolicy(Policy):
-    """A runner of an exported folder as a policy, so that it can be evaluated like one.
-
-    Args:
-        runner: with `act`.
-        policy: what it was exported from, for its sizes.
-    """
-
-    def __init__(self, runner: Any, policy: Policy) -> None:
-        super().__init__(policy.observation_size, policy.action_spec)
-        self.runner = runner
-
-    def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        return self.decide(observation, None)[1]
-
-    def decide(
-        self, observation: torch.Tensor, noise: torch.Tensor | None, allowed: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = (None if part is None else part.numpy() for part in (noise, allowed))
-        action, _, logits = self.runner.act(observation.numpy(), *inputs)
-        return torch.as_tensor(action), torch.as_tensor(logits)
+NOTHING_TO_REGISTER = "--register needs the run id of a cell; found a checkpoint file"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -136,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"there is no folder {options.out.parent} to write {options.out.name} into")
         require_packages(formats)
         if options.register is not None and (not options.register.strip() or set(options.register) & set("/:")):
-            raise UserError(f"--register wants a name without / and :, got {options.register!r}")
+            raise UserError(f"--register must be a name without / and :; found {options.register!r}")
         if options.register and "onnx" not in formats:
             raise UserError("--register serves the onnx model; add --format onnx")
         if options.register and options.gin:  # before its policy is evaluated
@@ -198,8 +162,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     card = card_of(cell, dataset, table, environment, deployed, formats)
     if environment:
         environment.close()
-    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
+    with replacing(out) as beside:
         beside.mkdir()
         (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         (beside / EXAMPLE).write_text(json.dumps(observations[:3].tolist()) + "\n", encoding="utf-8")
@@ -230,111 +193,8 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
             card["latency_ms"] = [attrs.asdict(each) for each in timed]
         (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(beside / "__pycache__", ignore_errors=True)
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     runner = f"run_{formats[0]}.py"
     console.print(f"written to {out}; try: cd {out} && python {runner} {EXAMPLE}", highlight=False, soft_wrap=True)
-
-
-def dataset_of(cell: FinishedCell) -> Store | None:
-    """What the cell was trained on, where the cache holds it."""
-    key = cell.key
-    for path in sorted(path for kind in ("stores", "imported") for path in (home() / kind).glob("[!.]*")):
-        try:
-            store = Store.open(path, key.task, key.bins or None)
-        except (StoreError, OSError):
-            continue
-        if store.fingerprint == cell.dataset_fingerprint:
-            return store
-    return None
-
-
-def known_observations(
-    cell: FinishedCell, dataset: Store | None, environment: BatchedEnvironment | None
-) -> tuple[torch.Tensor, str]:
-    """Raw observations (R, S) that the policy knows, and where they are from.
-
-    Of its dataset, where that is there; else of an episode of its own.
-
-    Raises:
-        UserError: when there is neither.
-    """
-    key = cell.key
-    if dataset is not None:
-        rows = torch.linspace(0, len(dataset) - 1, OBSERVATIONS).long()
-        return dataset.data["observations", "observation"][rows].clone(), "observations of its dataset"
-    if environment is None:
-        raise UserError(
-            f"the dataset of {key.label()} ({cell.dataset_fingerprint}) is not in {home()}, and its observations are "
-            "what an export is checked on; import it again"
-        )
-    observation = environment.reset(0, episode_seeds(key.seed, 1)[0])
-    seen = []
-    for _ in range(OBSERVATIONS):
-        seen.append(torch.from_numpy(observation))
-        given = seen[-1][None]
-        with torch.inference_mode():
-            action = cell.policy.mode(given)
-        observation = environment.step(action.numpy())[0][0]
-    return torch.stack(seen), "observations of an episode of its own, as its dataset is not in the cache"
-
-
-def data_licence(dataset: Store | None) -> str:
-    """Whose the data is that a policy was trained on, as far as the dataset tells."""
-    if dataset is None:
-        return "as the dataset has it, which is not in the cache here"
-    sources = dataset.metadata.sources
-    if all(source.seed is not None for source in sources):  # what came from elsewhere has none
-        return "made by spinrl in the simulator of dm_control (Apache-2.0); nobody else's data"
-    return f"as the imported data has it ({', '.join(source.behavior for source in sources)})"
-
-
-def card_of(
-    cell: FinishedCell,
-    dataset: Store | None,
-    controls: np.ndarray,
-    environment: BatchedEnvironment | None,
-    deployed: DeployedPolicy,
-    formats: Sequence[str],
-) -> dict[str, Any]:
-    """Everything that whoever uses the folder should know; `controls` (N, K) are the control values."""
-    key, size = cell.key, cell.policy.observation_size
-    nvec = cell.policy.action_spec.nvec
-    return {
-        "format_version": 1,
-        **attrs.asdict(key),
-        "observation_size": size,
-        "observation_layout": environment.observation_layout if environment else {"observation": size},
-        "nvec": list(nvec),
-        "control_values": [row[:choices].tolist() for row, choices in zip(controls, nvec, strict=True)],
-        "inputs": {
-            "observation": "float32 (B, S), raw",
-            "allowed": "bool (B, N, K), False forbids a choice",
-            "noise": "float32 (B, N, K), standard Gumbel; of the entry point sample alone",
-        },
-        "outputs": {
-            "action": "int64 (B, N)",
-            "control": "float32 (B, N)",
-            "logits": "float32 (B, N, K), -inf where a choice does not exist or is forbidden; of BCQ with independent "
-            "sub-actions the values of the likely choices, and noise changes nothing",
-        },
-        "answers": ANSWERS,
-        "gradient_steps": cell.gradient_steps,
-        "metric": cell.final.metric,
-        "returns": list(cell.final.returns),
-        "evaluated_by": cell.action,
-        "dataset_fingerprint": cell.dataset_fingerprint,
-        "data_licence": data_licence(dataset),
-        "asm_fingerprint": cell.asm_fingerprint,
-        "source": cell.source,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("spinrl", "torch", "dm-control", "mujoco")},
-            **({"onnxruntime": importlib.metadata.version("onnxruntime")} if "onnx" in formats else {}),
-        },
-        **({"network": describe(deployed)} if "safetensors" in formats else {}),
-    }
 
 
 def latencies(cell: FinishedCell, runners: dict[str, Any], observations: np.ndarray) -> list[Latency]:
@@ -342,8 +202,7 @@ def latencies(cell: FinishedCell, runners: dict[str, Any], observations: np.ndar
 
     @torch.inference_mode()
     def eager(rows: np.ndarray) -> torch.Tensor:
-        given = torch.from_numpy(rows)
-        return cell.policy.mode(given)
+        return cell.policy.mode(torch.from_numpy(rows))
 
     acts = {"eager": eager, **{name: runner.act for name, runner in runners.items()}}
     return [each for name, act in acts.items() for each in latency(name, act, observations, 2.0)]

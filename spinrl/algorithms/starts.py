@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -29,6 +27,7 @@ from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.config.registry import Component
 from spinrl.data import Store
+from spinrl.files import replacing
 from spinrl.seeding import child_seed, torch_generator
 
 FORMAT_VERSION = 1
@@ -151,14 +150,11 @@ class SupervisedStart(Component, ABC):
             seconds, curve = self._train(algorithm, store, gather, seed, progress)
             networks = {name: module.state_dict() for name, module in self.modules(algorithm).items()}
             state = {"format_version": FORMAT_VERSION, "networks": networks, "seconds": seconds, "curve": curve}
-            beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
             try:
-                checkpoint.save(state, beside / STATE)
-                os.replace(beside, path)
+                with replacing(path) as beside:
+                    checkpoint.save(state, beside / STATE)
             except OSError as error:
                 raise CheckpointError(f"{path} could not be written: {error.strerror}") from error
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
 
         state = get_sound("starts", identity, build, _opened, on_wait=on_wait, on_damage=on_damage)
         for name, module in self.modules(algorithm).items():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.cache import DamagedError
 from spinrl.config import ConfigError, from_plain, to_plain
 from spinrl.errors import UserError
+from spinrl.files import replacing
 from spinrl.specs import ActionSpec
 
 FORMAT_VERSION = 1
@@ -117,18 +116,15 @@ class FrozenASM:
             "snapshots": [{"share": each.share, "seconds": each.seconds} for each in self.snapshots],
             **self.card,
         }
-        beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         try:
-            beside.mkdir(parents=True)
-            (beside / WEIGHTS).write_bytes(content)
-            for place, each in enumerate(self.snapshots):
-                (beside / _snapshot_file(place)).write_bytes(save_safetensors(each.weights))
-            (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-            os.replace(beside, folder)
+            with replacing(folder) as beside:
+                beside.mkdir(parents=True)
+                (beside / WEIGHTS).write_bytes(content)
+                for place, each in enumerate(self.snapshots):
+                    (beside / _snapshot_file(place)).write_bytes(save_safetensors(each.weights))
+                (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ASMError(f"the ASM could not be written to {folder}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path, *, fingerprint: str | None = None) -> FrozenASM:

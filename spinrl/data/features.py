@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from math import prod
@@ -18,6 +17,7 @@ from spinrl.config.serialize import fingerprint
 from spinrl.data.store.array_file import ArrayFile, checksum
 from spinrl.data.store.metadata import DamagedStoreError, StoreError
 from spinrl.data.store.store import Store
+from spinrl.files import replacing
 
 FORMAT_VERSION = 1
 ARRAY, CARD = "features.bin", "card.json"
@@ -84,15 +84,12 @@ def row_features(
     observation = store.data["observations", "observation"]  # (R, S)
 
     def build(path: Path) -> None:
-        beside = path.with_name(f".{path.name}.new.partial")
-        beside.mkdir(parents=True)
         try:
-            _compute(beside, observation, encode, shape, device, progress)
-            beside.rename(path)
+            with replacing(path) as beside:
+                beside.mkdir(parents=True)
+                _compute(beside, observation, encode, shape, device, progress)
         except OSError as error:
             raise StoreError(f"the features could not be written to {path}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def opened(path: Path) -> RowFeatures:
         return _open(path, len(observation), shape)

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from harness import run as harness_run
+from harness.exporting.card import data_licence
 from harness.exporting.finished import finished_cell
 from spinrl import checkpoint
 from spinrl.data.importers.published import import_published
@@ -95,7 +96,7 @@ def test_without_its_dataset_it_is_compared_on_an_episode_of_its_own(finished, m
 
 def test_a_card_does_not_call_published_data_ours(tmp_path):
     store = import_published(write(tmp_path, transitions()), tmp_path / "store")
-    assert export_policy.data_licence(store) == "as the imported data has it (published 3_bins/cheetah-run-medium)"
+    assert data_licence(store) == "as the imported data has it (published 3_bins/cheetah-run-medium)"
 
 
 def _post(port, body):
@@ -214,8 +215,8 @@ def test_a_damaged_file_is_refused(finished, tmp_path, capsys):
         (["{cell}", "--tracking-uri", "sqlite:///none.db"], "there is no MLflow store at sqlite:///none.db"),
         (["{cell}", "--tracking-uri", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["{cell}", "--format", "pt2", "--register", "x"], "add --format onnx"),
-        (["{cell}", "--register", "a/b"], "--register wants a name without / and :, got 'a/b'"),
-        (["{file}", "--register", "x"], "--register wants the run id"),
+        (["{cell}", "--register", "a/b"], "--register must be a name without / and :; found 'a/b'"),
+        (["{file}", "--register", "x"], "--register needs the run id"),
     ],
 )
 def test_what_is_given_wrong_is_one_line(arguments, message, finished, tmp_path, capsys):
@@ -286,7 +287,7 @@ def test_a_checkpoint_of_the_reference_code_becomes_a_folder(tmp_path, capsys):
     files = ["--gin", "gin/spin_humanoid.gin", "--gin", "gin/scale/paper.gin"]
     assert export_policy.main(["theirs.pt", "--out", "exported", "--register", "humanoid", *files]) == 2
     refused = capsys.readouterr()
-    assert "--register wants the run id of a cell" in refused.err and "evaluating" not in refused.out
+    assert "--register needs the run id of a cell" in refused.err and "evaluating" not in refused.out
     given += files
     assert export_policy.main(given) == 0, capsys.readouterr().err
     card = json.loads((tmp_path / "exported" / "card.json").read_text())

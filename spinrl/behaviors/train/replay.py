@@ -5,7 +5,6 @@ Files rather than process memory: whatever kills the run, the replay is still th
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import NamedTuple
 
 import attrs
 import numpy as np
+
+from spinrl.files import replacing
 
 
 @attrs.frozen(kw_only=True)
@@ -154,6 +155,5 @@ def _counts(path: Path) -> np.ndarray:
 
 
 def _replace(path: Path, counts: np.ndarray) -> None:
-    beside = path.with_name(f".{path.name}")
-    counts.astype(np.int64).tofile(beside)
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        counts.astype(np.int64).tofile(beside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from spinrl.data.store.metadata import StoreError
 from spinrl.data.store.store import Episode
+from spinrl.files import replacing
 
 
 class KeptEpisodes:
@@ -39,12 +39,10 @@ class KeptEpisodes:
             StoreError: when the disk does not take it.
         """
         file = self._file(number)
-        beside = file.with_name(f".{file.name}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as stream:
+            with replacing(file) as beside, beside.open("wb") as stream:
                 np.savez(stream, **{name: getattr(episode, name) for name in _FIELDS})
-            os.replace(beside, file)
         except OSError as error:
             raise StoreError(
                 f"episode {number} could not be kept in {self.folder}: {error.strerror}; make room there, or choose "
