@@ -1,4 +1,7 @@
-"""Offline reinforcement learning where one action is many discrete sub-actions at once."""
+"""Offline reinforcement learning where one action is many discrete sub-actions at once.
+
+Importing the package lets ``gymnasium.make("spinrl/humanoid-stand-3bins-v0")`` find the benchmark's tasks.
+"""
 
 import getpass
 import os
@@ -16,3 +19,7 @@ def _name_user() -> None:
 
 
 _name_user()
+
+from spinrl.tasks.registration import register_with_gymnasium  # noqa: E402
+
+register_with_gymnasium()

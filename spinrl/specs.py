@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import attrs
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 OBSERVATION = "observation"  # float32 (B, S)
 ACTION = "action"  # int64 (B, N)
@@ -60,4 +63,6 @@ class ActionSpec:
 
     def valid(self) -> torch.Tensor:
         """(N, K) bool: True where choice k exists for sub-action i."""
+        import torch  # not above: Gymnasium's users have no need of it
+
         return torch.arange(self.max_choices)[None, :] < torch.tensor(self.nvec)[:, None]

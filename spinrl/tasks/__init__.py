@@ -1,9 +1,14 @@
 """The benchmark's tasks as data, and batched environments that step many of their episodes in lock-step."""
 
+from typing import TYPE_CHECKING, Any
+
 from spinrl.tasks.benchmark import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task
-from spinrl.tasks.environment import BatchedEnvironment, Environment, control_values
-from spinrl.tasks.gymnasium_env import Gymnasium, GymnasiumEnvironment, Simulator, SimulatorError
+from spinrl.tasks.environment import Environment, SimulatorError, control_values
 from spinrl.tasks.parallel import ParallelEnvironment
+from spinrl.tasks.simulators import Gymnasium, Simulator
+
+if TYPE_CHECKING:
+    from spinrl.tasks.dm_control_env import BatchedEnvironment
 
 __all__ = [
     "EPISODE_STEPS",
@@ -13,7 +18,6 @@ __all__ = [
     "BatchedEnvironment",
     "Environment",
     "Gymnasium",
-    "GymnasiumEnvironment",
     "ParallelEnvironment",
     "Simulator",
     "SimulatorError",
@@ -21,3 +25,11 @@ __all__ = [
     "control_values",
     "get_task",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BatchedEnvironment":  # imports MuJoCo, which who brings own data need not have working
+        from spinrl.tasks.dm_control_env import BatchedEnvironment
+
+        return BatchedEnvironment
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,7 +41,7 @@ class Task:
             ValueError: when `bins` is outside 2 to 100.
         """
         if isinstance(bins, bool) or not isinstance(bins, int) or not MIN_BINS <= bins <= MAX_BINS:
-            raise ValueError(f"bins wants an int from {MIN_BINS} to {MAX_BINS}, got {bins!r}")
+            raise ValueError(f"bins must be a whole number from {MIN_BINS} to {MAX_BINS}, got {bins!r}")
         return ActionSpec((bins,) * self.num_sub_actions)
 
     def reference_bins(self, bins: int) -> int:

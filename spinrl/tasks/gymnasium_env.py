@@ -1,79 +1,38 @@
-"""Simulators that are not the benchmark's, for evaluating what was trained on the user's own data."""
+"""Gymnasium's environments stepped in lock-step."""
 
 from __future__ import annotations
 
-import importlib
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
-import attrs
 import numpy as np
-from attrs.validators import min_len
 
-from spinrl.config.registry import Component, register
-from spinrl.errors import UserError
-from spinrl.specs import ActionSpec
-from spinrl.tasks.environment import Environment
-
-
-class SimulatorError(UserError):
-    """A simulator that cannot be used, or that fails; one line."""
-
-
-class Simulator(Component, ABC):
-    """Base of kind "simulator"."""
-
-    kind: ClassVar[str] = "simulator"
-
-    @abstractmethod
-    def build(self, num_envs: int) -> Environment:
-        """So many environments.
-
-        Raises:
-            SimulatorError: when there is no such simulator, or its actions are not discrete.
-        """
-
-
-@register
-@attrs.frozen(kw_only=True)
-class Gymnasium(Simulator):
-    """An environment of Gymnasium with MultiDiscrete or Discrete actions and Box observations, flattened.
-
-    Attributes:
-        id: that it is registered under.
-        options: keyword arguments for it.
-        module: to import first, which registers it; None for one that Gymnasium knows.
-    """
-
-    id: str = attrs.field(validator=min_len(1))
-    options: Mapping[str, Any] = attrs.field(factory=dict)
-    module: str | None = None
-
-    def build(self, num_envs: int) -> Environment:
-        try:
-            import gymnasium
-        except ImportError:
-            raise SimulatorError('Gymnasium is not installed; pip install "spinrl[data]"') from None
-        with _in_one_line(f"Gymnasium cannot make {self.id!r}"):
-            if self.module:
-                importlib.import_module(self.module)
-            environments = [gymnasium.make(self.id, **self.options) for _ in range(num_envs)]
-        return GymnasiumEnvironment(self.id, environments)
+from spinrl.tasks.environment import SimulatorError, in_one_line
+from spinrl.tasks.spaces import (
+    SpaceError,
+    action_spec,
+    allowed_choices,
+    flat_observation,
+    observation_size,
+    own_action,
+)
 
 
 class GymnasiumEnvironment:
     """Environments of Gymnasium in lock-step. One that has ended stays where it is and gives no more reward.
+
+    Actions are choices from 0, whatever the environment's space is; see `spinrl.tasks.spaces`. Masks of allowed choices
+    are taken from ``info["action_mask"]`` of each reset and step, or else from the environment's ``action_masks()``.
 
     Args:
         name: for messages.
         environments: of one kind, at least one.
 
     Raises:
-        SimulatorError: when actions are not MultiDiscrete or Discrete from 0, or observations no Box; and by `reset`
-            and `step` for whatever the environment raises.
+        SimulatorError: for a space that is not supported; and by `reset`, `step` and `allowed` for whatever the
+            environment raises, and for values that are not of its spaces.
     """
 
     def __init__(self, name: str, environments: Sequence[Any]) -> None:
@@ -81,24 +40,18 @@ class GymnasiumEnvironment:
         self.num_envs = len(environments)
         self._envs = environments
         self._ended = [False] * self.num_envs
-        actions, observations = environments[0].action_space, environments[0].observation_space
-        # By name: the package is optional, and this class needs nothing else of it.
-        self._single = type(actions).__name__ == "Discrete"
-        choices = [actions.n] if self._single else np.ravel(getattr(actions, "nvec", ()))
-        if len(choices) == 0 or np.any(np.asarray(actions.start) != 0):
-            raise SimulatorError(f"{name} wants actions that are MultiDiscrete or Discrete from 0, has {actions}")
-        if type(observations).__name__ != "Box":
-            raise SimulatorError(f"{name} wants observations in a Box, has {observations}; wrap it to flatten them")
-        self._shape = () if self._single else actions.nvec.shape
-        self.action_spec = ActionSpec(choices)
-        self.observation_size = math.prod(observations.shape)
+        self._actions, self._observations = environments[0].action_space, environments[0].observation_space
+        with self._named():
+            self.action_spec = action_spec(self._actions)
+            self.observation_size = observation_size(self._observations)
         self._last = np.zeros((self.num_envs, self.observation_size), dtype=np.float32)
+        self._info: list[Any] = [{}] * self.num_envs
 
-    def reset(self, index: int, seed: int, *, default_pose: bool = False) -> np.ndarray:
-        """As `Environment.reset`; there is no pose."""
-        with _in_one_line(f"{self._name} cannot be reset"):
-            observation, _ = self._envs[index].reset(seed=seed % 2**31)
-            self._last[index] = np.ravel(observation)
+    def reset(self, index: int, seed: int) -> np.ndarray:
+        """As `Environment.reset`."""
+        with in_one_line(f"{self._name} cannot be reset"):
+            observation, self._info[index] = self._envs[index].reset(seed=seed % 2**31)
+        self._observe(index, observation)
         self._ended[index] = False
         return self._last[index].copy()
 
@@ -109,10 +62,11 @@ class GymnasiumEnvironment:
         for row, index in enumerate(indices):
             if self._ended[index]:
                 continue
-            action = int(actions[row, 0]) if self._single else actions[row].reshape(self._shape)
-            with _in_one_line(f"{self._name} cannot take the step {actions[row].tolist()}"):
-                observation, rewards[row], terminated, truncated, _ = self._envs[index].step(action)
-                self._last[index] = np.ravel(observation)
+            action = own_action(self._actions, actions[row])
+            with in_one_line(f"{self._name} cannot take the step {actions[row].tolist()}"):
+                observation, reward, terminated, truncated, self._info[index] = self._envs[index].step(action)
+                rewards[row] = np.asarray(reward).item()  # some give arrays of one
+            self._observe(index, observation)
             if not (math.isfinite(rewards[row]) and np.isfinite(self._last[index]).all()):
                 step = f"{self._name} answers the step {actions[row].tolist()}"
                 raise SimulatorError(f"{step} with a reward or observation that is not finite")
@@ -123,21 +77,36 @@ class GymnasiumEnvironment:
         """As `Environment.over`."""
         return all(self._ended[index] for index in indices)
 
+    def allowed(self, indices: Sequence[int]) -> np.ndarray | None:
+        """As `Environment.allowed`. An environment that has ended allows every choice: none is taken."""
+        masks = [None if self._ended[index] else self._mask(index) for index in indices]
+        if all(mask is None for mask in masks):
+            return None
+        with self._named():
+            every = allowed_choices(self._actions, np.ones(sum(self.action_spec.nvec)))
+            return np.stack([every if mask is None else allowed_choices(self._actions, mask) for mask in masks])
+
     def close(self) -> None:
         """Free the environments."""
         for environment in self._envs:
             environment.close()
 
+    def _observe(self, index: int, observation: Any) -> None:
+        with self._named():
+            self._last[index] = flat_observation(self._observations, observation)
 
-@contextmanager
-def _in_one_line(failed: str) -> Iterator[None]:
-    """Say what failed in one line, whatever the user's code raises: none of its errors are known here.
+    def _mask(self, index: int) -> Any:
+        """The mask of environment `index` in the environment's own form, or None."""
+        mask = self._info[index].get("action_mask")
+        if mask is None and self._envs[index].has_wrapper_attr("action_masks"):
+            with in_one_line(f"{self._name}'s action_masks() fails"):
+                mask = self._envs[index].get_wrapper_attr("action_masks")()
+        return mask
 
-    Raises:
-        SimulatorError: for every exception within, which is its cause.
-    """
-    try:
-        yield
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise SimulatorError(f"{failed}: {type(error).__name__}{said and ': '}{said}") from error
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the environment in what is said of its spaces."""
+        try:
+            yield
+        except SpaceError as error:
+            raise SimulatorError(f"{self._name}: {error}") from error

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from spinrl.tasks.benchmark import Task, get_task
-from spinrl.tasks.environment import BatchedEnvironment
 
 
 class ParallelEnvironment:
@@ -47,10 +46,10 @@ class ParallelEnvironment:
             self._pipes.append(ours)
             self._processes.append(process)
 
-    def reset(self, index: int, seed: int, *, default_pose: bool = False) -> np.ndarray:
+    def reset(self, index: int, seed: int) -> np.ndarray:
         """As `BatchedEnvironment.reset`."""
         worker, local = index % self._workers, index // self._workers
-        self._send(worker, ("reset", local, seed, default_pose))
+        self._send(worker, ("reset", local, seed))
         return self._receive(worker)
 
     def step(self, actions: np.ndarray, indices: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -70,6 +69,9 @@ class ParallelEnvironment:
     def over(self, indices: Sequence[int]) -> bool:
         """As `BatchedEnvironment.over`."""
         return False
+
+    def allowed(self, indices: Sequence[int]) -> None:
+        """As `BatchedEnvironment.allowed`."""
 
     def close(self) -> None:
         """End the workers."""
@@ -96,6 +98,8 @@ class ParallelEnvironment:
 def _serve(pipe: Connection, task: str, bins: int, count: int) -> None:
     """Body of a worker: answer until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; a worker ends when its pipe closes
+    from spinrl.tasks.dm_control_env import BatchedEnvironment  # MuJoCo is the workers' alone
+
     environment = BatchedEnvironment(get_task(task), bins, count)
     while True:
         try:
@@ -103,7 +107,6 @@ def _serve(pipe: Connection, task: str, bins: int, count: int) -> None:
         except EOFError:
             return
         if message[0] == "reset":
-            _, local, seed, default_pose = message
-            pipe.send(environment.reset(local, seed, default_pose=default_pose))
+            pipe.send(environment.reset(*message[1:]))
         else:
             pipe.send(environment.step(message[1], message[2].tolist()))

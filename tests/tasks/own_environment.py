@@ -39,5 +39,30 @@ class Counter(gymnasium.Env):
         return self.np_random.uniform(-1, 1, (2, 2)).astype(np.float32)
 
 
+class Ward(gymnasium.Env):
+    """Ten steps in whatever spaces it is given; it checks each action, and always gives half a point.
+
+    It may say which choices are allowed, by its `info` or by a method, and observe something that is given.
+    """
+
+    def __init__(self, action=None, observation=None, array_reward=False, observed=None, mask=None, mask_by="info"):
+        self.action_space = gymnasium.spaces.MultiDiscrete([3, 2]) if action is None else action
+        self.observation_space = gymnasium.spaces.Box(-9, 9, (4,), np.float64) if observation is None else observation
+        self.reward = np.array([0.5]) if array_reward else 0.5
+        self.observed, self.info = observed, {} if mask is None or mask_by != "info" else {"action_mask": mask}
+        if mask_by == "method":
+            self.action_masks = lambda: mask
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        return self.observed or self.observation_space.sample(), self.info
+
+    def step(self, action):
+        assert self.action_space.contains(action), f"{action!r} {getattr(action, 'dtype', '')}"
+        return self.observation_space.sample(), self.reward, False, False, self.info
+
+
 if "Counter-v0" not in gymnasium.registry:
     gymnasium.register("Counter-v0", Counter)
+    gymnasium.register("Ward-v0", Ward, max_episode_steps=10, disable_env_checker=True)

@@ -90,7 +90,8 @@ def act(config: DecQN, folder: Path, actor: int, parent: int, steps_before: int)
 
     def start(index: int) -> np.ndarray:
         pose = index != greedy_env and rng.random() < config.default_pose_share
-        return environment.reset(index, int(rng.integers(2**31)), default_pose=bool(pose))
+        observation = environment.reset(index, int(rng.integers(2**31)))
+        return environment.start_in_default_pose(index) if pose else observation
 
     observations = np.stack([start(index) for index in range(config.envs_per_actor)])
     ages[:greedy_env] = rng.integers(0, config.training_episode_steps, greedy_env)  # ends spread over time

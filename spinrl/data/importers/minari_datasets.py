@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ import numpy as np
 from attrs.validators import instance_of, optional
 
 from spinrl.cache import Progress
-from spinrl.data.importers.choices import bins_of
-from spinrl.data.importers.minari_spaces import flat, joint_action, observation_size
+from spinrl.data.importers.choices import action_spec, bins_of
 from spinrl.data.importers.result import ImportResult, require
 from spinrl.data.importers.tables import in_one_line
 from spinrl.data.store.metadata import SourceRecord, StoreError
@@ -44,13 +44,16 @@ def import_minari(
         progress: called with (transitions done, in all).
 
     Raises:
-        StoreError: in one line, for what is missing, damaged or not of boxes and choices; nothing is left behind.
+        StoreError: in one line, for what is missing or damaged, and spaces that `spinrl.tasks.spaces` does not
+            support; nothing is left behind.
     """
     what = f"Minari dataset {dataset_id}"
     dataset = _opened(dataset_id, what)
-    with in_one_line(what):
-        size = observation_size(what, dataset.observation_space)
-        spec, start = joint_action(what, dataset.action_space)
+    from spinrl.tasks import spaces  # imports Gymnasium, which takes a third of a second
+
+    with _reading(what):
+        size = spaces.observation_size(dataset.observation_space)
+        spec = action_spec(what, spaces.action_spec(dataset.action_space).nvec)
         recorded = _Recorded.of(dataset.storage.metadata.get(OURS))
         total, episodes = int(dataset.total_steps), int(dataset.total_episodes)
     tier = tier or recorded.tier or "logged"
@@ -65,7 +68,7 @@ def import_minari(
         sources=recorded.sources or [SourceRecord(behavior=tier)],
         expected=(total, episodes),
     ) as writer:
-        for episode in _episodes(dataset, what, start, several=len(recorded.sources) > 1):
+        for episode in _episodes(dataset, what, several=len(recorded.sources) > 1):
             if not (episode.terminated[-1] or episode.truncated[-1]):
                 cut += 1
                 episode = attrs.evolve(episode, truncated=np.arange(len(episode)) == len(episode) - 1)
@@ -110,32 +113,52 @@ class _Recorded:
         return cls(ours["task"], ours["tier"], [SourceRecord(**source) for source in ours["sources"]])
 
 
-def _episodes(dataset: Any, what: str, start: np.ndarray, *, several: bool) -> Iterator[Episode]:
+def _episodes(dataset: Any, what: str, *, several: bool) -> Iterator[Episode]:
     """All episodes; each tells its source where there are several, of a dataset that was exported from a store.
 
     Raises:
         StoreError: for what does not fit the dataset's own description.
     """
-    with in_one_line(what):
+    from spinrl.tasks import spaces
+
+    with _reading(what):
         metadata = dataset.storage.get_episode_metadata(dataset.episode_indices)
         for data, about in zip(dataset.iterate_episodes(), metadata, strict=True):
             length = len(data)
             if not length:
                 raise StoreError(f"{what}: episode {data.id} has no steps")
-            actions = flat(data.actions, dataset.action_space, length)
-            if actions.dtype.kind not in "biu":
-                raise StoreError(f"{what}: actions of episode {data.id} want integers, got {actions.dtype}")
             terminated, truncated = (np.asarray(ends).astype(bool) for ends in (data.terminations, data.truncations))
             if (terminated | truncated)[:-1].any():
                 raise StoreError(f"{what}: episode {data.id} goes on after an end")
+            try:
+                observations = spaces.flat_observations(dataset.observation_space, data.observations, length + 1)
+                actions = spaces.flat_actions(dataset.action_space, data.actions, length)
+            except spaces.SpaceError as error:
+                raise StoreError(f"{what}, episode {data.id}: {error}") from error
             yield Episode(
-                observations=flat(data.observations, dataset.observation_space, length + 1).astype(np.float32),
-                actions=actions.astype(np.int64) - start,
-                rewards=np.asarray(data.rewards).astype(np.float32),
+                observations=observations,
+                actions=actions,
+                rewards=np.asarray(data.rewards).reshape(length).astype(np.float32),
                 terminated=terminated,
                 truncated=truncated,
                 source=int(about[SOURCE]) if several else 0,
             )
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Name the dataset in whatever goes wrong.
+
+    Raises:
+        StoreError: for every exception within.
+    """
+    from spinrl.tasks.spaces import SpaceError
+
+    with in_one_line(what):
+        try:
+            yield
+        except SpaceError as error:
+            raise StoreError(f"{what}: {error}") from error
 
 
 def minari_modules() -> tuple[Any, Any]:
@@ -159,7 +182,7 @@ def dataset_folder(dataset_id: str) -> Path:
         require("minari.dataset.minari_dataset", "Minari").parse_dataset_id(dataset_id)
     except (ValueError, TypeError):
         raise StoreError(
-            f"{dataset_id!r} does not name a Minari dataset; that wants NAMESPACE/NAME-vNUMBER, "
+            f"{dataset_id!r} does not name a Minari dataset; expected NAMESPACE/NAME-vNUMBER, "
             "e.g. spinrl/humanoid-stand/medium-3bins-v0"
         ) from None
     return require("minari.storage.datasets_root_dir", "Minari").get_dataset_path(dataset_id)

@@ -18,6 +18,7 @@ from spinrl.data.importers import minari_export
 from spinrl.data.importers.minari_datasets import import_minari
 from spinrl.data.importers.minari_export import export_minari
 from spinrl.specs import ActionSpec
+from spinrl.tasks.spaces import flat_observation
 
 ID = "spinrl/humanoid-stand/medium-3bins-v0"
 SOURCES = (SourceRecord(behavior="medium", fingerprint="m", epsilon=0.05, seed=1), SourceRecord(behavior="random"))
@@ -149,6 +150,18 @@ def test_a_recorded_dataset_of_nested_spaces(tmp_path):
     assert "1 episodes have no marked end, and are stored as cut off there" in result.notes
 
 
+def test_observations_of_choices_are_one_hot_and_rewards_may_be_arrays_of_one(tmp_path):
+    observation = spaces.Dict(ward=spaces.Discrete(3, start=1), flags=spaces.MultiBinary(2), vitals=BOX)
+    rows = {"ward": np.array([1, 3, 2]), "flags": np.eye(3, 2, dtype=np.int8), "vitals": ROWS + 7}
+    dataset_id = recorded(observation, CHOICES, [steps(ACTIONS, rows, rewards=np.ones((2, 1)))])
+    episode = import_minari(dataset_id, tmp_path / "store", name="ward").store.episode(0)
+    assert episode.observations.tolist() == [[1, 0, 7, 1, 0, 0], [0, 1, 7, 0, 0, 1], [0, 0, 7, 0, 1, 0]]
+    assert episode.rewards.tolist() == [1, 1]
+    # Minari has sorted the parts by name, and a simulator of the environment itself gives the same entries.
+    first = {name: values[0] for name, values in rows.items()}
+    np.testing.assert_array_equal(flat_observation(observation, first), episode.observations[0])
+
+
 def test_what_others_call_a_source_is_none_of_ours(tmp_path):
     dataset_id = recorded(BOX, CHOICES, [steps(ACTIONS, ROWS)])
     minari.load_dataset(dataset_id).storage.update_episode_metadata([{"source": "human"}])
@@ -185,18 +198,18 @@ ACTIONS, ROWS = np.zeros((2, 2), dtype=np.int64), np.zeros((3, 1), dtype=np.floa
 @pytest.mark.parametrize(
     ("observation", "action", "episode", "wanted"),
     [
-        (spaces.Dict({"x": spaces.Discrete(3)}), CHOICES, {}, ("observation['x'] is Discrete(3)", "only Box")),
-        (BOX, spaces.Box(-1, 1, (2,)), {}, ("action is Box", "MultiDiscrete")),
-        (BOX, spaces.MultiDiscrete([3, 1]), {}, ("two or more choices",)),
-        (BOX, CHOICES, {"actions": ACTIONS + 2}, ("sub-action 1 wants 0 to 1, got 2",)),
-        (BOX, CHOICES, {"actions": ACTIONS + 0.5}, ("actions of episode 0 want integers, got float64",)),
-        (BOX, CHOICES, {"observations": ROWS[:2]}, ("has 2 rows of Box", "steps want 3")),
+        (spaces.Dict({"x": spaces.Text(3)}), CHOICES, {}, ("observation['x'] is Text", "can be Box, Discrete")),
+        (BOX, spaces.Box(-1, 1, (2,)), {}, ("action is Box", "can be MultiDiscrete")),
+        (BOX, spaces.MultiDiscrete([3, 1]), {}, ("action[1] has a single choice", "leave it out")),
+        (BOX, CHOICES, {"actions": ACTIONS + 2}, ("episode 0: action, row 0, entry 1: expected 0 to 1, found 2",)),
+        (BOX, CHOICES, {"actions": ACTIONS + 0.5}, ("episode 0: action holds float64; expected integers",)),
+        (BOX, CHOICES, {"observations": ROWS[:2]}, ("episode 0: observation has 2 rows of Box", "expected 3")),
         (BOX, CHOICES, {"observations": ROWS * np.nan}, ("wants a finite number, got nan",)),
         (BOX, CHOICES, {"terminations": [True, True]}, ("episode 0 goes on after an end",)),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, observation, action, episode, wanted):
-    rows = {"x": np.zeros(3, dtype=np.int64)} if isinstance(observation, spaces.Dict) else ROWS
+    rows = {"x": ["a", "b", "c"]} if isinstance(observation, spaces.Dict) else ROWS
     dataset_id = recorded(observation, action, [{**steps(ACTIONS, rows), **episode}])
     refused(tmp_path, dataset_id, *wanted)
 

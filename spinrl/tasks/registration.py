@@ -1,0 +1,64 @@
+"""Our tasks in Gymnasium's registry, as soon as Gymnasium is imported.
+
+Gymnasium 1 has no plugins any more (it reads no entry points): environments are registered when their package is
+imported. ``import spinrl`` does so, before or after ``import gymnasium``, and imports neither Gymnasium nor MuJoCo for
+it. Without it, ``gymnasium.make("spinrl:spinrl/humanoid-stand-3bins-v0")`` has Gymnasium import it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from spinrl.tasks.benchmark import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS
+
+NAMESPACE = "spinrl"
+
+
+def register_environments() -> None:
+    """Register ``spinrl/TASK-v0`` (with the keyword `bins`) and ``spinrl/TASK-Mbins-v0`` for M from 2 to 100."""
+    from gymnasium.envs.registration import EnvSpec, registry
+
+    for task in TASKS:
+        names: dict[str, dict[str, Any]] = {f"{task}-v0": {"task": task}}
+        names |= {f"{task}-{bins}bins-v0": {"task": task, "bins": bins} for bins in range(MIN_BINS, MAX_BINS + 1)}
+        for name, options in names.items():
+            # Not by `gymnasium.register`, which looks through all that is registered for each of these six hundred.
+            registry[f"{NAMESPACE}/{name}"] = EnvSpec(
+                f"{NAMESPACE}/{name}",
+                entry_point="spinrl.tasks.task_env:TaskEnv",
+                max_episode_steps=EPISODE_STEPS,
+                kwargs=options,
+            )
+
+
+def register_with_gymnasium() -> None:
+    """Register the environments now, where Gymnasium is imported already, or else when it is."""
+    if "gymnasium" in sys.modules:
+        register_environments()
+    elif not any(isinstance(finder, _OnImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _OnImport())
+
+
+class _OnImport(MetaPathFinder):
+    """Has Gymnasium found as ever, and the environments registered behind its import."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "gymnasium":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                register_environments()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
