@@ -69,7 +69,7 @@ def strata(runs: pd.DataFrame, column: str) -> dict[str, list[np.ndarray]]:
 
     Args:
         runs: of `asymptotic_runs` or `best_checkpoint_runs`, all of one preset, metric and algorithm.
-        column: one of theirs. Datasets where it is NaN for every run, for want of a reference return, are left out.
+        column: one of theirs. Datasets without a reference return, where it is NaN for every run, are left out.
 
     A policy that has not finished on every dataset is left out: a mean over other tasks is no comparison.
     """

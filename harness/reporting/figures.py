@@ -248,7 +248,7 @@ def _step_axis(axes: Axes, steps: pd.Series) -> None:
 def _time_axis(axes: Axes, name: str) -> None:
     """Logarithmic, so that minutes of pre-training do not hide what happens within seconds."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(name)

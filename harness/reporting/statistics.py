@@ -236,7 +236,7 @@ def shown_fractions(summary: pd.DataFrame, most: int = 12) -> list[float]:
     fractions = sorted(summary["fraction"].unique())
     if len(fractions) <= most:
         return fractions
-    return sorted({min(fractions, key=lambda share: abs(share - wanted)) for wanted in PROTOCOL_FRACTIONS})
+    return sorted({min(fractions, key=lambda share: abs(share - mark)) for mark in PROTOCOL_FRACTIONS})
 
 
 def tier_by_policy(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
