@@ -51,7 +51,7 @@ class Machine(Component):
             precision = "bf16" if fast_bf16(device) else "fp32"
         can_compile = compiler_available(device)
         if self.compile and not can_compile:
-            raise ValueError("Machine.compile wants True, but no C++ compiler with Python headers (or Triton) is there")
+            raise ValueError("Machine.compile is True, but there is no C++ compiler with Python headers (or Triton)")
         return ResolvedMachine(
             device=device,
             precision=precision,
@@ -105,7 +105,7 @@ def choose_device(asked: Literal["auto", "cpu", "cuda"], field: str) -> Literal[
     """
     has_cuda = torch.cuda.is_available()
     if asked == "cuda" and not has_cuda:
-        raise ValueError(f"{field} wants cuda, but torch finds no CUDA device; set it to auto or cpu")
+        raise ValueError(f"{field} is cuda, but torch finds no CUDA device; set it to auto or cpu")
     return "cuda" if has_cuda and asked != "cpu" else "cpu"
 
 

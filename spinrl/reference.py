@@ -107,7 +107,7 @@ def _load(path: Path, module: nn.Module, mapping: Callable[[Weights], dict[str, 
         weights = next((weights[place] for place in _PLACES if place in weights), weights)
     if not isinstance(weights, Mapping) or not all(isinstance(each, torch.Tensor) for each in weights.values()):
         raise checkpoint.CheckpointError(
-            f"{path} is not a state dict: it wants names and tensors and nothing else, "
+            f"{path} is not a state dict: expected names and tensors and nothing else, "
             f"or these under {', '.join(_PLACES)}"
         )
     # What is no tensor (a SPIN policy's fingerprint) is not in a reference checkpoint, and stays as it is.
@@ -165,9 +165,7 @@ class ReferenceASM(ASMSource):
 
     def _network(self, observation_size: int, action_spec: ActionSpec, standardized: bool) -> ASM:
         if standardized:
-            raise ValueError(
-                "ReferenceASM wants Experiment.standardize_observations=False: the reference code gave it raw ones"
-            )
+            raise ValueError("ReferenceASM needs Experiment.standardize_observations=False: it was trained on raw ones")
         model = self.encoder.build(observation_size, action_spec, seed=0)
         load_asm(Path(self.checkpoint), model)
         return model

@@ -44,7 +44,7 @@ class ActionSpec:
     @nvec.validator
     def _check(self, _attribute: attrs.Attribute, value: tuple[int, ...]) -> None:
         if not value or min(value) < 2:
-            raise ValueError(f"nvec wants at least one sub-action with two or more choices each, got {value}")
+            raise ValueError(f"nvec must be one or more sub-actions with two or more choices each; found {value}")
 
     @property
     def num_sub_actions(self) -> int:

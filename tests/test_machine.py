@@ -38,7 +38,7 @@ def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
     pretend(monkeypatch, compiler=False, amx_bf16=True)
     resolved = Machine(precision="fp32", threads=3).resolve()
     assert (resolved.precision, resolved.compile, resolved.threads) == ("fp32", False, 3)
-    with pytest.raises(ValueError, match="wants cuda, but torch finds no CUDA device"):
+    with pytest.raises(ValueError, match="is cuda, but torch finds no CUDA device"):
         Machine(device="cuda").resolve()
     with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
         Machine(compile=True).resolve()

@@ -59,7 +59,7 @@ def judged_episodes(store: Store) -> tuple[torch.Tensor, torch.Tensor]:
 def check_fractions(_instance: Any, _attribute: attrs.Attribute, value: Sequence[float] | None) -> None:
     """For a field that lists shares of the budget."""
     if value is not None and (not value or any(not 0 < fraction <= 1 for fraction in value)):
-        raise ValueError(f"fractions wants numbers over 0 up to 1, got {list(value)}")
+        raise ValueError(f"fractions must be numbers above 0 and at most 1; found {list(value)}")
 
 
 class Estimator(Component, ABC):
@@ -129,7 +129,7 @@ class HeldOutLikelihood(Estimator):
     ) -> list[float]:
         store = data.held_out
         if store is None:
-            raise ValueError("the likelihood of held-out actions wants held-out data")
+            raise ValueError("HeldOutLikelihood needs held-out data; set Experiment.held_out above 0")
         policy, was_training = algorithm.policy, algorithm.policy.training
         policy.eval()
         start, length = judged_episodes(store)

@@ -140,7 +140,7 @@ def test_q_sees_which_choice_of_which_sub_action_was_made() -> None:
 
 
 def test_fractions_are_checked() -> None:
-    with pytest.raises(ValueError, match="fractions wants numbers over 0 up to 1"):
+    with pytest.raises(ValueError, match="fractions must be numbers above 0 and at most 1"):
         FittedQ(fractions=(0.0,))
     assert HeldOutLikelihood().fractions is None and FittedQ().fractions == (1.0,)
 

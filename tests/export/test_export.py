@@ -153,17 +153,17 @@ def runner(request, tmp_path_factory):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"observation": np.zeros((2, 3))}, r"observation wants numbers \(B, \d+\), got"),
-        ({"observation": np.zeros(contracts.SIZE)}, "observation wants numbers"),
-        ({"observation": np.zeros((0, contracts.SIZE))}, "observation wants numbers"),
-        ({"observation": [["left"] * contracts.SIZE]}, "observation wants"),
-        ({"observation": np.zeros((1, contracts.SIZE), bool)}, "observation wants numbers"),
-        ({"observation": np.full((1, contracts.SIZE), np.nan)}, "finite numbers, got nan in row 0 at 0"),
-        ({"allowed": np.zeros((2, 3, 4), bool)}, "a choice for every sub-action, got none for 0 in row 0"),
-        ({"allowed": np.ones((2, 3, 4))}, "allowed wants bools"),
-        ({"allowed": np.ones((1, 3, 4), bool)}, "allowed wants bools"),
-        ({"noise": np.zeros((2, 3))}, "noise wants finite floats"),
-        ({"noise": np.full((2, 3, 4), np.inf)}, "noise wants finite floats"),
+        ({"observation": np.zeros((2, 3))}, r"observation must be numbers \(B, \d+\); found"),
+        ({"observation": np.zeros(contracts.SIZE)}, "observation must be numbers"),
+        ({"observation": np.zeros((0, contracts.SIZE))}, "observation must be numbers"),
+        ({"observation": [["left"] * contracts.SIZE]}, "observation must be"),
+        ({"observation": np.zeros((1, contracts.SIZE), bool)}, "observation must be numbers"),
+        ({"observation": np.full((1, contracts.SIZE), np.nan)}, "observation must be finite; found nan in row 0 at 0"),
+        ({"allowed": np.zeros((2, 3, 4), bool)}, "must leave every sub-action a choice; found none for 0 in row 0"),
+        ({"allowed": np.ones((2, 3, 4))}, "allowed must be bools"),
+        ({"allowed": np.ones((1, 3, 4), bool)}, "allowed must be bools"),
+        ({"noise": np.zeros((2, 3))}, "noise must be finite floats"),
+        ({"noise": np.full((2, 3, 4), np.inf)}, "noise must be finite floats"),
     ],
 )
 def test_bad_input_is_an_error_that_says_what_is_wanted(runner, inputs, message):
@@ -175,7 +175,7 @@ def test_a_choice_that_does_not_exist_does_not_count_as_allowed(runner):
     allowed = np.zeros((1, 3, 4), bool)
     allowed[:, [0, 2], 0] = True
     allowed[:, 1, 3] = True  # of two choices
-    with pytest.raises(ValueError, match="got none for 1"):
+    with pytest.raises(ValueError, match="found none for 1"):
         runner.act(OBSERVATIONS[:1].numpy(), allowed=allowed)
 
 

@@ -154,7 +154,7 @@ def test_a_registered_model_is_served(finished, tmp_path, capsys):
         assert answer["predictions"][0]["action"][0] != action[0, 0]
         assert answer["predictions"][0]["logits"][0][action[0, 0]] is None
         status, answer = _post(port, {"dataframe_records": [{"observation": [0.0, 1.0]}]})
-        assert status == 400 and "observation wants numbers (B, 17)" in answer["message"]
+        assert status == 400 and "observation must be numbers (B, 17)" in answer["message"]
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=30)

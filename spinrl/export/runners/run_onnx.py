@@ -55,28 +55,28 @@ class Policy:
         size, nvec = self.card["observation_size"], self.card["nvec"]
         observation = np.asarray(observation)
         if observation.dtype.kind not in "fiu" or observation.shape[1:] != (size,) or not len(observation):
-            raise ValueError(f"observation wants numbers (B, {size}), got {observation.dtype} {observation.shape}")
+            raise ValueError(f"observation must be numbers (B, {size}); found {observation.dtype} {observation.shape}")
         observation = observation.astype(np.float32)
         if not np.isfinite(observation).all():
             row, entry = np.argwhere(~np.isfinite(observation))[0]
-            raise ValueError(f"observation wants finite numbers, got {observation[row, entry]} in row {row} at {entry}")
+            raise ValueError(f"observation must be finite; found {observation[row, entry]} in row {row} at {entry}")
         shape = (len(observation), len(nvec), max(nvec))
         exists = np.arange(max(nvec)) < np.asarray(nvec)[:, None]  # (N, K)
         if allowed is None:
             allowed = np.broadcast_to(exists, shape)
         allowed = np.asarray(allowed)
         if allowed.dtype != bool or allowed.shape != shape:
-            raise ValueError(f"allowed wants bools {shape}, got {allowed.dtype} {allowed.shape}")
+            raise ValueError(f"allowed must be bools {shape}; found {allowed.dtype} {allowed.shape}")
         possible = (allowed & exists).any(-1)
         if not possible.all():
             row, slot = np.argwhere(~possible)[0]
-            raise ValueError(f"allowed wants a choice for every sub-action, got none for {slot} in row {row}")
+            raise ValueError(f"allowed must leave every sub-action a choice; found none for {slot} in row {row}")
         inputs = {"observation": observation, "allowed": np.ascontiguousarray(allowed)}
         if noise is None:
             return tuple(self.sessions["greedy"].run(None, inputs))
         noise = np.asarray(noise)
         if noise.dtype.kind != "f" or noise.shape != shape or not np.isfinite(noise).all():
-            raise ValueError(f"noise wants finite floats {shape}, got {noise.dtype} {noise.shape}")
+            raise ValueError(f"noise must be finite floats {shape}; found {noise.dtype} {noise.shape}")
         return tuple(self.sessions["sample"].run(None, {**inputs, "noise": noise.astype(np.float32)}))
 
 

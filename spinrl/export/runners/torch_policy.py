@@ -43,25 +43,25 @@ class TorchPolicy:
         numbers = not observation.is_complex() and observation.dtype != torch.bool
         if not numbers or observation.shape[1:] != (size,) or not len(observation):
             raise ValueError(
-                f"observation wants numbers (B, {size}), got {observation.dtype} {tuple(observation.shape)}"
+                f"observation must be numbers (B, {size}); found {observation.dtype} {tuple(observation.shape)}"
             )
         observation = observation.float()
         if not observation.isfinite().all():
             row, entry = (~observation.isfinite()).nonzero()[0].tolist()
-            raise ValueError(f"observation wants finite numbers, got {observation[row, entry]} in row {row} at {entry}")
+            raise ValueError(f"observation must be finite; found {observation[row, entry]} in row {row} at {entry}")
         shape = (len(observation), len(nvec), max(nvec))
         exists = torch.arange(max(nvec)) < torch.tensor(nvec)[:, None]  # (N, K)
         allowed = exists.expand(shape) if allowed is None else tensor("allowed", allowed)
         if allowed.dtype != torch.bool or allowed.shape != shape:
-            raise ValueError(f"allowed wants bools {shape}, got {allowed.dtype} {tuple(allowed.shape)}")
+            raise ValueError(f"allowed must be bools {shape}; found {allowed.dtype} {tuple(allowed.shape)}")
         possible = (allowed & exists).any(-1)
         if not possible.all():
             row, slot = (~possible).nonzero()[0].tolist()
-            raise ValueError(f"allowed wants a choice for every sub-action, got none for {slot} in row {row}")
+            raise ValueError(f"allowed must leave every sub-action a choice; found none for {slot} in row {row}")
         if noise is not None:
             noise = tensor("noise", noise)
             if not noise.is_floating_point() or noise.shape != shape or not noise.isfinite().all():
-                raise ValueError(f"noise wants finite floats {shape}, got {noise.dtype} {tuple(noise.shape)}")
+                raise ValueError(f"noise must be finite floats {shape}; found {noise.dtype} {tuple(noise.shape)}")
             noise = noise.float()
         return self.decide(observation, noise, allowed.contiguous())
 
@@ -75,7 +75,7 @@ def tensor(name, values):
     try:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} wants an array, got {type(values).__name__}: {error}") from error
+        raise ValueError(f"{name} must be an array; found {type(values).__name__}: {error}") from error
 
 
 def main(policy, description):
