@@ -33,6 +33,7 @@ SECONDS = 20.0  # that one small file may take
 MEMORY = 4 << 30  # bytes of address space beyond what the process has, where the system can limit it
 NVEC = (3, 2, 5)
 Files = dict[str, np.ndarray]
+_ENDS = ("terminals", "timeouts", "episode", "step")  # of several episodes, where a file has one
 ODD_VALUES = (0, -1, 1, 2**31, -(2**63), 1e30, 1e300, np.nan, np.inf, -999.0, 0.5)
 ODD_TYPES = (
     "float16",
@@ -131,12 +132,12 @@ def _robomimic(columns: Files, path: Path) -> None:
     with h5py.File(path, "w") as file:
         group = file.create_group("data/demo_0")
         for name, values in columns.items():
-            if values.dtype.kind not in "UM":
+            if values.dtype.kind not in "UM" and name not in _ENDS:
                 group["obs/state" if name == "observations" else name or "none"] = values
 
 
 def _padded(columns: Files, path: Path) -> None:
-    _npz({name: np.stack([values, values, values]) for name, values in columns.items() if name != "episode"}, path)
+    _npz({name: np.stack([values, values, values]) for name, values in columns.items() if name not in _ENDS}, path)
 
 
 def _frame(columns: Files) -> pd.DataFrame:

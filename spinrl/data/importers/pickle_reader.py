@@ -25,7 +25,13 @@ if __package__:
     from spinrl.data.importers.pickle_machine import Machine, PickledArray, RefusedError, kind_of, shown
 else:  # as a program, to which spinrl is no package
     sys.path.append(str(Path(__file__).parent))
-    from pickle_machine import Machine, PickledArray, RefusedError, kind_of, shown
+    from pickle_machine import (  # type: ignore[no-redef]
+        Machine,
+        PickledArray,
+        RefusedError,
+        kind_of,
+        shown,
+    )
 
 REFUSED = 3  # exit code
 BLOCK = 2000  # transitions
