@@ -10,7 +10,7 @@ from harness.experiment import Cell, Experiment
 from spinrl.asm import ASMError, FrozenASM, asm_folder
 from spinrl.behaviors import BehaviorError
 from spinrl.checkpoint import CheckpointError
-from spinrl.data import DatasetPlan, Rollout, Store, StoreError, collected, features_bytes, features_path, home
+from spinrl.data import DatasetPlan, Rollout, Store, StoreError, cached_transitions, features_bytes, features_path, home
 from spinrl.tasks import TASKS, SimulatorError
 
 
@@ -136,7 +136,7 @@ def take_missing(parts: Iterable[tuple[Rollout, int]], have: dict[Rollout, int])
     """
     missing = 0
     for rollout, count in parts:
-        held = have.setdefault(rollout, collected(rollout))
+        held = have.setdefault(rollout, cached_transitions(rollout))
         missing += max(0, count - held)
         have[rollout] = max(count, held)
     return missing

@@ -21,7 +21,6 @@ class StoreStorage(Storage):
     Args:
         store: the dataset.
         device: where to gather. The arrays are copied to a device that is not the CPU.
-        in_memory: copy the arrays into memory on the CPU too, instead of leaving them to the page cache.
         standardizer: applied to every observation that is asked for.
     """
 
@@ -29,13 +28,12 @@ class StoreStorage(Storage):
         self,
         store: Store,
         device: torch.device | str = "cpu",
-        in_memory: bool = False,
         standardizer: Standardizer | None = None,
     ) -> None:
         super().__init__(max_size=len(store))
         self._gather_on = torch.device(device)
         self._standardizer = standardizer.to(device) if standardizer else None
-        copied = in_memory or self._gather_on.type != "cpu"
+        copied = self._gather_on.type != "cpu"
 
         def place(array: torch.Tensor) -> torch.Tensor:
             return array.to(self._gather_on, copy=True) if copied else array
@@ -49,7 +47,6 @@ class StoreStorage(Storage):
         self._action = place(transitions["action"])  # (T, N)
         self._reward = place(transitions["reward"])  # (T,)
         self._terminated = place(transitions["terminated"])  # (T,)
-        self._truncated = place(transitions["truncated"])  # (T,)
         self._features: torch.Tensor | None = None
         self._next_features = False
 
@@ -73,7 +70,6 @@ class StoreStorage(Storage):
                     "observation": following,
                     "reward": self._reward.index_select(0, index).unsqueeze(-1),
                     "terminated": self._terminated.index_select(0, index).unsqueeze(-1),
-                    "truncated": self._truncated.index_select(0, index).unsqueeze(-1),
                 },
             },
             batch_size=index.shape,
@@ -117,9 +113,7 @@ class ReplayLoader:
         store: the dataset.
         batch_size: B.
         seed: the experiment's; the loader draws from a child seed of its own.
-        device: where batches are wanted.
-        in_memory: hold the arrays in memory instead of mapping them, which spares slow disks; a GPU always
-            holds them.
+        device: where batches are gathered; a GPU holds the arrays, a CPU maps them.
         standardizer: applied to every observation.
     """
 
@@ -130,12 +124,11 @@ class ReplayLoader:
         seed: int,
         device: torch.device | str = "cpu",
         *,
-        in_memory: bool = False,
         standardizer: Standardizer | None = None,
     ) -> None:
         self.batch_size = batch_size
         self._generator = torch_generator(seed, "replay")
-        self._storage = StoreStorage(store, device, in_memory, standardizer)
+        self._storage = StoreStorage(store, device, standardizer)
         self.buffer = ReplayBuffer(
             storage=self._storage,
             sampler=RandomSampler(),
