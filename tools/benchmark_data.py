@@ -17,24 +17,20 @@ not be made, 2 when something given was wrong, 130 when stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import functools
-import itertools
 import json
 import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
-import psutil
 import torch
 from rich import box
 from rich.console import Console
@@ -43,29 +39,25 @@ from rich.table import Table
 from harness.command_line import at_least_one, both_signals_stop, use_packaged_configs
 from harness.commands import typed
 from harness.entry_point import entry_point
-from spinrl.behaviors import BehaviorError, load_behavior
+from spinrl.behaviors import BehaviorError
 from spinrl.config import ConfigError
 from spinrl.data import (
     Making,
-    Rollout,
     Store,
     StoreError,
-    collect_episodes,
-    collected,
+    cached_transitions,
     home,
     rollouts,
     tier_store,
 )
-from spinrl.data.collect.processes import WIDEST
-from spinrl.data.collect.rollout import roll_out
 from spinrl.data.importers.published import find, import_published
 from spinrl.errors import UserError
 from spinrl.machine import available_cores
-from spinrl.tasks import EPISODE_STEPS, TASKS, BatchedEnvironment, get_task
+from spinrl.tasks import EPISODE_STEPS, TASKS
 from tools import collect_dataset
+from tools.measures import PeakMemory, rates
 
 WIDTH = 130
-EPISODES = 2  # that dm_control alone goes through
 TIERS = ("medium", "expert", "medium-expert", "random-medium-expert")
 
 
@@ -110,157 +102,6 @@ class Row:
         return self.loop_per_second / self.bare_per_second if self.loop_per_second and self.bare_per_second else None
 
 
-@attrs.frozen
-class ImportRow:
-    """One published file.
-
-    Attributes:
-        file: its path.
-        file_megabytes: its size.
-        transitions: that it holds.
-        seconds: to the finished store.
-        megabytes: of that store, on disk.
-        peak_mebibytes: as in `Row`, of the child too that reads the file.
-    """
-
-    file: str
-    file_megabytes: float
-    transitions: int
-    seconds: float
-    megabytes: float
-    peak_mebibytes: float
-
-
-@attrs.frozen
-class Rates:
-    """Control steps a second of all processes: with the policy in the loop, and of dm_control alone."""
-
-    loop: float
-    bare: float
-
-
-def rates(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, steps: int) -> Rates | None:
-    """The speeds at which so many processes would make such transitions.
-
-    Args:
-        parts: rollouts, and how many transitions come from each.
-        pool: of `processes` processes.
-        processes: how many step at a time.
-        steps: of each episode that is measured on.
-
-    Returns:
-        None when no transitions are asked for.
-    """
-    loop = bare = 0.0  # seconds
-    for rollout, count in parts:
-        of_each = pool.starmap(_alternated, [(rollout, steps)] * processes, chunksize=1)
-        loop += count / sum(each.loop for each in of_each)
-        bare += count / sum(each.bare for each in of_each)
-    total = sum(count for _, count in parts)
-    return Rates(total / loop, total / bare) if total else None
-
-
-def _alternated(rollout: Rollout, steps: int) -> Rates:
-    """Of one process, which goes from the one to the other every few lock-steps.
-
-    A machine that has other guests too is often half as fast a minute later, whatever is measured then.
-    """
-    behavior = load_behavior(rollout.task, rollout.bins, rollout.behavior)
-    environment = BatchedEnvironment(get_task(rollout.task), rollout.bins, WIDEST)
-    bare = _Bare(rollout)
-    loop_steps, loop_seconds, began = 0, 0.0, time.perf_counter()
-
-    def alternate(made: int) -> None:
-        nonlocal loop_steps, loop_seconds, began
-        loop_steps, loop_seconds = loop_steps + made, loop_seconds + time.perf_counter() - began
-        bare.play(made // 2)
-        began = time.perf_counter()
-
-    roll_out(rollout, behavior, environment, range(WIDEST), [steps] * WIDEST, alternate)
-    environment.close()
-    return Rates(loop_steps / loop_seconds, bare.steps / bare.seconds)
-
-
-class _Bare:
-    """dm_control alone, going through episodes of a rollout; starts of episodes are not timed."""
-
-    def __init__(self, rollout: Rollout) -> None:
-        self.steps, self.seconds = 0, 0.0
-        self._rollout, self._episodes = rollout, itertools.cycle(enumerate(_some_actions(rollout)))
-        self._simulator, self._ahead = playback(rollout, *next(self._episodes))
-
-    def play(self, steps: int) -> None:
-        """Go on by so many."""
-        while steps:
-            now, self._ahead = self._ahead[:steps], self._ahead[steps:]
-            began = time.perf_counter()
-            for values in now:
-                self._simulator.step(values)
-            self.seconds += time.perf_counter() - began
-            self.steps, steps = self.steps + len(now), steps - len(now)
-            if not len(self._ahead):
-                self._simulator, self._ahead = playback(self._rollout, *next(self._episodes))
-
-
-@functools.cache  # of a mixed tier's parts each is measured in the same processes
-def _some_actions(rollout: Rollout) -> list[np.ndarray]:
-    return [episode.actions for episode in collect_episodes(rollout, EPISODES * EPISODE_STEPS)]
-
-
-def playback(rollout: Rollout, number: int, actions: np.ndarray) -> tuple[Any, np.ndarray]:
-    """dm_control at the start of an episode, and the (T, N) control values of its (T, N) actions."""
-    environment = BatchedEnvironment(get_task(rollout.task), rollout.bins, 1)
-    environment.reset(0, rollout.environment_seed(number))
-    simulator = environment.simulators[0]
-    del simulator.physics.check_invalid_state  # ours, which is quicker than dm_control's own
-    return simulator, environment.controls[np.arange(len(environment.controls)), actions]
-
-
-class PeakMemory:
-    """Memory of this process and its children while the block runs, sampled as often as a twentieth of a core allows.
-
-    To count shared pages once takes the system tens of milliseconds, which would be missing from what is measured.
-    """
-
-    def __enter__(self) -> PeakMemory:
-        self._before = self.peak = _memory()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self.peak = max(self.peak, _memory())
-
-    @property
-    def mebibytes(self) -> float:
-        """The most that was in use beyond what was before."""
-        return (self.peak - self._before) / 2**20
-
-    def _watch(self) -> None:
-        pause = 0.25
-        while not self._over.wait(pause):
-            began = time.perf_counter()
-            self.peak = max(self.peak, _memory())
-            pause = 20 * (time.perf_counter() - began)
-
-
-def _memory() -> int:
-    """Bytes of this process and all its children. A page that several share counts once, where the system tells (PSS,
-    on Linux); elsewhere not at all."""
-    total = 0
-    me = psutil.Process()
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            used = process.memory_full_info()
-            total += getattr(used, "pss", used.uss)
-        except psutil.Error:  # it has ended since
-            continue
-    return total
-
-
 def measure(options: argparse.Namespace, console: Console) -> Iterator[Row]:
     """Make every dataset asked for, and give a row for each.
 
@@ -284,7 +125,7 @@ def _measure_task(
         asked = ["--task", task, "--bins", str(bins), "--tier", name, "--transitions", str(options.transitions)]
         experiment, tier = collect_dataset.read_experiment(collect_dataset.parser().parse_args(asked))
         parts = rollouts(tier, task, bins, options.transitions, experiment.data_seed)
-        missing = [(rollout, left) for rollout, count in parts if (left := count - collected(rollout)) > 0]
+        missing = [(rollout, left) for rollout, count in parts if (left := count - cached_transitions(rollout)) > 0]
         speed = rates(missing, pool, processes, options.steps)
         with PeakMemory() as memory:
             began = time.perf_counter()
@@ -308,8 +149,8 @@ def _measure_task(
         )
 
 
-def measure_import(file: Path) -> ImportRow:
-    """Import a published file into the cache.
+def measure_import(file: Path) -> dict[str, Any]:
+    """Import a published file into the cache, and give its figures by name, those of `Row` and of the file.
 
     Raises:
         StoreError: in one line, when it is refused.
@@ -319,14 +160,13 @@ def measure_import(file: Path) -> ImportRow:
         store = import_published(file, home() / "stores" / file.name)
         seconds = time.perf_counter() - began
     shutil.rmtree(store.path)
-    return ImportRow(
-        file=str(file),
-        file_megabytes=file.stat().st_size / 1e6,
-        transitions=len(store),
-        seconds=seconds,
-        megabytes=store.num_bytes / 1e6,
-        peak_mebibytes=memory.mebibytes,
-    )
+    sizes = {"file_megabytes": file.stat().st_size / 1e6, "megabytes": store.num_bytes / 1e6}
+    return {
+        "file": str(file),
+        "transitions": len(store),
+        "seconds": seconds,
+        "peak_mebibytes": memory.mebibytes,
+    } | sizes
 
 
 def _opening(path: Path) -> float:
@@ -335,38 +175,41 @@ def _opening(path: Path) -> float:
     return 1e3 * (time.perf_counter() - began)
 
 
-def import_table(rows: Sequence[ImportRow]) -> Table:
-    """The rows as people read them."""
-    made = Table("file", "MB", "transitions", "s", "transitions/s", "stored MB", "MiB", box=box.SIMPLE_HEAD)
-    for row in rows:
-        speed, sizes = f"{row.transitions / row.seconds:,.0f}", (f"{row.megabytes:.1f}", f"{row.peak_mebibytes:.0f}")
-        made.add_row(
-            "/".join(Path(row.file).parts[-2:]),
-            f"{row.file_megabytes:.1f}",
-            f"{row.transitions:,}",
-            f"{row.seconds:.1f}",
-            speed,
-            *sizes,
-        )
-    return made
+def _speed(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
 
 
-def table(rows: Sequence[Row]) -> Table:
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "task": lambda row: row.task,
+    "bins": lambda row: str(row.bins),
+    "tier": lambda row: row.tier,
+    "transitions": lambda row: f"{row.transitions:,}",
+    "collected": lambda row: f"{row.collected:,}",
+    "steps/s": lambda row: _speed(row.per_second),
+    "loop": lambda row: _speed(row.loop_per_second),
+    "bare": lambda row: _speed(row.bare_per_second),
+    "share": lambda row: "–" if row.share is None else f"{row.share:.0%}",
+    "s": lambda row: f"{row.seconds:.1f}",
+    "MB": lambda row: f"{row.megabytes:.1f}",
+    "open ms": lambda row: f"{row.open_milliseconds:.1f}",
+    "MiB": lambda row: f"{row.peak_mebibytes:.0f}",
+}
+IMPORT_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "file": lambda row: "/".join(Path(row["file"]).parts[-2:]),
+    "MB": lambda row: f"{row['file_megabytes']:.1f}",
+    "transitions": lambda row: f"{row['transitions']:,}",
+    "s": lambda row: f"{row['seconds']:.1f}",
+    "transitions/s": lambda row: f"{row['transitions'] / row['seconds']:,.0f}",
+    "stored MB": lambda row: f"{row['megabytes']:.1f}",
+    "MiB": lambda row: f"{row['peak_mebibytes']:.0f}",
+}
+
+
+def table(rows: Sequence[Any], columns: Mapping[str, Callable[[Any], str]]) -> Table:
     """The rows as people read them."""
-    made = Table(
-        *("task", "bins", "tier", "transitions", "collected", "steps/s", "loop", "bare", "share"),
-        *("s", "MB", "open ms", "MiB"),
-        box=box.SIMPLE_HEAD,
-    )
+    made = Table(*columns, box=box.SIMPLE_HEAD)
     for row in rows:
-        speeds = (row.per_second, row.loop_per_second, row.bare_per_second)
-        share = "–" if row.share is None else f"{row.share:.0%}"
-        made.add_row(
-            *(row.task, str(row.bins), row.tier, f"{row.transitions:,}", f"{row.collected:,}"),
-            *("–" if speed is None else f"{speed:,.0f}" for speed in speeds),
-            *(share, f"{row.seconds:.1f}", f"{row.megabytes:.1f}"),
-            *(f"{row.open_milliseconds:.1f}", f"{row.peak_mebibytes:.0f}"),
-        )
+        made.add_row(*(shown(row) for shown in columns.values()))
     return made
 
 
@@ -398,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     use_packaged_configs()
     console = Console()
-    rows: list[Row | ImportRow] = []
+    rows: list[Any] = []
     code = 0
     try:
         files = [find(name) for name in options.published or ()]
@@ -411,9 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in map(measure_import, files) if files else measure(options, console):
                 rows.append(row)
                 if options.json:
-                    options.json.write_text(
-                        json.dumps([attrs.asdict(each) for each in rows], indent=1) + "\n", encoding="utf-8"
-                    )
+                    options.json.write_text(json.dumps(rows, indent=1, default=attrs.asdict) + "\n", encoding="utf-8")
     except KeyboardInterrupt:
         console.print("stopped; what was measured:")
         code = 130
@@ -423,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    made = import_table(rows) if options.published else table(rows)  # type: ignore[arg-type]  # all are of one kind
+    made = table(rows, IMPORT_COLUMNS if options.published else COLUMNS)
     Console(width=max(console.width, WIDTH)).print(made)  # into a file too, which has no width
     return code
 

@@ -39,7 +39,7 @@ from spinrl.data import (
     Store,
     StoreError,
     Tier,
-    collected,
+    cached_transitions,
     rollouts,
     source_store,
     tier_store,
@@ -96,7 +96,7 @@ def collect_sources(parts: Sequence[tuple[Rollout, int]], label: str, processes:
     Raises:
         CollectionError, StoreError: in one line each.
     """
-    missing = [(rollout, count) for rollout, count in parts if collected(rollout) < count]
+    missing = [(rollout, count) for rollout, count in parts if cached_transitions(rollout) < count]
     if not missing:
         return None
     total = sum(count for _, count in missing)

@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     folder = options.folder or home() / "behaviors" / f"{options.task}-{options.bins}bins"
     target = options.ship or Path(str(resources.files("spinrl.behaviors") / "weights"))
-    torch.set_num_threads(1)  # the update is too small to split; the actors want the other cores
+    torch.set_num_threads(1)  # the update is too small to split; the actors use the other cores
     print(f"training folder: {folder}")
     if not options.ship_only:
         try:

@@ -9,7 +9,7 @@ from harness.cells.environments import build_environment, require_task
 from harness.experiment import Cell, Experiment
 from spinrl.asm import FrozenASM, asm_folder
 from spinrl.cache import CacheError, require_writable
-from spinrl.data import DatasetPlan, Rollout, Store, collected, features_bytes, features_path, home
+from spinrl.data import DatasetPlan, Rollout, Store, cached_transitions, features_bytes, features_path, home
 from spinrl.errors import UserError
 from spinrl.tasks import TASKS
 
@@ -146,7 +146,7 @@ def take_missing(parts: Iterable[tuple[Rollout, int]], have: dict[Rollout, int])
     """
     missing = 0
     for rollout, count in parts:
-        held = have.setdefault(rollout, collected(rollout))
+        held = have.setdefault(rollout, cached_transitions(rollout))
         missing += max(0, count - held)
         have[rollout] = max(count, held)
     return missing

@@ -16,7 +16,6 @@ from spinrl.specs import (
     NEXT_OBSERVATION,
     NEXT_REWARD,
     NEXT_TERMINATED,
-    NEXT_TRUNCATED,
     OBSERVATION,
     ActionSpec,
 )
@@ -31,7 +30,6 @@ def random_batch(batch: int, observation_size: int, spec: ActionSpec) -> TensorD
         NEXT_OBSERVATION: torch.randn(batch, observation_size),
         NEXT_REWARD: torch.rand(batch, 1),
         NEXT_TERMINATED: flag,
-        NEXT_TRUNCATED: flag,
     }
     return TensorDict(values, batch_size=[batch])
 

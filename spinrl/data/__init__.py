@@ -3,7 +3,7 @@
 from spinrl.cache import Making, Progress, get_or_build, home, locked
 from spinrl.data.collect.processes import CollectionError, collect_episodes
 from spinrl.data.collect.rollout import Rollout, Source, roll_out
-from spinrl.data.collect.tiers import Tier, cached_tier, collected, combine, rollouts, source_store, tier_store
+from spinrl.data.collect.tiers import Tier, cached_tier, cached_transitions, combine, rollouts, source_store, tier_store
 from spinrl.data.features import RowFeatures, features_bytes, features_path, row_features
 from spinrl.data.holdout import HoldingOut
 from spinrl.data.importers.recipes import Imported, Published, imported_folder, store_folder
@@ -36,8 +36,8 @@ __all__ = [
     "StoreWriter",
     "Tier",
     "cached_tier",
+    "cached_transitions",
     "collect_episodes",
-    "collected",
     "combine",
     "features_bytes",
     "features_path",

@@ -72,7 +72,7 @@ def row_features(
         encode: the frozen network, (B, S) → (B, *shape).
         shape: of the features of one observation.
         identity: fingerprint of the network: of everything but the data that features depend on.
-        device: where `encode` wants its observations.
+        device: of the observations that `encode` is called with.
         progress: called with (rows done, in all) while computing.
         on_wait: called with a path when another run is computing the same.
         on_damage: told of damaged ones, which are then computed anew; without it they are an error.

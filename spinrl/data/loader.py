@@ -40,18 +40,16 @@ class StoreStorage(Storage):
     Args:
         store: the dataset.
         device: where to gather. The arrays are copied to a device that is not the CPU.
-        in_memory: copy the arrays into memory on the CPU too, instead of leaving them to the page cache.
     """
 
     def __init__(
         self,
         store: Store,
         device: torch.device | str = "cpu",
-        in_memory: bool = False,
     ) -> None:
         super().__init__(max_size=len(store))
         self._gather_on = torch.device(device)
-        copied = in_memory or self._gather_on.type != "cpu"
+        copied = self._gather_on.type != "cpu"
 
         def place(array: torch.Tensor) -> torch.Tensor:
             return array.to(self._gather_on, copy=True) if copied else array
@@ -65,7 +63,6 @@ class StoreStorage(Storage):
         self._action = place(transitions["action"])  # (T, N)
         self._reward = place(transitions["reward"])  # (T,)
         self._terminated = place(transitions["terminated"])  # (T,)
-        self._truncated = place(transitions["truncated"])  # (T,)
         self._features: torch.Tensor | None = None
         self._next_features = False
 
@@ -89,7 +86,6 @@ class StoreStorage(Storage):
                     "observation": following,
                     "reward": self._reward.index_select(0, index).unsqueeze(-1),
                     "terminated": self._terminated.index_select(0, index).unsqueeze(-1),
-                    "truncated": self._truncated.index_select(0, index).unsqueeze(-1),
                 },
             },
             batch_size=index.shape,
@@ -130,9 +126,7 @@ class ReplayLoader:
         store: the dataset.
         batch_size: B.
         seed: the experiment's; the loader draws from a child seed of its own.
-        device: where batches are wanted.
-        in_memory: hold the arrays in memory instead of mapping them, which spares slow disks; a GPU always
-            holds them.
+        device: where batches are gathered; a GPU holds the arrays, a CPU maps them.
     """
 
     def __init__(
@@ -141,12 +135,10 @@ class ReplayLoader:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
-        *,
-        in_memory: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self._generator = torch_generator(seed, "replay")
-        self._storage = StoreStorage(store, device, in_memory)
+        self._storage = StoreStorage(store, device)
         self.buffer = ReplayBuffer(
             storage=self._storage,
             sampler=RandomSampler(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from spinrl.cache import AS_IT_IS, Making
 from spinrl.config.registry import Component
@@ -12,9 +12,6 @@ from spinrl.data.collect.rollout import Rollout
 from spinrl.data.store.metadata import StoreError
 from spinrl.data.store.store import Store
 from spinrl.specs import ActionSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 class DatasetPlan(ABC):

@@ -11,7 +11,6 @@ from spinrl.specs import (
     NEXT_OBSERVATION,
     NEXT_REWARD,
     NEXT_TERMINATED,
-    NEXT_TRUNCATED,
     OBSERVATION,
     ActionSpec,
 )
@@ -19,7 +18,7 @@ from tests.data.store_samples import random_episode, write_store
 
 SPEC = ActionSpec((3, 300, 2))
 SIZE = 4
-KEYS = (OBSERVATION, ACTION, NEXT_OBSERVATION, NEXT_REWARD, NEXT_TERMINATED, NEXT_TRUNCATED)
+KEYS = (OBSERVATION, ACTION, NEXT_OBSERVATION, NEXT_REWARD, NEXT_TERMINATED)
 
 
 @pytest.fixture
@@ -28,14 +27,13 @@ def store(tmp_path: Path) -> Store:
     return write_store(tmp_path / "store", episodes, SPEC, SIZE, bins=None)
 
 
-@pytest.mark.parametrize("in_memory", [False, True])
-def test_batches_hold_the_stored_transitions_under_the_agreed_keys(store: Store, in_memory: bool) -> None:
-    batch = ReplayLoader(store, 400, seed=0, in_memory=in_memory).sample()
+def test_batches_hold_the_stored_transitions_under_the_agreed_keys(store: Store) -> None:
+    batch = ReplayLoader(store, 400, seed=0).sample()
     assert set(batch.keys(include_nested=True, leaves_only=True)) == set(KEYS)
     assert batch[OBSERVATION].shape == batch[NEXT_OBSERVATION].shape == (400, SIZE)
     assert batch[OBSERVATION].dtype == torch.float32
     assert batch[ACTION].shape == (400, 3) and batch[ACTION].dtype == torch.int64
-    for key, dtype in ((NEXT_REWARD, torch.float32), (NEXT_TERMINATED, torch.bool), (NEXT_TRUNCATED, torch.bool)):
+    for key, dtype in ((NEXT_REWARD, torch.float32), (NEXT_TERMINATED, torch.bool)):
         assert batch[key].shape == (400, 1) and batch[key].dtype == dtype
 
     wanted = {}
@@ -51,7 +49,6 @@ def test_batches_hold_the_stored_transitions_under_the_agreed_keys(store: Store,
         assert batch[ACTION][row].tolist() == episode.actions[step].tolist()
         assert batch[NEXT_REWARD][row].item() == episode.rewards[step]
         assert batch[NEXT_TERMINATED][row].item() == episode.terminated[step]
-        assert batch[NEXT_TRUNCATED][row].item() == episode.truncated[step]
     assert len(seen) == 15  # a draw of 400 misses one of 15 with a chance of 2e-11
 
 

@@ -12,6 +12,7 @@ from spinrl.data import collect_episodes, rollouts
 from tests.data.importers.test_published import transitions, write
 from tools import benchmark_data, collect_dataset
 from tools.benchmark_data import Row, main
+from tools.measures import memory_in_use, playback
 
 
 @pytest.mark.slow
@@ -42,7 +43,7 @@ def test_the_bare_speed_is_of_the_very_episodes_that_are_collected():
     experiment, tier = collect_dataset.read_experiment(options)
     for rollout, _count in rollouts(tier, "fish-swim", 3, 2000, experiment.data_seed):
         for number, episode in enumerate(collect_episodes(rollout, 1050)):
-            environment, controls = benchmark_data.playback(rollout, number, episode.actions)
+            environment, controls = playback(rollout, number, episode.actions)
             np.testing.assert_array_equal([environment.step(values).reward for values in controls], episode.rewards)
 
 
@@ -71,7 +72,7 @@ def test_published_files_are_imported_measured_and_deleted(tmp_path, capsys, mon
 
 HOLDING = """
 import time
-from tools.benchmark_data import PeakMemory
+from tools.measures import PeakMemory
 with PeakMemory() as memory:
     held = bytearray(b"x" * (64 << 20))
     time.sleep(0.6)
@@ -111,4 +112,4 @@ def test_a_stopped_measurement_says_so_and_shows_what_it_has(tmp_path, capsys, m
 def test_memory_is_measured_where_the_system_tells_no_shared_pages(monkeypatch):
     monkeypatch.setattr("psutil.Process.memory_full_info", lambda _process: SimpleNamespace(uss=5))
     monkeypatch.setattr("psutil.Process.children", lambda _process, recursive: [])
-    assert benchmark_data._memory() == 5
+    assert memory_in_use() == 5

@@ -15,15 +15,9 @@ from spinrl.machine import available_cores, choose_device
 from spinrl.tasks import EPISODE_STEPS, get_task
 
 
-class BehaviorTraining(Component):
-    """Base of kind "behavior_training"."""
-
-    kind: ClassVar[str] = "behavior_training"
-
-
 @register
 @attrs.frozen(kw_only=True)
-class DecQN(BehaviorTraining):
+class DecQN(Component):
     """Decoupled Q-learning over bins (Seyde et al., ICLR 2023): double Q, n-step returns, LayerNorm MLP.
 
     Attributes:
@@ -54,8 +48,10 @@ class DecQN(BehaviorTraining):
         replay_capacity: transitions kept.
         steps_per_update: environment steps per update below which the learner waits for the actors.
         device: where the learner's networks live: auto (a GPU if there is one), cpu or cuda. Actors are on the CPU.
-        compile: compile the loss with torch.compile, which wants a C++ compiler; about 1.3 times as fast on a CPU.
+        compile: compile the loss with torch.compile, which needs a C++ compiler; about 1.3 times as fast on a CPU.
     """
+
+    kind: ClassVar[str] = "behavior_training"
 
     task: str
     bins: int = attrs.field(default=3, validator=[ge(2), le(100)])

@@ -146,7 +146,7 @@ def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
             file.truncate(size)  # sparse until written
     held = path.stat().st_size
     if held != size:
-        raise ValueError(f"{path} holds {held} bytes, this configuration wants {size}; name another --folder")
+        raise ValueError(f"{path} holds {held} bytes, and this configuration needs {size}; name another --folder")
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
 

@@ -62,7 +62,7 @@ class Progressive(ShapingConfig):
 
     def __attrs_post_init__(self) -> None:
         if not len(self.indices) == len(self.targets) == len(self.weights):
-            raise ValueError("indices, targets and weights want the same length")
+            raise ValueError("indices, targets and weights must have the same length")
 
     def bonus(self, observation: np.ndarray) -> float:
         met = np.clip(observation[list(self.indices)] / np.asarray(self.targets), 0.0, 1.0)

@@ -18,7 +18,7 @@ from spinrl.cache import Progress
 from spinrl.data.collect.rollout import Rollout, roll_out
 from spinrl.data.store.store import Episode
 from spinrl.errors import UserError
-from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
+from spinrl.tasks import EPISODE_STEPS, get_task
 
 WIDEST = 16  # environments of one process: so many share a call of the policy
 
@@ -167,6 +167,8 @@ class _Worker:
                 f"the {rollout.behavior} behaviour of {rollout.task} is {self.behavior.fingerprint} now, "
                 f"not {rollout.behavior_fingerprint}; start again"
             )
+        from spinrl.tasks import BatchedEnvironment  # MuJoCo is imported by those alone who simulate
+
         self.environment = BatchedEnvironment(get_task(rollout.task), rollout.bins, width)
 
     def __call__(self, chunk: _Chunk, report: Callable[[int], None]) -> list[Episode]:

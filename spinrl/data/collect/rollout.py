@@ -16,7 +16,10 @@ from spinrl.data.store.metadata import SourceRecord
 from spinrl.data.store.store import Episode
 from spinrl.seeding import child_seed, numpy_generator
 from spinrl.specs import ActionSpec
-from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment
+from spinrl.tasks import EPISODE_STEPS
+
+if TYPE_CHECKING:
+    from spinrl.tasks import BatchedEnvironment  # MuJoCo is imported by those alone who simulate
 
 
 @register
@@ -38,9 +41,6 @@ class Source(Component):
     epsilon: float = attrs.field(default=0.0, validator=[ge(0), le(1)])
     hold: int = attrs.field(default=1, validator=ge(1))
 
-
-if TYPE_CHECKING:
-    from spinrl.data.collect.rollout import Source
 
 REPORT_EVERY = 50  # lock-steps between two reports of progress
 

@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import attrs
 from attrs.validators import deep_iterable, gt, instance_of, min_len, optional
@@ -84,10 +84,6 @@ class CollectedPlan(DatasetPlan):
         return tier_store(*self._of, making)
 
 
-if TYPE_CHECKING:
-    from spinrl.data.collect.tiers import Tier
-
-
 def rollouts(tier: Tier, task: str, bins: int, transitions: int, seed: int) -> list[tuple[Rollout, int]]:
     """What a tier takes: how many transitions from the start of which sequence of episodes.
 
@@ -99,7 +95,7 @@ def rollouts(tier: Tier, task: str, bins: int, transitions: int, seed: int) -> l
     return [(Rollout.of(source, load_behavior(task, bins, source.behavior), seed), n) for source, n in parts]
 
 
-def collected(rollout: Rollout) -> int:
+def cached_transitions(rollout: Rollout) -> int:
     """How many transitions of a sequence the cache holds."""
     return max((count for count, _ in _source_stores(rollout)), default=0)
 

@@ -230,7 +230,7 @@ def check_name(option: str, name: str, *, spaces: bool = False) -> None:
         StoreError: when it is more than a plain name.
     """
     if not re.fullmatch(r"\w[\w .-]*" if spaces else r"\w[\w.-]*", name):
-        raise StoreError(f"{option} wants letters, digits, {'spaces, ' if spaces else ''}_ . and -, got {name!r}")
+        raise StoreError(f"{option}: expected letters, digits, {'spaces, ' if spaces else ''}_ . and -, found {name!r}")
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

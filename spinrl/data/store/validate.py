@@ -45,19 +45,21 @@ def check_episode(
     for name, shape in wanted.items():
         if steps == 0 or getattr(episode, name).shape != shape:
             sizes = " × ".join(map(str, shape)) if steps else "at least one step"
-            raise StoreError(f"{where}: {name} wants {sizes}, got {' × '.join(map(str, getattr(episode, name).shape))}")
+            raise StoreError(
+                f"{where}: {name}: expected {sizes}, found {' × '.join(map(str, getattr(episode, name).shape))}"
+            )
     if not 0 <= episode.source < num_sources:
         raise StoreError(f"{where}: source {episode.source} is not one of the {num_sources} that the store names")
     if not np.issubdtype(episode.actions.dtype, np.integer):
-        raise StoreError(f"{where}: actions want integers, got {episode.actions.dtype}")
+        raise StoreError(f"{where}: actions: expected integers, found {episode.actions.dtype}")
     _check_finite(episode.observations, where, "observation")
     _check_finite(episode.rewards, where, "reward")
     outside = (episode.actions < 0) | (episode.actions >= np.array(spec.nvec))
     if outside.any():
         step, sub_action = (int(at) for at in np.argwhere(outside)[0])
         value = episode.actions[step, sub_action]
-        wants = f"0 to {spec.nvec[sub_action] - 1}"
-        raise StoreError(f"{where}, step {step}: sub-action {sub_action} wants {wants}, got {value}")
+        expected = f"0 to {spec.nvec[sub_action] - 1}"
+        raise StoreError(f"{where}, step {step}: sub-action {sub_action}: expected {expected}, found {value}")
     if "allowed" in extras:
         _check_allowed(episode, spec, where)
     for name, size in (("propensity", ()), ("propensities", (sub_actions,))):
@@ -88,4 +90,4 @@ def _check_finite(values: np.ndarray, where: str, name: str) -> None:
     if bad.any():
         at = tuple(int(index) for index in np.argwhere(bad)[0])
         entry = f"{name} entry {at[1]}" if len(at) > 1 else name
-        raise StoreError(f"{where}, step {at[0]}: {entry} wants a finite number, got {values[at]}")
+        raise StoreError(f"{where}, step {at[0]}: {entry}: expected a finite number, found {values[at]}")

@@ -21,8 +21,8 @@ from spinrl.data import (
     StoreError,
     StoreWriter,
     Tier,
+    cached_transitions,
     collect_episodes,
-    collected,
     roll_out,
     source_store,
     tier_store,
@@ -136,7 +136,7 @@ def test_a_behavior_that_changed_is_refused(shipped: None) -> None:
 
 def test_a_source_is_collected_once_and_extended(cache: Path) -> None:
     small = source_store(RANDOM, 1200)
-    assert collected(RANDOM) == len(small) == 1200
+    assert cached_transitions(RANDOM) == len(small) == 1200
     reports: list[int] = []
     large = source_store(RANDOM, 2100, Making(progress=lambda done, total: reports.append(done)))
     assert min(reports) > 1000  # the first whole episode was there
@@ -201,7 +201,7 @@ def test_an_interrupted_collection_leaves_no_store(cache: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         source_store(RANDOM, 1200, Making(progress=interrupt))
-    assert collected(RANDOM) == 0 and not list(cache.rglob("*.memmap"))
+    assert cached_transitions(RANDOM) == 0 and not list(cache.rglob("*.memmap"))
 
 
 def stopped_after(steps: int) -> Callable[[int, int], None]:

@@ -204,7 +204,7 @@ ACTIONS, ROWS = np.zeros((2, 2), dtype=np.int64), np.zeros((3, 1), dtype=np.floa
         (BOX, CHOICES, {"actions": ACTIONS + 2}, ("episode 0: action, row 0, entry 1: expected 0 to 1, found 2",)),
         (BOX, CHOICES, {"actions": ACTIONS + 0.5}, ("episode 0: action holds float64; expected integers",)),
         (BOX, CHOICES, {"observations": ROWS[:2]}, ("episode 0: observation has 2 rows of Box", "expected 3")),
-        (BOX, CHOICES, {"observations": ROWS * np.nan}, ("wants a finite number, got nan",)),
+        (BOX, CHOICES, {"observations": ROWS * np.nan}, ("expected a finite number, found nan",)),
         (BOX, CHOICES, {"terminations": [True, True]}, ("episode 0 goes on after an end",)),
     ],
 )
@@ -246,4 +246,4 @@ def test_our_part_of_the_metadata_is_not_trusted(tmp_path, root):
         refused(tmp_path, dataset_id, "could not be read")
     ours = {"task": "../../elsewhere", "tier": "a", "sources": []}
     file.write_text(json.dumps(json.loads(file.read_text()) | {"spinrl": ours}))
-    refused(tmp_path, dataset_id, "task wants letters")
+    refused(tmp_path, dataset_id, "task: expected letters")
