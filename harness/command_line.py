@@ -117,4 +117,5 @@ def versions() -> dict[str, str]:
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    answer = subprocess.run(command, check=True, capture_output=True, timeout=10)
+    return answer.stdout.decode("utf-8", "replace").strip()

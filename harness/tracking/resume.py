@@ -24,8 +24,8 @@ from harness.tracking.operations import MOST_RUNS, RUN_KEY_TAG, MlflowClient, Ml
 from harness.tracking.read_back import read_artifact
 from harness.tracking.returns_file import ReturnsFile
 from harness.tracking.runs import RETURNS_FILE, ROLE_TAG, EarlierRun
+from spinrl.cache import file_lock, home
 from spinrl.config import fingerprint, to_plain
-from spinrl.data import home
 from spinrl.machine import Machine
 
 STUDY_TAG = "spinrl.study"
@@ -67,9 +67,7 @@ def study_key(experiment: Experiment, cells: Sequence[Cell]) -> str:
 
 def hold(run_key: str) -> FileLock | None:
     """The lock of a study that is being worked on; the system frees it when the process dies. None if it is taken."""
-    folder = home() / "studies"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{run_key}.lock")
+    lock = file_lock(home() / "studies" / f"{run_key}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
