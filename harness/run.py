@@ -36,6 +36,7 @@ import pandas as pd
 from filelock import FileLock
 from rich.console import Console
 
+from harness.cells.identity import study_key
 from harness.command_line import (
     add_configuration_options,
     at_least_one,
@@ -55,7 +56,7 @@ from harness.reporting.returns import Invocation, Reference, ReportMeta, to_fram
 from harness.terminal.observer import RunObserver
 from harness.terminal.progress import Progress, duration
 from harness.tracking.outbox import one_line
-from harness.tracking.resume import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
+from harness.tracking.resume import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold
 from harness.tracking.runs import TrackedRun
 from harness.tracking.tracker import Tracker, TrackingError
 from spinrl.config import ConfigError, Resolved, flatten, format_registry, load
