@@ -15,6 +15,7 @@ import pandas as pd
 from filelock import FileLock
 from rich.console import Console
 
+from harness.cells.identity import study_key
 from harness.command_line import both_signals_stop, git_commit, versions
 from harness.commands import typed
 from harness.experiment import Cell, Experiment
@@ -27,7 +28,7 @@ from harness.reporting.returns import Invocation, Reference, ReportMeta, to_fram
 from harness.terminal.observer import RunObserver
 from harness.terminal.progress import ProgressLine, duration
 from harness.tracking.outbox import one_line
-from harness.tracking.resume import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold, study_key
+from harness.tracking.resume import HOST_TAG, STUDY_TAG, Interrupted, changes_since, find_interrupted, hold
 from harness.tracking.returns_file import study_folder
 from harness.tracking.runs import ParentRun, TrackedRun
 from harness.tracking.tracker import Tracker

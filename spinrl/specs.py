@@ -5,7 +5,6 @@ Shapes: B batch, S observation size, N sub-actions, K the largest number of choi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -54,11 +53,6 @@ class ActionSpec:
     def max_choices(self) -> int:
         """K."""
         return max(self.nvec)
-
-    @property
-    def log10_joint(self) -> float:
-        """log10 of the number of joint actions."""
-        return sum(math.log10(choices) for choices in self.nvec)
 
     def valid(self) -> torch.Tensor:
         """(N, K) bool: True where choice k exists for sub-action i."""

@@ -6,9 +6,6 @@ A cell knows neither MLflow nor the terminal: what happens is told to a `report`
 from __future__ import annotations
 
 import shutil
-from typing import Any
-
-import attrs
 
 from harness.cells.environments import build_environment
 from harness.cells.evaluating import train_and_judge
@@ -22,11 +19,11 @@ from harness.cells.events import (
     Waiting,
     stage_progress,
 )
+from harness.cells.identity import cell_identity
 from harness.cells.training import CellTraining
 from harness.experiment import Cell, Experiment
 from harness.records import Evaluation
 from spinrl.asm import Curve, FrozenASM, pretrained_asm
-from spinrl.config import fingerprint, to_plain
 from spinrl.data import Making, Store, home, locked
 from spinrl.machine import ResolvedMachine
 
@@ -99,7 +96,7 @@ def run_cell(
     machine.apply()
     store, held_out = prepare_dataset(experiment, cell, report)
     asm = prepare_asm(experiment, cell, store, machine, report) if cell.policy.needs_asm else None
-    identity = _identity(experiment, cell, store, asm, machine)
+    identity = cell_identity(experiment, cell, store, asm, machine)
     path = home() / "cells" / identity / "checkpoint.pt"
     # Of two runs of the very same cell, one trains and the other waits: they would write the same checkpoint.
     with locked(path.parent, lambda entry: report(Waiting(entry))):
@@ -121,24 +118,3 @@ def run_cell(
         for folder in (training.path.parent, *training.private):
             shutil.rmtree(folder, ignore_errors=True)
         return training.evaluations
-
-
-def _identity(experiment: Experiment, cell: Cell, store: Store, asm: FrozenASM | None, machine: ResolvedMachine) -> str:
-    """Fingerprint of everything that a cell's numbers depend on: only the very same cell may resume."""
-    parts: dict[str, Any] = {
-        "key": attrs.asdict(cell.key),
-        "policy": to_plain(cell.policy),
-        "algorithm": to_plain(cell.algorithm),
-        "training": to_plain(attrs.evolve(experiment.training, report_every=1, checkpoint_minutes=1.0)),
-        "evaluation": to_plain(experiment.evaluation),
-        "dataset": store.fingerprint,
-        "standardized": experiment.standardize_observations,
-        "asm": asm.fingerprint if asm else None,
-        "machine": [machine.device, machine.precision, machine.compile, machine.threads],
-    }
-    if simulator := experiment.simulators.get(cell.key.task):
-        parts["simulator"] = to_plain(simulator)
-    for start in (cell.warm_start, cell.critic_start):
-        if start is not None:
-            parts[start.kind] = to_plain(attrs.evolve(start, report_every=1))
-    return fingerprint(parts)

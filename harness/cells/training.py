@@ -177,7 +177,7 @@ class CellTraining:
         total = self.experiment.training.gradient_steps
         stops = {math.ceil(share * total - 1e-9) for share in self.algorithm.policy.milestones}
         for stop in sorted({mark, *(stop for stop in stops if self.step < stop < mark)}):
-            self.algorithm.policy.reach(self.step / total)
+            self.algorithm.policy.set_trained_parts(self.step / total)
             self._prepare(report)
             self._train_to(stop, report)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from harness.cells.environments import build_environment
+from harness.cells.events import STARTS
 from harness.experiment import Cell, Experiment
 from harness.planning.preflight import (
     cached_asm,
@@ -124,10 +125,14 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
         update, acting, encoding, acting_row = rates.training(cell, plan)
         if missing_features(experiment, cell):
             stages.append(StageCost(label, "embedding", encoding * plan.transitions))
+        for start in (cell.warm_start, cell.critic_start):
+            if start is not None:  # at most an update's time a step
+                stages.append(StageCost(label, STARTS[start.kind], update * start.steps))
         stages.append(StageCost(label, "training", update * experiment.training.gradient_steps))
         if experiment.simulated(key.task):
+            episodes = sum(evaluation.episodes_at(share) for share in marks.values())
             once = evaluation.episode_steps * (evaluation.episodes * environment_step / machine.threads + acting)
-            stages.append(StageCost(label, "evaluating", once * len(marks)))
+            stages.append(StageCost(label, "evaluating", once * episodes / evaluation.episodes))
         for estimator in evaluation.estimators:
             times = sum(estimator.fractions is None or share in estimator.fractions for share in marks.values())
             rows = estimator.rows(round(experiment.held_out * plan.transitions))
@@ -178,7 +183,7 @@ def _update_seconds(
     observation = random_batch(FEATURE_BATCH, size, spec)[OBSERVATION].to(machine.device)
     update = encoding = 0.0
     for begin, end in itertools.pairwise((0.0, *policy.milestones, 1.0)):
-        policy.reach(begin)
+        policy.set_trained_parts(begin)
         batch = random_batch(experiment.training.batch_size, size, spec).to(machine.device)
         if frozen := policy.frozen_input():
             batch[POLICY_INPUT] = torch.randn(len(batch), *frozen.shape, dtype=torch.bfloat16, device=machine.device)

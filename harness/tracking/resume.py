@@ -16,8 +16,6 @@ import attrs
 from filelock import FileLock, Timeout
 from mlflow.entities import Run
 
-from harness.experiment import Cell, Experiment
-from harness.launchers import Local
 from harness.records import CELL_COLUMNS, CellKey, Evaluation
 from harness.reporting.returns import from_frame, read_csv
 from harness.tracking.operations import MOST_RUNS, RUN_KEY_TAG, MlflowClient, MlflowException
@@ -25,8 +23,6 @@ from harness.tracking.read_back import read_artifact
 from harness.tracking.returns_file import ReturnsFile
 from harness.tracking.runs import RETURNS_FILE, ROLE_TAG, EarlierRun
 from spinrl.cache import file_lock, home
-from spinrl.config import fingerprint, to_plain
-from spinrl.machine import Machine
 
 STUDY_TAG = "spinrl.study"
 HOST_TAG = "spinrl.host"
@@ -52,17 +48,6 @@ class Interrupted:
     session: int
     finished: Mapping[CellKey, Sequence[Evaluation]]
     cells: Mapping[CellKey, EarlierRun]
-
-
-def study_key(experiment: Experiment, cells: Sequence[Cell]) -> str:
-    """Fingerprint of what is asked for, all cells of the experiment or some; on which machines makes no other study."""
-    whole = to_plain(attrs.evolve(experiment, machine=Machine(), launcher=Local()))
-    # An ASM that is read from a file is another one when the file is.
-    sources = {cell.pretraining for cell in cells if cell.policy.needs_asm}
-    asms = sorted(source.fingerprint("", 0) for source in sources)
-    whole = {"experiment": whole, "asms": asms}
-    some = [cell.key.label() for cell in cells]
-    return fingerprint(whole if len(some) == len(experiment.cells()) else {**whole, "cells": some})
 
 
 def hold(run_key: str) -> FileLock | None:

@@ -66,7 +66,7 @@ class StackedHeads(nn.Module):
             logits = torch.baddbmm(self.bias, x.to(self.weight.dtype), self.weight)
         return self._mask(logits, self.invalid[:, None])
 
-    def one(self, sub_action: int, x: torch.Tensor) -> torch.Tensor:
+    def logits_of(self, sub_action: int, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of one sub-action from its inputs (B, d), for policies that decide one after the other."""
         if self.hidden_weight is not None and self.hidden_bias is not None:
             hidden = x @ self.hidden_weight[sub_action] + self.hidden_bias[sub_action]

@@ -28,7 +28,3 @@ class MLP(nn.Sequential):
                 if dropout > 0:
                     layers.append(Dropout(dropout))
         super().__init__(*layers)
-
-    def linears(self) -> list[nn.Linear]:
-        """The linear layers in order, whatever stands between them."""
-        return [layer for layer in self if isinstance(layer, nn.Linear)]

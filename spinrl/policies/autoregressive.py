@@ -84,7 +84,7 @@ class AutoregressivePolicy(Policy):
                 memories[depth] = memory = layer.step(layer.input_gates(memory[0]), memories[depth])
             hidden = memory[0]  # (B, h)
             mine = None if allowed is None else allowed[:, sub_action]
-            logits.append(forbid(self.heads.one(sub_action, hidden), mine))
+            logits.append(forbid(self.heads.logits_of(sub_action, hidden), mine))
             scores = logits[-1] if noise is None else logits[-1] + noise[:, sub_action]
             previous = scores.argmax(-1)
             actions.append(previous)

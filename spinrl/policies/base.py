@@ -128,10 +128,10 @@ class Policy(TensorDictModuleBase, ABC):
 
     @property
     def milestones(self) -> tuple[float, ...]:
-        """The shares of the training budget, within (0, 1), at which `reach` changes what is trained."""
+        """The shares of the training budget, within (0, 1), at which `set_trained_parts` changes what is trained."""
         return ()
 
-    def reach(self, share: float) -> None:
+    def set_trained_parts(self, share: float) -> None:
         """Set what wants a gradient from this share of the training budget on, 0 to 1."""
 
     def frozen_input(self) -> FrozenInput | None:

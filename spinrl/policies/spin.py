@@ -121,7 +121,7 @@ class SPINPolicy(IndependentPolicy):
             )
         self._from_asm = [parameter for name, parameter in self.encoder.named_parameters() if name in given]
         self.to(asm.embedding.device)
-        self.reach(0.0)
+        self.set_trained_parts(0.0)
 
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
         """As every policy's; in place of an observation (B, S) its slot embeddings (B, N, d) may be given."""
@@ -137,7 +137,7 @@ class SPINPolicy(IndependentPolicy):
         shares = {self.config.query_share, self.config.frozen_share}
         return tuple(sorted(share for share in shares if 0 < share < 1))
 
-    def reach(self, share: float) -> None:
+    def set_trained_parts(self, share: float) -> None:
         config = self.config
         self.slot_queries.requires_grad_(share < config.query_share)
         self._unfrozen = config.frozen_share < 1 and share >= config.frozen_share

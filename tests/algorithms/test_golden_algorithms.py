@@ -1,160 +1,121 @@
-"""Two steps of each algorithm agree with the public code: every loss of both steps, and every weight afterwards.
+"""Five steps of each algorithm agree with the public code in double precision: every loss, and all weights after them.
 
-The files' `*_before` networks of critics and values are bit for bit what they are after the two steps: the recorder
-kept references to weights that went on training. So the start is searched for: the weights from which two of our
-steps lead to the recorded end. The losses of both steps, which the search does not see, then tell whether our steps
-are the reference's. The policies' starts and ends are recorded rightly and are compared directly.
-
-Our steps are taken in double precision. In single precision an entry whose gradient is rounding noise moves by as much
-as any other under Adam, and by another amount on another processor (1.2e-5 apart on an AMD, in one entry of 2,048);
-so what is compared is our arithmetic with the record, not one processor with another.
-
-Where a hidden unit switches on or off within the two steps, several starts lead to the same end, and the search finds
-the recorded one from another first guess only (`GUESSES`).
+The record (`tests/golden/steps_mixed.npz.xz`) has five different batches, a fifth of whose transitions are terminal, of
+five sub-actions with 2 to 7 choices, with every dropout at 0.
 """
 
 import functools
-from collections.abc import Callable
+import io
+import json
+import lzma
+from pathlib import Path
 
-import attrs
-import golden
+import numpy as np
 import pytest
 import torch
+from tensordict import TensorDict
 
-from spinrl.algorithms import AWAC, BCQ, IQL, AlgorithmConfig
+from spinrl import reference
+from spinrl.algorithms import AWAC, BCQ, IQL
+from spinrl.asm import ASMEncoder, FrozenASM
 from spinrl.machine import ResolvedMachine
+from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
+from spinrl.specs import ACTION, NEXT_OBSERVATION, NEXT_REWARD, NEXT_TERMINATED, OBSERVATION, ActionSpec
 
-
-@attrs.frozen
-class Recorded:
-    """How an algorithm is set up as the recorder's, and under which names the recorder kept things."""
-
-    config: Callable[[dict], AlgorithmConfig]
-    losses: dict[str, str]  # ours → theirs
-    networks: dict[str, tuple[str, Callable]]  # ours → (theirs after two steps, mapping of names)
-    policies: tuple[str, ...]
-
-
-def common(meta):
-    return {
-        "gamma": meta["gamma"],
-        "polyak_rate": meta["target_update_rate"],
-        "learning_rate": meta["learning_rate"],
-        "hidden": [meta["hidden"]] * 2,
-    }
-
-
-RECORDED = {
-    "iql": Recorded(
-        lambda meta: IQL(
-            **common(meta),
-            expectile=meta["iql_expectile"],
-            inverse_temperature=meta["iql_beta"],
-            weight_clip=meta["iql_weight_clip"],
-        ),
-        {"loss_value": "value_loss", "loss_qvalue": "critic_loss", "loss_policy": "actor_loss_total"},
-        {
-            "qvalue": ("critic_after2", golden.critic_ensemble),
-            "target_qvalue": ("target_critic_after2", golden.critic_ensemble),
-            "value": ("value_after2", golden.value_network),
-        },
-        golden.POLICIES,
-    ),
-    "awac": Recorded(
-        lambda meta: AWAC(**common(meta), temperature=meta["awac_lambda"], weight_clip=meta["awac_weight_clip"]),
-        {"loss_value": "value_loss", "loss_qvalue": "critic_loss", "loss_policy": "actor_loss_total"},
-        {
-            "qvalue": ("critic_after2", golden.critic_ensemble),
-            "target_qvalue": ("target_critic_before", golden.critic_ensemble),
-            "value": ("value_after2", golden.value_network),
-            "target_value": ("target_value_before", golden.value_network),
-        },
-        ("saint",),
-    ),
-    "bcq": Recorded(
-        lambda meta: BCQ(**common(meta), threshold=meta["bcq_threshold"], candidates=meta["bcq_candidates"]),
-        {"loss_policy": "imitation_loss", "loss_qvalue": "critic_loss"},
-        {
-            "qvalue": ("critic_after2", golden.critic_ensemble),
-            "target_qvalue": ("target_critic_before", golden.critic_ensemble),
-        },
-        ("saint",),
-    ),
+RECORD = Path(__file__).parent.parent / "golden" / "steps_mixed.npz.xz"
+ALGORITHMS = {"iql": IQL, "awac": AWAC, "bcq": BCQ}
+CASES = [(name, policy) for name in ALGORITHMS for policy in ("factored", "saint", "spin")] + [
+    ("iql", "autoregressive")
+]
+NETWORKS = {  # ours → (theirs, mapping of names)
+    "qvalue": ("critic", reference.critic_ensemble),
+    "target_qvalue": ("target_critic", reference.critic_ensemble),
+    "value": ("value", reference.value_network),
+    "target_value": ("target_value", reference.value_network),
 }
-GUESSES = {("uniform_bins", "awac"): 7}  # seed of the noise on the first guess, where there is any
-CASES = [(case, name, policy) for case in golden.CASES for name, each in RECORDED.items() for policy in each.policies]
-
-
-def build(case, name, policy, device="cpu"):
-    machine = ResolvedMachine(device=device)
-    config = RECORDED[name].config(case.meta)
-    return config.build(case.policy(policy), case.observation_size, case.spec, seed=0, machine=machine).double()
-
-
-def batch_of(case, device="cpu"):
-    return case.batch().apply(lambda each: each.double() if each.is_floating_point() else each).to(device)
+POLICIES = {
+    "factored": reference.factored,
+    "autoregressive": reference.autoregressive,
+    "saint": reference.transformer_policy,
+    "spin": reference.transformer_policy,
+}
 
 
 @functools.cache
-def ends(case_name, name):
-    """The recorded critics and values after two steps, as one flat state dict of ours."""
-    case = golden.load(case_name)
+def record():
+    with np.load(io.BytesIO(lzma.decompress(RECORD.read_bytes()))) as file:
+        arrays = {key: torch.from_numpy(np.array(file[key])) for key in file.files if key != "meta"}
+        return json.loads(str(file["meta"])), arrays
+
+
+def weights(prefix):
+    _, arrays = record()
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def recorded(name, policy, when):
+    """The recorded networks under our names, as one state dict of an algorithm."""
+    networks = {"policy": ("policy", POLICIES[policy]), **NETWORKS}
     return {
-        f"{network}.{weight}": value.double()
-        for network, (theirs, mapping) in RECORDED[name].networks.items()
-        for weight, value in mapping(case.weights(f"{name}/{theirs}/")).items()
+        f"{ours}.{weight}": value
+        for ours, (theirs, mapping) in networks.items()
+        if (found := weights(f"{name}/{policy}/{when}/{theirs}/"))
+        for weight, value in mapping(found).items()
     }
 
 
-@functools.cache
-def starts(case_name, name):
-    """The networks before the two steps: the fixed point of start = start + (recorded end − our end)."""
-    case, target = golden.load(case_name), ends(case_name, name)
-    policy = "factored" if name == "iql" else "saint"  # IQL's critics do not see the policy
-    start = {key: weight.clone() for key, weight in target.items()}
-    if (seed := GUESSES.get((case_name, name))) is not None:
-        generator = torch.Generator().manual_seed(seed)
-        start = {key: w + 2e-3 * (2 * torch.rand(w.shape, generator=generator) - 1) for key, w in start.items()}
-    for _ in range(8):
-        algorithm = build(case, name, policy)
-        algorithm.load_state_dict(start, strict=False)
-        for _ in range(2):
-            algorithm.update(batch_of(case))
-        end = algorithm.state_dict()
-        start = {key: weight + (target[key] - end[key]) for key, weight in start.items()}
-    return start
+def batch(step):
+    return TensorDict(
+        {
+            OBSERVATION: weights(f"batch{step}/")["state"],
+            ACTION: weights(f"batch{step}/")["action"].long(),
+            NEXT_OBSERVATION: weights(f"batch{step}/")["next_state"],
+            NEXT_REWARD: weights(f"batch{step}/")["reward"],
+            NEXT_TERMINATED: weights(f"batch{step}/")["done"].bool(),
+        },
+        batch_size=[record()[0]["batch"]],
+    )
 
 
-@pytest.mark.parametrize(("case_name", "name", "policy"), CASES)
-def test_two_steps(case_name, name, policy, device):
-    case, recorded = golden.load(case_name), RECORDED[name]
-    algorithm = build(case, name, policy, device)
-    algorithm.load_state_dict(starts(case_name, name), strict=False)
-    for step in ("step1", "step2"):
-        losses = algorithm.update(batch_of(case, device))
-        for ours, theirs in recorded.losses.items():
-            expected = case.arrays[f"{name}/{policy}/{step}/{theirs}"]
-            torch.testing.assert_close(losses[ours].cpu().double(), expected, rtol=1e-5, atol=0)
-    compare(algorithm.state_dict(), ends(case_name, name))
-    compare(algorithm.policy.state_dict(), case.mapped_policy(policy, f"{name}/{policy}/policy_after2/"))
+def build(name, policy, device):
+    meta, _ = record()
+    spec, size = ActionSpec(meta["nvec"]), meta["state_dim"]
+    sizes = {field: meta[field] for field in ("d_model", "num_heads", "num_blocks", "num_state_tokens", "head_width")}
+    encoder = ASMEncoder(**sizes, dropout=0.0)
+    config = {
+        "factored": Factored(hidden=meta["hidden"], dropout=0.0),
+        "autoregressive": Autoregressive(
+            state_width=meta["state_width_autoregressive"],
+            action_width=meta["action_width"],
+            lstm_width=meta["lstm_width"],
+        ),
+        "saint": SAINT(encoder=encoder),
+        "spin": SPIN(),
+    }[policy]
+    built = config.build(size, spec, asm=FrozenASM.untrained(encoder, size, spec), seed=0)
+    common = {field: meta[field] for field in ("hidden", "gamma", "polyak_rate", "learning_rate")}
+    machine = ResolvedMachine(device=device)
+    return ALGORITHMS[name](**common).build(built, size, spec, seed=0, machine=machine).double()
 
 
-@pytest.mark.parametrize("case_name", golden.CASES)
-def test_bcq_acts_by_the_filtered_argmax(case_name):
-    """The recorder acted with the critics of the start and the imitation policy as it was given."""
-    case = golden.load(case_name)
-    algorithm = build(case, "bcq", "saint")
-    algorithm.load_state_dict(starts(case_name, "bcq"), strict=False)
-    action = algorithm.eval().acting_policy().mode(batch_of(case)["observation"])
-    assert torch.equal(action, case.arrays["bcq/saint/greedy_action_before"])
-
-
-def compare(ours, expected):
-    for key, value in expected.items():
+@pytest.mark.parametrize(("name", "policy"), CASES)
+def test_five_steps(name, policy, device):
+    algorithm = build(name, policy, device)
+    start = recorded(name, policy, "before")
+    known = {key for key, value in algorithm.state_dict().items() if isinstance(value, torch.Tensor)}
+    assert set(start) == known
+    algorithm.load_state_dict(start, strict=False)
+    for step in range(1, 6):
+        losses = algorithm.update(batch(step).to(device))
+        expected = weights(f"{name}/{policy}/step{step}/")
+        assert len(expected) == len(algorithm.critics()) + 1
+        for loss, value in expected.items():
+            torch.testing.assert_close(losses[loss].cpu().double(), value.squeeze(), rtol=1e-6, atol=0)
+    ours = algorithm.state_dict()
+    for key, value in recorded(name, policy, "after5").items():
         # A softmax over keys does not see a shift that all keys share, so the gradient of this bias is rounding noise
         # and nothing else, which Adam blows up to the size of a step: no two implementations agree on it.
-        if key.endswith("key.bias"):
-            continue
-        torch.testing.assert_close(
-            ours[key].cpu(), value.double(), rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
-        )
+        if not key.endswith("key.bias"):
+            torch.testing.assert_close(
+                ours[key].cpu(), value, rtol=0, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}"
+            )

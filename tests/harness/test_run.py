@@ -142,6 +142,21 @@ def test_where_cells_run_makes_no_other_study():
     assert len(set(keys)) == 1
 
 
+def test_what_changes_no_number_makes_no_other_study_and_no_other_cell():
+    command.use_packaged_configs()
+
+    def key(*bindings):
+        given = [part for binding in bindings for part in ("--set", binding)]
+        options = command.parser().parse_args(["--gin", "gin/spin_humanoid.gin", *given])
+        experiment = command.load_experiment(options, "").value
+        return command.study_key(experiment, experiment.cells())
+
+    same = ("Training.report_every=7", "Experiment.collection_processes=1", "Experiment.probe=@LinearProbe()")
+    assert {key(each) for each in (*same, "Pretraining.report_every=7")} == {key()}
+    for other in ("Training.batch_size=7", "Experiment.data_seed=1", "Experiment.critic_start=@MonteCarloCritics()"):
+        assert key(other) != key()
+
+
 @pytest.mark.parametrize("jobs", ["0", "-1", "two"])
 def test_jobs_want_a_number_from_one(jobs, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -102,7 +102,7 @@ def test_stacked_heads_are_one_small_network_each(nvec, hidden, shared):
         expected = one @ heads.weight[i] + heads.bias[i]
         torch.testing.assert_close(logits[:, i, :choices], expected[:, :choices])
         assert (logits[:, i, choices:] == -torch.inf).all()
-        torch.testing.assert_close(heads.one(i, x if shared else x[:, i]), logits[:, i])
+        torch.testing.assert_close(heads.logits_of(i, x if shared else x[:, i]), logits[:, i])
     logits.log_softmax(-1)[..., 0].sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in heads.parameters())
     assert not heads.weight.grad.transpose(1, 2)[~spec.valid()].any()

@@ -126,7 +126,7 @@ def test_queries_are_trained_for_their_share_and_then_fixed():
     algorithm.update(contracts.random_batch(SPEC))
     half = policy.slot_queries.detach().clone()
     assert not torch.equal(half, start)
-    policy.reach(0.5)
+    policy.set_trained_parts(0.5)
     frozen = policy.frozen_input()
     assert frozen is not None and not frozen.shared
     assert frozen.shape == config.frozen_shape(contracts.frozen_asm(SPEC).model.config, SPEC)
@@ -147,7 +147,7 @@ def test_an_asm_can_be_unfrozen_after_a_share_of_the_budget():
     algorithm.update(contracts.random_batch(SPEC))
     assert not policy.encoder.training
     assert all(torch.equal(value, start[name]) for name, value in policy.encoder.state_dict().items())
-    policy.reach(0.25)
+    policy.set_trained_parts(0.25)
     assert policy.encoder.training
     algorithm.update(contracts.random_batch(SPEC))
     moved = [name for name, value in policy.encoder.state_dict().items() if not torch.equal(value, start[name])]

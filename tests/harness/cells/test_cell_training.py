@@ -19,7 +19,7 @@ def test_a_policy_is_told_of_a_milestone_at_the_first_step_that_is_not_before_it
     told = []
     training = SimpleNamespace(
         experiment=SimpleNamespace(training=SimpleNamespace(gradient_steps=20)),
-        algorithm=SimpleNamespace(policy=SimpleNamespace(milestones=(share,), reach=told.append)),
+        algorithm=SimpleNamespace(policy=SimpleNamespace(milestones=(share,), set_trained_parts=told.append)),
         step=0,
         _prepare=lambda report: None,
     )
