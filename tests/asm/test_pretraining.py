@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import attrs
@@ -211,3 +212,17 @@ def test_a_full_disk_leaves_nothing_behind(store, monkeypatch, tmp_path):
     with pytest.raises(ASMError, match="No space left"):
         asm.save(tmp_path / "asms" / "x")
     assert not list((tmp_path / "asms").iterdir())
+
+
+def test_an_asm_cached_without_its_units_gets_those_of_the_dataset(store):
+    """As versions wrote them that standardised observations outside the network."""
+    standardized = pretrained_asm(CONFIG, store, seed=0, machine=MACHINE, standardized=True)
+    raw = CONFIG.encoder.build(5, SPEC, seed=0)
+    raw.load_state_dict({name: value for name, value in standardized.model.named_parameters()})
+    folder = asm_folder(standardized.fingerprint)
+    shutil.rmtree(folder)
+    FrozenASM.of(raw, standardized.fingerprint, 1.0, {}).save(folder)
+    again = pretrained_asm(CONFIG, store, seed=0, machine=MACHINE, standardized=True)
+    observation, tokens = store.data["observations", "observation"][:9], torch.zeros(9, 3, dtype=torch.long)
+    assert again.seconds == 1.0
+    assert torch.equal(again.model(observation, tokens), standardized.model(observation, tokens))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.cells.training import CellTraining
+from spinrl import checkpoint
 from spinrl.machine import ResolvedMachine
 from spinrl.policies.base import FrozenInput
 from spinrl.specs import ActionSpec
@@ -44,3 +45,13 @@ def test_slot_embeddings_in_the_cache_are_those_of_fp32_whatever_the_precision_o
     CellTraining._prepare(training, lambda event: None)
     exact = (store.data["observations", "observation"] @ matrix).view(-1, 2, 3)
     assert torch.equal(given[0], exact.bfloat16())
+
+
+def test_a_checkpoint_of_another_format_is_named_and_training_begins_anew(tmp_path):
+    path, told = tmp_path / "checkpoint.pt", []
+    checkpoint.save_latest({"format_version": 1, "step": 5}, path)
+    training = SimpleNamespace(path=path, step=0)
+    CellTraining.resume(training, told.append)
+    (fault,) = told
+    assert f"{path} has checkpoint format 1, this spinrl resumes 2; the training begins anew" in str(fault)
+    assert training.step == 0
