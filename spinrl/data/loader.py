@@ -6,13 +6,16 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torchrl.data import ReplayBuffer
-from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, Storage
 
 from spinrl.data.standardizer import Standardizer
 from spinrl.data.store.store import Store
 from spinrl.seeding import torch_generator
 from spinrl.specs import ACTION, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
+from spinrl.tasks.headless import headless
+
+with headless():  # TorchRL imports MuJoCo
+    from torchrl.data import ReplayBuffer
+    from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, Storage
 
 
 class StoreStorage(Storage):
