@@ -29,7 +29,9 @@ class DecoupledQNetwork(nn.Module):
     def __init__(self, observation_size: int, action_spec: ActionSpec, hidden: Sequence[int]) -> None:
         super().__init__()
         if len(set(action_spec.nvec)) != 1:
-            raise ValueError(f"a decoupled Q-network needs as many choices in every sub-action, got {action_spec.nvec}")
+            raise ValueError(
+                f"a decoupled Q-network needs equally many choices in every sub-action, got {action_spec.nvec}"
+            )
         self.shape = (action_spec.num_sub_actions, action_spec.max_choices)
         self.register_buffer("observation_mean", torch.zeros(observation_size))
         self.register_buffer("observation_scale", torch.ones(observation_size))

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# Nothing here draws (`spinrl.tasks.rendering` does, by a context of its own), so a MUJOCO_GL that is left in a user's
-# profile must not matter: with any other value dm_control looks for a GL library as it is imported.
-_given = os.environ.get("MUJOCO_GL")
-os.environ["MUJOCO_GL"] = "disable"
-from dm_control import suite  # noqa: E402
-from dm_control.mujoco import Physics  # noqa: E402
-from dm_control.rl.control import Environment as Simulator  # noqa: E402
+from spinrl.specs import ActionSpec
+from spinrl.tasks.benchmark import Task
+from spinrl.tasks.environment import control_values
+from spinrl.tasks.headless import headless
 
-from spinrl.specs import ActionSpec  # noqa: E402
-from spinrl.tasks.benchmark import Task  # noqa: E402
-from spinrl.tasks.environment import control_values  # noqa: E402
-
-if _given is None:
-    del os.environ["MUJOCO_GL"]
-else:
-    os.environ["MUJOCO_GL"] = _given
+with headless():
+    from dm_control import suite
+    from dm_control.mujoco import Physics
+    from dm_control.rl.control import Environment as Simulator
 
 # The suite's own cheetah makes MuJoCo warn of this once an environment and process, which no user can mend.
 logging.getLogger("absl").addFilter(lambda record: "settotalmass" not in record.getMessage())

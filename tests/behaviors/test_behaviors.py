@@ -1,5 +1,6 @@
 """The Q-network, its update, and shipped weights that must belong to their cards."""
 
+import importlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinrl import checkpoint, machine
-from spinrl.behaviors import BehaviorError, DecoupledQNetwork, behavior, decqn, load_behavior, shipped
+from spinrl.behaviors import BehaviorError, DecoupledQNetwork, load_behavior, shipped
 from spinrl.behaviors.train.decqn import DecQN
 from spinrl.behaviors.train.learner import Learner
 from spinrl.behaviors.train.loop import train
@@ -111,7 +112,7 @@ def test_a_learner_goes_on_from_any_device_on_any_other(device, tmp_path):
 def test_what_is_left_to_the_machine_is_what_it_has(monkeypatch):
     config = attrs.evolve(TINY, num_actors=0, device="auto")
     for cores, has_gpu, wanted in ((1, False, (1, "cpu")), (2, True, (1, "cuda")), (16, False, (15, "cpu"))):
-        monkeypatch.setattr(decqn, "available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("spinrl.behaviors.train.decqn.available_cores", lambda cores=cores: cores)
         monkeypatch.setattr(machine.torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
         taken = config.on_this_machine()
         assert (taken.num_actors, taken.device) == wanted
@@ -269,7 +270,7 @@ def test_training_resumes_from_its_folder_on_another_machine_and_ships(device, t
     weights = tmp_path / "weights"
     for level, candidate in choose(TINY, tmp_path, episodes=2, shortlist=1).items():
         ship(TINY, candidate, level, weights, command="", notes="a test")
-    monkeypatch.setattr(behavior, "_weights_folder", lambda: weights)
+    monkeypatch.setattr(importlib.import_module("spinrl.behaviors.shipped"), "_weights_folder", lambda: weights)
     loaded = load_behavior("finger-spin", 3, "expert")
     phases = checkpoint.load(tmp_path / "learner.pt")["phases"]
     assert [phase["command"] for phase in phases] == ["first", "second"]

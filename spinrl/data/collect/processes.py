@@ -106,6 +106,8 @@ def _collect_here(rollout: Rollout, chunks: Sequence[_Chunk], report: Callable[[
 def _collect_in_workers(
     rollout: Rollout, chunks: Sequence[_Chunk], processes: int, report: Callable[[int], None]
 ) -> Iterator[Episode]:
+    # Pipes, and not concurrent.futures: its workers hold both ends of their queue, so that they outlive a parent that
+    # is killed (-9), and those at work cannot be ended before their chunk is.
     load_behavior(rollout.task, rollout.bins, rollout.behavior)  # an error here is a plain one, a worker's is not
     context = _context()
     width = max(len(chunk.numbers) for chunk in chunks)
