@@ -59,7 +59,8 @@ def work(grid, **changes):
 
 def smoke(*bindings, tiers=("medium", "expert")):
     wanted = [f"Experiment.tiers={list(tiers)}", "Experiment.policies=[@Factored()]"]
-    return load(Experiment, GIN, [*wanted, *bindings]).value.smoke()
+    as_here = ["Machine.precision='fp32'", "Machine.compile=False"]  # other machines would choose for themselves
+    return load(Experiment, GIN, [*wanted, *as_here, *bindings]).value.smoke()
 
 
 def returns(outcomes):
