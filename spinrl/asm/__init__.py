@@ -3,8 +3,9 @@
 from spinrl.asm.frozen import ASMError, Curve, FrozenASM
 from spinrl.asm.masking import Masking, masked_cross_entropy, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
-from spinrl.asm.pretraining import ASMRequest, ASMSource, Pretraining, PretrainingProgress, asm_folder, pretrained_asm
+from spinrl.asm.pretraining import Pretraining
 from spinrl.asm.probe import PROBE_INPUTS, LinearProbe, ProbeError, ProbeResult, probe_asm
+from spinrl.asm.source import ASMRequest, ASMSource, PretrainingProgress, asm_folder, pretrained_asm
 
 __all__ = [
     "ASM",
