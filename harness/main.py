@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands import COMMANDS, started_by_name
+from harness.entry_point import entry_point
 
 
 def usage() -> str:
@@ -30,6 +31,7 @@ def usage() -> str:
     )
 
 
+@entry_point
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)

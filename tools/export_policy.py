@@ -35,7 +35,7 @@ from harness.command_line import add_configuration_options, use_packaged_configs
 from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.experiment import Experiment
-from harness.exporting.card import ExportedPolicy, card_of, dataset_of, known_observations
+from harness.exporting.card import ExportedPolicy, card_of, dataset_of, known_observations, logged_values
 from harness.exporting.finished import FinishedCell, finished_cell, simulated
 from harness.exporting.reference import reference_cell
 from harness.exporting.serve import log_model
@@ -56,7 +56,7 @@ from spinrl.export import (
     write,
 )
 from spinrl.files import replacing
-from spinrl.tasks import TASKS, BatchedEnvironment, control_values
+from spinrl.tasks import TASKS, BatchedEnvironment
 
 CARD, EXAMPLE = "card.json", "example.json"
 EPISODES = 10
@@ -149,12 +149,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
     """
     spec = cell.policy.action_spec
     environment = BatchedEnvironment(TASKS[cell.key.task], spec.max_choices, 1) if cell.key.task in TASKS else None
-    # Of the user's own actions nothing is known but their choices: those are the control values.
-    table = (
-        environment.controls
-        if environment
-        else control_values(0 * np.array(spec.nvec), np.array(spec.nvec) - 1, spec.nvec)
-    )
+    table = environment.controls if environment else logged_values(cell)
     controls = torch.from_numpy(table)
     deployed = DeployedPolicy(cell.policy, controls)
     dataset = dataset_of(cell)

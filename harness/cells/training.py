@@ -161,6 +161,7 @@ class CellTraining:
                     "encoder_config": to_plain(self.cell.pretraining.encoder),
                     "observation_size": self.store.observation_size,
                     "nvec": list(self.store.action_spec.nvec),
+                    "action_start": list(self.store.metadata.action_start),
                     "dataset_fingerprint": self.store.fingerprint,
                     "asm_fingerprint": self.asm.fingerprint if self.asm else None,
                     "gradient_steps": self.experiment.training.gradient_steps,

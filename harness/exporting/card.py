@@ -17,7 +17,7 @@ from spinrl.errors import UserError
 from spinrl.evaluation import episode_seeds
 from spinrl.export import DeployedPolicy, describe
 from spinrl.policies import Policy
-from spinrl.tasks import BatchedEnvironment
+from spinrl.tasks import BatchedEnvironment, control_values
 
 OBSERVATIONS = 1000
 ANSWERS = {
@@ -104,6 +104,13 @@ def data_licence(dataset: Store | None) -> str:
     return f"as the imported data has it ({', '.join(source.behavior for source in sources)})"
 
 
+def logged_values(cell: FinishedCell) -> np.ndarray:
+    """(N, K) what the log called every choice: of own data nothing else is known, and there are no actuators."""
+    nvec = np.array(cell.policy.action_spec.nvec)
+    first = np.array(cell.action_start or np.zeros_like(nvec))
+    return control_values(first, first + nvec - 1, nvec.tolist())
+
+
 def card_of(
     cell: FinishedCell,
     dataset: Store | None,
@@ -112,7 +119,16 @@ def card_of(
     deployed: DeployedPolicy,
     formats: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything that whoever uses the folder should know; `controls` (N, K) are the control values."""
+    """Everything that whoever uses the folder should know.
+
+    Args:
+        cell: what is exported.
+        dataset: its dataset, if the cache has it.
+        controls: (N, K) the actuators' values of every choice, or what the log called it.
+        environment: the benchmark's simulator of the task, if it has one.
+        deployed: the exported network.
+        formats: the formats written.
+    """
     key, size = cell.key, cell.policy.observation_size
     nvec = cell.policy.action_spec.nvec
     return {
@@ -121,6 +137,7 @@ def card_of(
         "observation_size": size,
         "observation_layout": environment.observation_layout if environment else {"observation": size},
         "nvec": list(nvec),
+        "control_is": "value of the actuator" if environment else "number in the log",
         "control_values": [row[:choices].tolist() for row, choices in zip(controls, nvec, strict=True)],
         "inputs": {
             "observation": "float32 (B, S), raw",
@@ -128,8 +145,8 @@ def card_of(
             "noise": "float32 (B, N, K), standard Gumbel; of the entry point sample alone",
         },
         "outputs": {
-            "action": "int64 (B, N)",
-            "control": "float32 (B, N)",
+            "action": "int64 (B, N), choices from 0",
+            "control": "float32 (B, N), what control_is says of the chosen action; control_values lists all",
             "logits": "float32 (B, N, K), -inf where a choice does not exist or is forbidden; of BCQ with independent "
             "sub-actions the values of the likely choices, and noise changes nothing",
         },

@@ -43,6 +43,7 @@ class FinishedCell:
         gradient_steps: that it was trained for, None where nobody knows.
         run_id: its MLflow run, None where it came from a file.
         source: where it came from, for people.
+        action_start: what the log called the first choice of each sub-action; empty where that is 0 throughout.
     """
 
     key: CellKey
@@ -55,6 +56,7 @@ class FinishedCell:
     gradient_steps: int | None
     run_id: str | None
     source: str
+    action_start: tuple[int, ...] = ()
 
 
 def finished_cell(source: str, tracking_uri: str | None = None) -> FinishedCell:
@@ -166,6 +168,7 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
         gradient_steps=steps,
         run_id=run_id,
         source=source,
+        action_start=tuple(cell.get("action_start", ())),
     )
 
 

@@ -15,8 +15,13 @@ RULE = 2  # counts the ways in which scales were chosen, for what is cached
 def standard_units(store: Store) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and scale (S,) of all observations of a dataset, as `Standardizer.set` takes them."""
     observation = store.data["observations", "observation"]  # (R, S)
-    std, largest = observation.std(0), torch.maximum(observation.amax(0), -observation.amin(0))
-    return observation.mean(0), torch.where(std > SMALLEST * largest, 1.0 / std, 0.0)
+    mean, std = observation.mean(0), observation.std(0)
+    large = ~(mean.isfinite() & std.isfinite())  # sums of very large values leave float32's range
+    if large.any():
+        wide = observation[:, large].double()
+        mean[large], std[large] = wide.mean(0).float(), wide.std(0).float()
+    largest = torch.maximum(observation.amax(0), -observation.amin(0))
+    return mean, torch.where(std > SMALLEST * largest, 1.0 / std, 0.0)
 
 
 def standardize(network: nn.Module, store: Store) -> None:

@@ -87,6 +87,11 @@ def action_spec(space: spaces.Space) -> ActionSpec:
     return ActionSpec(nvec)
 
 
+def action_start(space: spaces.Space) -> list[int]:
+    """What a space calls the first choice of each of its N sub-actions; `space` as `action_spec` accepts it."""
+    return [int(first) for _, part in _leaves(space) for first in _choices(part)[1]]
+
+
 def flat_actions(space: spaces.Space, values: Any, rows: int) -> np.ndarray:
     """Many actions of a space as choices from 0.
 

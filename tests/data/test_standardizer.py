@@ -51,6 +51,15 @@ def test_the_unit_that_an_entry_was_logged_in_does_not_matter(unit, tmp_path):
     torch.testing.assert_close(units[1](other), units[0](given), atol=1e-4, rtol=1e-4)
 
 
+def test_an_entry_whose_sums_leave_single_precision_is_not_lost(tmp_path):
+    episode = random_episode(50, SPEC, 4, 0)
+    episode.observations[:, 0] *= np.float32(2e37)
+    store = write_store(tmp_path / "store", [episode], SPEC, 4)
+    observation = units_of(store)(store.data["observations", "observation"])
+    assert observation.isfinite().all()
+    torch.testing.assert_close(observation.std(0), torch.ones(4), atol=1e-3, rtol=0)
+
+
 def test_a_constant_entry_is_nothing_and_a_far_out_one_stays_finite(tmp_path):
     episode = random_episode(50, SPEC, 4, 0)
     episode.observations[:, 0], episode.observations[:, 1] = 1e-3, 0.0

@@ -54,6 +54,7 @@ def import_minari(
     with _reading(what):
         size = spaces.observation_size(dataset.observation_space)
         spec = action_spec(what, spaces.action_spec(dataset.action_space).nvec)
+        start = spaces.action_start(dataset.action_space)
         recorded = _Recorded.of(dataset.storage.metadata.get(OURS))
         total, episodes = int(dataset.total_steps), int(dataset.total_episodes)
     tier = tier or recorded.tier or "logged"
@@ -67,6 +68,7 @@ def import_minari(
         tier=tier,
         sources=recorded.sources or [SourceRecord(behavior=tier)],
         expected=(total, episodes),
+        action_start=start if any(start) else (),
     ) as writer:
         for episode in _episodes(dataset, what, several=len(recorded.sources) > 1):
             if not (episode.terminated[-1] or episode.truncated[-1]):

@@ -144,6 +144,7 @@ def test_a_recorded_dataset_of_nested_spaces(tmp_path):
     assert (store.metadata.task, store.metadata.tier, store.metadata.nvec) == ("robot", "human", [4, 2, 3, 2])
     got = store.episode(0)
     assert got.actions.tolist() == [[0, 0, 2, 1], [3, 1, 0, 0]]
+    assert list(store.metadata.action_start) == [2, 0, 0, 0]
     np.testing.assert_array_equal(got.observations[:, 0], [7, 8, 9])  # Gymnasium's order: by key
     np.testing.assert_allclose(got.observations[1, 1:], rows["b"][1].ravel())
     assert got.truncated.tolist() == [False, True]
