@@ -205,7 +205,7 @@ def test_an_untrained_asm_is_frozen_too():
 def test_a_full_disk_leaves_nothing_behind(store, monkeypatch, tmp_path):
     asm = FrozenASM.untrained(CONFIG.encoder, 5, SPEC)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
