@@ -36,9 +36,7 @@ ORDER = {
     ],
 }
 RUNNERS = ROOT / "spinrl" / "export" / "runners"  # copied to where spinrl is not installed
-FILES = sorted(
-    path for top in (*ORDER, "tools") for path in ROOT.glob(f"{top}/**/*.py") if RUNNERS not in path.parents
-)
+FILES = sorted(path for top in (*ORDER, "tools") for path in ROOT.glob(f"{top}/**/*.py") if RUNNERS not in path.parents)
 NEITHER_STORE_NOR_COMMAND_LINE = {"harness", "tools", "mlflow", "argparse", "rich"}  # in spinrl/
 
 
