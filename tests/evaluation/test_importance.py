@@ -1,6 +1,8 @@
 """Importance-weighted estimates, held to cases whose truth is known."""
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,3 +200,11 @@ def test_bootstrap_intervals_cover():
 
 def test_no_interval_is_made_of_one_value():
     assert np.isnan(percentile_interval(np.array([1.0, np.nan]), 0.95)).all()
+
+
+def test_the_example_of_the_page_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "estimates.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    value, low, high = map(float, re.match(r"(\S+) \[(\S+), (\S+)\]", capsys.readouterr().out).groups())
+    assert low < value < high and value == pytest.approx(sum(0.99**t for t in range(5)), abs=0.2)
