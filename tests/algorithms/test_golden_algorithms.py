@@ -10,6 +10,7 @@ import json
 import lzma
 from pathlib import Path
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -28,10 +29,10 @@ CASES = [(name, policy) for name in ALGORITHMS for policy in ("factored", "saint
     ("iql", "autoregressive")
 ]
 NETWORKS = {  # ours → (theirs, mapping of names)
-    "qvalue": ("critic", reference.critic_ensemble),
-    "target_qvalue": ("target_critic", reference.critic_ensemble),
-    "value": ("value", reference.value_network),
-    "target_value": ("target_value", reference.value_network),
+    "qvalue": ("critic", golden.critic_ensemble),
+    "target_qvalue": ("target_critic", golden.critic_ensemble),
+    "value": ("value", golden.value_network),
+    "target_value": ("target_value", golden.value_network),
 }
 POLICIES = {
     "factored": reference.factored,
