@@ -91,7 +91,7 @@ def test_policies_share_critics_that_do_not_follow_them(store, config, entries):
     for policy in ("factored", "saint"):
         algorithm = contracts.build_algorithm(config, POLICIES[policy], SPEC)
         make(CRITICS, algorithm, store)
-        found.append(algorithm.critics()["value"][0].weight)
+        found.append(algorithm.critics()["value"].network[0].weight)
     assert len(list((home() / "starts").glob("[!.]*"))) == entries
     assert torch.equal(*found) == (entries == 1)
 

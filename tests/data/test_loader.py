@@ -75,8 +75,9 @@ def test_a_resumed_loader_goes_on_exactly(store: Store) -> None:
 
 def test_observations_and_actions_alone_are_those_of_whole_batches(store: Store) -> None:
     whole = ReplayLoader(store, 8, seed=0).sample()
-    observation, action = ReplayLoader(store, 8, seed=0).sample_actions()
+    observation, action, allowed = ReplayLoader(store, 8, seed=0).sample_actions()
     assert torch.equal(observation, whole[OBSERVATION]) and torch.equal(action, whole[ACTION])
+    assert allowed is None
 
 
 def test_a_batch_is_a_copy(store: Store) -> None:
