@@ -18,6 +18,9 @@ ACTION = "action"  # int64 (B, N)
 NEXT_OBSERVATION = ("next", "observation")  # float32 (B, S)
 NEXT_REWARD = ("next", "reward")  # float32 (B, 1)
 NEXT_TERMINATED = ("next", "terminated")  # bool (B, 1); the only thing that stops bootstrapping
+# Choices that may be made at an observation, where the data tells; no key means that all of them are allowed.
+ALLOWED = "allowed"  # bool (B, N, K)
+NEXT_ALLOWED = ("next", "allowed")
 # What a policy makes of its observations where that was computed before, (B, ...); see `Policy.frozen_input`.
 POLICY_INPUT = "policy_input"
 NEXT_POLICY_INPUT = ("next", "policy_input")

@@ -14,11 +14,13 @@ from tensordict.nn import InteractionType, TensorDictModuleBase, set_interaction
 from spinrl.algorithms import Algorithm, AlgorithmConfig
 from spinrl.asm import ASM, ASMEncoder
 from spinrl.machine import ResolvedMachine
-from spinrl.nn import Standardizer, standardizers
+from spinrl.nn import CriticEnsemble, Standardizer, standardizers
 from spinrl.policies import Policy, PolicyConfig, gumbel_noise
 from spinrl.specs import (
     ACTION,
+    ALLOWED,
     LOGITS,
+    NEXT_ALLOWED,
     NEXT_OBSERVATION,
     NEXT_REWARD,
     NEXT_TERMINATED,
@@ -48,8 +50,8 @@ def build_policy(config: PolicyConfig, spec: ActionSpec, *, seed: int = 0, size:
     return config.build(size, spec, asm=frozen_asm(spec, size=size), seed=seed)
 
 
-def random_batch(spec: ActionSpec, batch: int = 8, *, seed: int = 0) -> TensorDict:
-    """A valid batch of transitions."""
+def random_batch(spec: ActionSpec, batch: int = 8, *, seed: int = 0, masked: bool = False) -> TensorDict:
+    """A valid batch of transitions, with masks or without."""
     generator = torch.Generator().manual_seed(seed)
     data = TensorDict(batch_size=[batch])
     data[OBSERVATION] = torch.randn(batch, SIZE, generator=generator)
@@ -57,7 +59,17 @@ def random_batch(spec: ActionSpec, batch: int = 8, *, seed: int = 0) -> TensorDi
     data[ACTION] = torch.stack([torch.randint(m, (batch,), generator=generator) for m in spec.nvec], dim=1)
     data[NEXT_REWARD] = torch.rand(batch, 1, generator=generator)
     data[NEXT_TERMINATED] = torch.rand(batch, 1, generator=generator) < 0.2
+    if masked:
+        data[ALLOWED] = random_masks(spec, data[ACTION], generator)
+        other = torch.stack([torch.randint(m, (batch,), generator=generator) for m in spec.nvec], dim=1)
+        data[NEXT_ALLOWED] = random_masks(spec, other, generator)
     return data
+
+
+def random_masks(spec: ActionSpec, action: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, N, K) bool: the choices of the actions (B, N), and about half of the others."""
+    allowed = torch.rand(*action.shape, spec.max_choices, generator=generator) < 0.5
+    return allowed.scatter(-1, action[..., None], True)
 
 
 def check_policy(config: PolicyConfig) -> None:
@@ -67,6 +79,7 @@ def check_policy(config: PolicyConfig) -> None:
         _check_distribution(policy, spec)
         _check_sampling(policy, spec)
         check_forbidden_choices(policy, spec)
+        _check_masked_distribution(policy, spec)
         _check_tensordict_module(policy, spec)
         _check_standard_units(policy, spec)
         _check_gradients_are_finite(build_policy(config, spec), spec)
@@ -128,6 +141,55 @@ def check_forbidden_choices(policy: Policy, spec: ActionSpec) -> None:
         assert logits.gather(-1, action[..., None]).isfinite().all()
 
 
+def _check_masked_distribution(policy: Policy, spec: ActionSpec) -> None:
+    """With masks, a policy is what it is without them, given that no forbidden choice is made."""
+    batch = random_batch(spec, masked=True)
+    observation, action, allowed = batch[OBSERVATION], batch[ACTION], batch[ALLOWED]
+    possible = allowed & spec.valid()
+    log_probs = policy.log_probs(observation, action, allowed)
+    rest = policy.log_probs(observation, action).masked_fill(~possible, -torch.inf)
+    torch.testing.assert_close(log_probs, rest - rest.logsumexp(-1, keepdim=True))
+    assert (log_probs[~possible] == -torch.inf).all()
+    everything = torch.ones_like(allowed)
+    assert torch.equal(policy.log_prob(observation, action, everything), policy.log_prob(observation, action))
+    mode = policy.mode(observation, allowed)
+    torch.testing.assert_close(
+        policy.log_probs(observation, None, allowed), policy.log_probs(observation, mode, allowed)
+    )
+    # All joint actions of one observation.
+    joint = torch.cartesian_prod(*(torch.arange(choices) for choices in spec.nvec)).view(-1, spec.num_sub_actions)
+    many = len(joint)
+    chances = policy.log_prob(
+        observation[:1].expand(many, -1), joint, allowed[:1].expand(many, -1, -1)
+    ).exp()  # (many,)
+    torch.testing.assert_close(chances.sum(), torch.tensor(1.0))
+    inside = possible[:1].expand(many, -1, -1).gather(-1, joint[..., None]).all((1, 2))
+    assert torch.equal(chances > 0, inside)
+    given = policy(TensorDict({OBSERVATION: observation, ALLOWED: allowed}, batch_size=[len(observation)]))
+    assert possible.gather(-1, given[ACTION][..., None]).all()
+    torch.testing.assert_close(given[SAMPLE_LOG_PROB], policy.log_prob(observation, given[ACTION], allowed))
+    _check_forbidden_logits_get_no_gradient(policy, batch, possible)
+
+
+def _check_forbidden_logits_get_no_gradient(policy: Policy, batch: TensorDict, possible: torch.Tensor) -> None:
+    made, logits = [], policy.logits
+
+    def remember(*arguments: Any) -> torch.Tensor:
+        made.append(logits(*arguments))
+        made[-1].retain_grad()
+        return made[-1]
+
+    policy.logits = remember  # type: ignore[method-assign]
+    try:
+        policy.log_prob(batch[OBSERVATION], batch[ACTION], batch[ALLOWED]).sum().backward()
+    finally:
+        del policy.logits
+    policy.zero_grad()
+    gradient = made[0].grad
+    assert gradient is not None and (gradient[~possible] == 0).all()
+    assert gradient.isfinite().all() and gradient.any()
+
+
 def _check_tensordict_module(policy: Policy, spec: ActionSpec) -> None:
     assert isinstance(policy, TensorDictModuleBase)
     assert (policy.in_keys, policy.out_keys) == ([OBSERVATION], [LOGITS, ACTION, SAMPLE_LOG_PROB])
@@ -186,6 +248,7 @@ def check_algorithm(config: AlgorithmConfig, policy: PolicyConfig) -> None:
         algorithm = build_algorithm(config, policy, spec)
         _check_update(algorithm, spec)
         _check_resuming(config, policy, spec)
+    _check_masks(config, policy, SPECS[1])
 
 
 def build_algorithm(
@@ -218,6 +281,36 @@ def _check_update(algorithm: Algorithm, spec: ActionSpec) -> None:
         else:
             assert torch.equal(parameter, before[name]), f"frozen {name} changed"
     assert isinstance(algorithm.acting_policy(), Policy)
+
+
+def _check_masks(config: AlgorithmConfig, policy: PolicyConfig, spec: ActionSpec) -> None:
+    """Masks that allow everything change nothing; what critics say of a forbidden choice never matters."""
+    plain, masked = random_batch(spec), random_batch(spec, masked=True)
+    free = plain.clone()
+    free[ALLOWED] = free[NEXT_ALLOWED] = torch.ones_like(masked[ALLOWED])
+    slot, choice = 1, 4  # forbidden everywhere
+    masked[ACTION][:, slot] %= choice
+    for key in (ALLOWED, NEXT_ALLOWED):
+        masked[key][:, slot, 0] = True
+        masked[key].scatter_(-1, masked[ACTION][..., None], True)
+        masked[key][:, slot, choice] = False
+
+    def losses(batch: TensorDict, value: float = 0.0) -> dict[str, Any]:
+        algorithm = build_algorithm(config, policy, spec)
+        for critics in algorithm.modules():
+            if isinstance(critics, CriticEnsemble):
+                with torch.no_grad():
+                    critics.biases[-1][..., critics.offsets[slot] + choice] += value
+        torch.manual_seed(0)
+        found = [algorithm.update(batch).to_dict() for _ in range(2)][-1]
+        with torch.no_grad():
+            check_forbidden_choices(algorithm.acting_policy().eval(), spec)
+        return found
+
+    assert losses(free) == losses(plain)
+    restricted = losses(masked)
+    assert all(loss.isfinite() for loss in restricted.values())
+    assert restricted == losses(masked, 1e6)
 
 
 def _check_resuming(config: AlgorithmConfig, policy: PolicyConfig, spec: ActionSpec) -> None:

@@ -7,7 +7,14 @@ import numpy as np
 from harness.experiment import Cell, Experiment
 from spinrl.data import DatasetPlan, Store
 from spinrl.specs import ActionSpec
-from spinrl.tasks import BatchedEnvironment, Environment, ParallelEnvironment, SimulatorError, get_task
+from spinrl.tasks import (
+    BatchedEnvironment,
+    Environment,
+    ParallelEnvironment,
+    SimulatorError,
+    get_task,
+    random_actions,
+)
 
 
 def build_environment(
@@ -37,7 +44,8 @@ def build_environment(
     try:
         spec = environment.action_spec
         _require_agreement(task, spec, len(environment.reset(0, 0)), data)
-        environment.step(np.zeros((1, spec.num_sub_actions), dtype=np.int64), [0])  # better now than after a training
+        action = random_actions(environment, [0], np.random.default_rng(0))
+        environment.step(action, [0])  # an environment that fails does so now, not after a training
     except SimulatorError:
         environment.close()
         raise

@@ -25,6 +25,8 @@ ANSWERS = {
     "gives action -1 and control NaN in rows that are not finite",
     "a sub-action none of whose choices is allowed": "ValueError from run_<format>.py; the bare model gives action -1 "
     "and control NaN for it",
+    "no allowed choices where trained_with_allowed is true": "every choice is allowed, also those that the data never "
+    "allowed, of which the policy has learned nothing: pass allowed with each observation",
     "values far from the dataset": "standardised observations are cut off at 10 standard deviations, raw ones are not",
 }
 
@@ -156,6 +158,7 @@ def card_of(
         "returns": list(cell.final.returns),
         "evaluated_by": cell.action,
         "dataset_fingerprint": cell.dataset_fingerprint,
+        "trained_with_allowed": None if dataset is None else dataset.allowed is not None,
         "data_licence": data_licence(dataset),
         "asm_fingerprint": cell.asm_fingerprint,
         "source": cell.source,

@@ -27,6 +27,7 @@ from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Rollout
 from spinrl.machine import ResolvedMachine
 from spinrl.specs import OBSERVATION, POLICY_INPUT
+from spinrl.tasks import random_actions
 
 BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
 FEATURE_BATCH = 512  # rows at which encoding is timed
@@ -164,14 +165,14 @@ def _timed(step: Callable[[], object], repeats: int = 3) -> float:
 def _environment_seconds(experiment: Experiment, cell: Cell, plan: DatasetPlan, steps: int = 60) -> float:
     environment = build_environment(experiment, cell, plan, episodes=1)
     environment.reset(0, 0)
-    nvec = plan.action_spec.nvec
-    actions = np.random.default_rng(0).integers(0, nvec, (steps, 1, len(nvec)))
-    began = time.perf_counter()
-    for action in actions:
+    rng, seconds = np.random.default_rng(0), 0.0
+    for _ in range(steps):
+        action = random_actions(environment, [0], rng)
+        began = time.perf_counter()
         environment.step(action)
-    seconds = (time.perf_counter() - began) / steps
+        seconds += time.perf_counter() - began
     environment.close()
-    return seconds
+    return seconds / steps
 
 
 def _update_seconds(

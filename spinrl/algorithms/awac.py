@@ -29,7 +29,7 @@ from spinrl.config.registry import register
 from spinrl.machine import ResolvedMachine
 from spinrl.nn import CriticEnsemble, ValueNetwork
 from spinrl.policies.base import Policy
-from spinrl.specs import ACTION, OBSERVATION, ActionSpec
+from spinrl.specs import ACTION, ALLOWED, OBSERVATION, ActionSpec
 
 
 @register
@@ -109,8 +109,9 @@ class AWACAlgorithm(Algorithm):
         with torch.no_grad():
             values = qvalue.per_choice(observation)  # (E, B, N, K)
             with self.machine.autocast():
-                samples = self.config.value_samples
-                expected = self.policy.expected_minimum(policy_input(batch), values, samples)  # (B,)
+                expected = self.policy.expected_minimum(  # (B,)
+                    policy_input(batch), values, self.config.value_samples, batch.get(ALLOWED, None)
+                )
         return (self.value(observation) - expected).square().mean()
 
     def critic_losses(self, batch: TensorDictBase, returns: torch.Tensor) -> dict[str, torch.Tensor]:

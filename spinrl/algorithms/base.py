@@ -19,6 +19,7 @@ from spinrl.nn import CriticEnsemble, ValueNetwork, seeded_initialization
 from spinrl.policies.base import Policy
 from spinrl.specs import (
     ACTION,
+    ALLOWED,
     NEXT_OBSERVATION,
     NEXT_POLICY_INPUT,
     NEXT_REWARD,
@@ -100,7 +101,7 @@ class Algorithm(nn.Module, ABC):
     def policy_log_prob(self, batch: TensorDictBase) -> torch.Tensor:
         """The policy's log π(a|s) of a batch (B,) in float32, computed in the machine's precision, compiled or not."""
         with self.machine.autocast():
-            return self._log_prob(policy_input(batch), batch[ACTION]).float()
+            return self._log_prob(policy_input(batch), batch[ACTION], batch.get(ALLOWED, None)).float()
 
     @abstractmethod
     def update(self, batch: TensorDictBase) -> TensorDict:

@@ -22,17 +22,16 @@ from spinrl.algorithms.base import (
 from spinrl.algorithms.losses import ensemble_mse, td_target
 from spinrl.config.registry import register
 from spinrl.machine import ResolvedMachine
-from spinrl.nn import CriticEnsemble, Dropout
+from spinrl.nn import CriticEnsemble, Dropout, forbid
 from spinrl.policies import (
     FactoredPolicy,
     IndependentPolicy,
     Policy,
-    forbid,
     gumbel_noise,
     gumbel_to_uniform,
     uniform_to_gumbel,
 )
-from spinrl.specs import ActionSpec
+from spinrl.specs import NEXT_ALLOWED, ActionSpec
 
 
 @register
@@ -41,7 +40,7 @@ class BCQ(ActorCriticConfig):
     """Batch-constrained Q-learning: the best choices among those that an imitation policy finds likely enough.
 
     Attributes:
-        threshold: a choice is allowed where its probability is at least this share of the likeliest choice's.
+        threshold: a choice is likely where its probability is at least this share of the likeliest allowed choice's.
         candidates: joint actions drawn to choose the best from, by policies whose sub-actions are not independent.
         factored_dropout: whether a factored policy has its dropout in training; the public code has none under BCQ.
     """
@@ -80,7 +79,7 @@ class BCQAlgorithm(Algorithm):
         config = self.config
         observation, action, reward, terminated, next_observation = transition(batch)
 
-        # (1) The critics by MSE on the best that the imitation policy allows in the next state.
+        # (1) The critics by MSE on the best that the imitation policy finds likely in the next state.
         with torch.no_grad():
             target = td_target(reward, terminated, self._next_value(batch, next_observation), config.gamma)  # (B,)
         loss_qvalue = ensemble_mse(self.qvalue(observation, action), target)
@@ -99,20 +98,20 @@ class BCQAlgorithm(Algorithm):
         return {"loss_qvalue": ensemble_mse(self.qvalue(observation, action), returns)}
 
     def _next_value(self, batch: TensorDictBase, observation: torch.Tensor) -> torch.Tensor:
-        """The smallest target-Q of the best allowed joint action in each next observation (B, S): (B,)."""
-        given = next_policy_input(batch)
+        """The smallest target-Q of the best likely joint action in each next observation (B, S): (B,)."""
+        given, allowed = next_policy_input(batch), batch.get(NEXT_ALLOWED, None)
         if isinstance(self.policy, IndependentPolicy):
             values = self.target_qvalue.per_choice(observation)  # (E, B, N, K)
             with self.machine.autocast():
-                allowed = likely_choices(self.policy, given, self.config.threshold)  # (B, N, K)
-            return values.masked_fill(~allowed, -torch.inf).amax(-1).sum(-1).amin(0)
+                likely = likely_choices(self.policy, given, self.config.threshold, allowed)  # (B, N, K)
+            return values.masked_fill(~likely, -torch.inf).amax(-1).sum(-1).amin(0)
         spec = self.policy.action_spec
         outputs = self.target_qvalue.outputs(observation)  # (E, B, Σm_i)
         best = torch.full((len(observation),), -torch.inf, device=observation.device)
         for _ in range(self.config.candidates):
             noise = gumbel_noise((len(observation), spec.num_sub_actions, spec.max_choices), device=observation.device)
             with self.machine.autocast():
-                action = self.policy.sample(given, noise)
+                action = self.policy.sample(given, noise, allowed)
             best = torch.maximum(best, self.target_qvalue.chosen(outputs, action).amin(0))
         return best
 
@@ -139,6 +138,12 @@ class FilteredPolicy(Policy):
     def __init__(self, policy: Policy, qvalue: CriticEnsemble, config: BCQ) -> None:
         super().__init__(policy.observation_size, policy.action_spec)
         self.policy, self.qvalue, self.threshold = policy, qvalue, config.threshold
+
+    def log_probs(
+        self, observation: torch.Tensor, action: torch.Tensor | None = None, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        # Which choices are likely depends on those that are allowed, not on `action`.
+        return super().log_probs(observation, None, allowed)
 
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
         return self.decide(observation, None)[1]

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from spinrl.asm.model import ASM
 from spinrl.config.registry import Component, register
+from spinrl.nn import forbid
 
 _PROBABILITY = 0.15  # the paper's
 
@@ -80,7 +81,12 @@ class Masking(Component):
 
 
 def masked_prediction(
-    model: ASM, masking: Masking, observation: torch.Tensor, action: torch.Tensor, generator: torch.Generator
+    model: ASM,
+    masking: Masking,
+    observation: torch.Tensor,
+    action: torch.Tensor,
+    generator: torch.Generator,
+    allowed: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy, averaged over the chosen entries of the whole batch, and the share of them predicted right.
 
@@ -90,9 +96,13 @@ def masked_prediction(
         observation: (B, S).
         action: (B, N).
         generator: for the masking.
+        allowed: (B, N, K) bool, the choices among which the ASM has to predict; None for all. What stands in the place
+            of a chosen entry is noise, and may be any choice.
     """
     tokens, chosen = masking.apply(action, model.mask_token, generator)
     logits, rows, real = model.logits_at(observation, tokens, chosen)  # (N, C, K), (N, C), (N, C)
+    if allowed is not None:
+        logits = forbid(logits, allowed[rows, torch.arange(len(rows), device=rows.device)[:, None]])
     return masked_cross_entropy(logits.float(), action.t().gather(1, rows), real)
 
 

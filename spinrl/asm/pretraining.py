@@ -180,10 +180,12 @@ class _Pretrainer:
         return FrozenASM.of(self.model, self.request.fingerprint, self.seconds, card, self.snapshots)
 
     def _update(self) -> tuple[torch.Tensor, torch.Tensor]:
-        observation, action = self.loader.sample_actions()
+        observation, action, allowed = self.loader.sample_actions()
         self.optimizer.zero_grad(set_to_none=True)
         with self.machine.autocast():
-            loss, accuracy = masked_prediction(self.model, self.config.masking, observation, action, self.generator)
+            loss, accuracy = masked_prediction(
+                self.model, self.config.masking, observation, action, self.generator, allowed
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
         self.optimizer.step()

@@ -122,7 +122,8 @@ def probe_asm(
     storage = StoreStorage(store)
     device = asm.model.embedding.device
     (observation, action), (unseen_observation, unseen_action) = (
-        tuple(part.to(device) for part in storage.actions(index)) for index in split_transitions(config, store, seed)
+        tuple(part.to(device) for part in storage.actions(index)[:2])
+        for index in split_transitions(config, store, seed)
     )
     return fit_and_test(
         config,

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 
 from spinrl.data.store.store import Store
 from spinrl.seeding import torch_generator
-from spinrl.specs import ACTION, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
+from spinrl.specs import ACTION, ALLOWED, NEXT_ALLOWED, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
 from spinrl.tasks.headless import headless
 
 with headless():  # TorchRL imports MuJoCo
@@ -68,6 +68,7 @@ class StoreStorage(Storage):
         self._action = place(transitions["action"])  # (T, N)
         self._reward = place(transitions["reward"])  # (T,)
         self._terminated = place(transitions["terminated"])  # (T,)
+        self._allowed = None if store.allowed is None else place(store.allowed)  # (R, N, K)
         self._features: torch.Tensor | None = None
         self._next_features = False
 
@@ -95,6 +96,10 @@ class StoreStorage(Storage):
             },
             batch_size=index.shape,
         )
+        if self._allowed is not None:
+            rows = self._row.index_select(0, index)
+            batch[ALLOWED] = self._allowed.index_select(0, rows)
+            batch[NEXT_ALLOWED] = self._allowed.index_select(0, rows + 1)
         if self._features is not None:
             rows = self._row.index_select(0, index).to(self._features.device)
             batch[POLICY_INPUT] = self._features.index_select(0, rows).to(self._gather_on)
@@ -102,11 +107,12 @@ class StoreStorage(Storage):
                 batch[NEXT_POLICY_INPUT] = self._features.index_select(0, rows + 1).to(self._gather_on)
         return batch
 
-    def actions(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Observations (B, S) and actions (B, N) alone."""
+    def actions(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Observations (B, S), actions (B, N) and allowed choices (B, N, K), if the store has them, alone."""
         index = index.to(self._gather_on)
-        observation = self._ends[:, 0].index_select(0, self._row.index_select(0, index))
-        return observation, self._action.index_select(0, index).long()
+        rows = self._row.index_select(0, index)
+        allowed = None if self._allowed is None else self._allowed.index_select(0, rows)
+        return self._ends[:, 0].index_select(0, rows), self._action.index_select(0, index).long(), allowed
 
     def set(self, cursor: int, data: Any, *, set_cursor: bool = True) -> None:
         raise RuntimeError("a store is never written to; write a new one with StoreWriter")
@@ -157,7 +163,10 @@ class ReplayLoader:
         return len(self._storage)
 
     def sample(self) -> TensorDict:
-        """The next batch: observation (B, S), action (B, N) and, under "next", observation, reward (B, 1), ..."""
+        """The next batch: observation (B, S), action (B, N) and, under "next", observation, reward (B, 1), ...
+
+        Of a store with masks also `allowed` (B, N, K), and the same under "next".
+        """
         return self.buffer.sample()
 
     def give_along(self, features: torch.Tensor | None, *, following: bool = False) -> None:
@@ -169,8 +178,8 @@ class ReplayLoader:
         """
         self._storage.give_along(features, following=following)
 
-    def sample_actions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The observations (B, S) and actions (B, N) of the next batch alone, at half the cost."""
+    def sample_actions(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The observations (B, S), actions (B, N) and allowed choices of the next batch alone, at half the cost."""
         index = torch.randint(len(self), (self.batch_size,), generator=self._generator)
         return self._storage.actions(index)
 

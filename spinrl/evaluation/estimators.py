@@ -40,6 +40,12 @@ class EstimationData:
         rows = store.data["observations", OBSERVATION][store.data["transitions", "row"][transitions]]
         return rows.to(self.device)
 
+    def allowed(self, store: Store, transitions: torch.Tensor) -> torch.Tensor | None:
+        """The choices (B, N, K) that their observations allow, on the policy's device; None where the data has none."""
+        if store.allowed is None:
+            return None
+        return store.allowed[store.data["transitions", "row"][transitions]].to(self.device)
+
 
 def judged_episodes(store: Store) -> tuple[torch.Tensor, torch.Tensor]:
     """Start and length (E,) of the episodes that an estimate is made on: all, or `MOST_EPISODES` drawn at random.
@@ -139,7 +145,8 @@ class HeldOutLikelihood(Estimator):
         try:
             for chosen in transitions.split(ROWS):
                 taken = store.data["transitions", ACTION][chosen].long().to(data.device)
-                parts.append(policy.log_prob(data.observe(store, chosen), taken).float().cpu())
+                observation, allowed = data.observe(store, chosen), data.allowed(store, chosen)
+                parts.append(policy.log_prob(observation, taken, allowed).float().cpu())
                 done += len(chosen)
                 progress(done, len(transitions))
         finally:

@@ -26,7 +26,7 @@ from spinrl.nn.mlp import MLP
 from spinrl.nn.standardizer import Standardizer, standardizers
 from spinrl.policies import Policy, gumbel_noise
 from spinrl.seeding import child_seed, torch_generator
-from spinrl.specs import ActionSpec
+from spinrl.specs import NEXT_ALLOWED, ActionSpec
 
 _REPORT_EVERY = 50  # gradient steps
 
@@ -96,9 +96,11 @@ class FittedQ(Estimator):
         target = copy.deepcopy(qvalue).requires_grad_(False)
         optimizer = torch.optim.Adam(qvalue.parameters(), lr=self.learning_rate, fused=True)
         for step in range(1, self.gradient_steps + 1):
-            observation, action, reward, terminated, following = transition(loader.sample())
+            batch = loader.sample()
+            observation, action, reward, terminated, following = transition(batch)
             with torch.no_grad():
-                bootstrapped = reward + self.gamma * (~terminated) * target(following, act(following))
+                taken = act(following, batch.get(NEXT_ALLOWED, None))  # (B, N)
+                bootstrapped = reward + self.gamma * (~terminated) * target(following, taken)
             minimize(functional.mse_loss(qvalue(observation, action), bootstrapped), optimizer)
             polyak_update(target, qvalue, self.polyak_rate)
             if step % _REPORT_EVERY == 0 or step == self.gradient_steps:
@@ -110,8 +112,9 @@ class FittedQ(Estimator):
         store = data.held_out or data.training
         start, _ = judged_episodes(store)
         values = []
-        for first in data.observe(store, start).split(ROWS):  # (B, S)
-            drawn = [qvalue(first, act(first)) for _ in range(self.start_actions)]
+        for chosen in start.split(ROWS):
+            first, allowed = data.observe(store, chosen), data.allowed(store, chosen)  # (B, S), (B, N, K)
+            drawn = [qvalue(first, act(first, allowed)) for _ in range(self.start_actions)]
             values.append(torch.stack(drawn).mean(0))
         return torch.cat(values).double().cpu().tolist()
 
@@ -123,13 +126,14 @@ class _Acting:
         self._policy, self._action, self._generator = policy, action, generator
 
     @torch.no_grad()
-    def __call__(self, observation: torch.Tensor) -> torch.Tensor:
-        """(B, S) → (B, N)."""
+    def __call__(self, observation: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+        """(B, S), (B, N, K) → (B, N)."""
         if self._action == "mode":
-            return self._policy.mode(observation)
+            return self._policy.mode(observation, allowed)
         spec = self._policy.action_spec
         shape = (len(observation), spec.num_sub_actions, spec.max_choices)
-        return self._policy.sample(observation, gumbel_noise(shape, generator=self._generator).to(observation.device))
+        noise = gumbel_noise(shape, generator=self._generator).to(observation.device)
+        return self._policy.sample(observation, noise, allowed)
 
 
 class JointQ(nn.Module):

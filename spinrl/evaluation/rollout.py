@@ -50,7 +50,8 @@ def evaluate_episodes(
     """Return of one episode per seed.
 
     An episode's start and the noise its actions are sampled with come from its own seed, so that a seed's
-    return is the same whatever other episodes run beside it.
+    return is the same whatever other episodes run beside it. The policy makes no choice that the environment does not
+    allow (`Environment.allowed`).
 
     Args:
         policy: the policy, left in the mode (training or evaluation) that it came in.
@@ -92,12 +93,13 @@ def _lock_step(
     returns = np.zeros((2, len(seeds)))
     discounts = np.ones((2, 1))
     for _ in range(steps):
-        inputs = torch.from_numpy(observations).to(device)
-        if action == "mode":
-            actions = in_fixed_batches(policy.mode, inputs, rows=ROWS)
-        else:
-            gumbel = torch.from_numpy(np.stack([rng.gumbel(size=shape).astype(np.float32) for rng in noise]))
-            actions = in_fixed_batches(lambda *part: policy.sample(*part), inputs, gumbel.to(device), rows=ROWS)
+        inputs = [observations]
+        if action == "sample":
+            inputs.append(np.stack([rng.gumbel(size=shape).astype(np.float32) for rng in noise]))
+        if (allowed := environment.allowed(indices)) is not None:
+            inputs.append(allowed)
+        choose = policy.mode if action == "mode" else policy.sample
+        actions = in_fixed_batches(choose, *(torch.from_numpy(part).to(device) for part in inputs), rows=ROWS)
         observations, rewards = environment.step(actions.cpu().numpy(), indices)
         returns += discounts * rewards
         discounts[1] *= gamma

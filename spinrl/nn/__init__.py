@@ -4,7 +4,7 @@ from spinrl.nn.critics import CriticEnsemble, ValueNetwork
 from spinrl.nn.dropout import Dropout
 from spinrl.nn.encoder import SlotEncoder, StateEncoder
 from spinrl.nn.folded import FoldedSlots
-from spinrl.nn.heads import StackedHeads
+from spinrl.nn.heads import StackedHeads, forbid
 from spinrl.nn.initialization import seeded_initialization, uniform_fan_in
 from spinrl.nn.lstm import LSTMLayer
 from spinrl.nn.mlp import MLP
@@ -23,6 +23,7 @@ __all__ = [
     "StateEncoder",
     "TransformerBlock",
     "ValueNetwork",
+    "forbid",
     "seeded_initialization",
     "standardizers",
     "uniform_fan_in",

@@ -77,3 +77,8 @@ class StackedHeads(nn.Module):
 
     def _mask(self, logits: torch.Tensor, invalid: torch.Tensor) -> torch.Tensor:
         return logits.masked_fill(invalid, -torch.inf) if self.padded else logits
+
+
+def forbid(logits: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+    """The logits (..., K) with -inf where `allowed` (..., K) is False; None allows everything."""
+    return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from spinrl.config.registry import register
-from spinrl.nn import LSTMLayer, StackedHeads, Standardizer, seeded_initialization
+from spinrl.nn import LSTMLayer, StackedHeads, Standardizer, forbid, seeded_initialization
 from spinrl.nn.lstm import Memory
-from spinrl.policies.base import Policy, PolicyConfig, PretrainedASM, forbid
+from spinrl.policies.base import Policy, PolicyConfig, PretrainedASM
 from spinrl.specs import ActionSpec
 
 

@@ -14,7 +14,8 @@ from tensordict.nn.probabilistic import interaction_type
 
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.config.registry import Component
-from spinrl.specs import ACTION, LOGITS, OBSERVATION, SAMPLE_LOG_PROB, ActionSpec
+from spinrl.nn import forbid
+from spinrl.specs import ACTION, ALLOWED, LOGITS, OBSERVATION, SAMPLE_LOG_PROB, ActionSpec
 
 
 class PretrainedASM(Protocol):
@@ -87,8 +88,13 @@ class FrozenInput:
 class Policy(TensorDictModuleBase, ABC):
     """A distribution over joint actions given an observation.
 
-    As a TensorDict module it reads `observation` and writes `logits`, `action` and `sample_log_prob`; it samples
-    from torch's global generator unless the interaction type asks for a deterministic action.
+    As a TensorDict module it reads `observation` (and `allowed`, where that is given) and writes `logits`, `action`
+    and `sample_log_prob`; it samples from torch's global generator unless the interaction type asks for a deterministic
+    action.
+
+    Choices that are not allowed have no part in the distribution: every method that takes `allowed`, (B, N, K) bool or
+    None for all, is about the policy given that none of them is made. Networks know nothing of it: `log_probs` and
+    `decide` apply it to their logits.
 
     Args:
         observation_size: S.
@@ -104,7 +110,7 @@ class Policy(TensorDictModuleBase, ABC):
 
     @abstractmethod
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, S), (B, N) → (B, N, K), -inf where a sub-action has fewer choices.
+        """(B, S), (B, N) → (B, N, K), -inf where a sub-action has fewer choices; as if every choice were allowed.
 
         Policies whose sub-actions depend on one another condition them on `action`, or, without one, on their own
         most likely choices.
@@ -138,11 +144,17 @@ class Policy(TensorDictModuleBase, ABC):
         """What may be computed once for a whole dataset now, where the policy's configuration asks for that."""
         return None
 
-    def log_probs(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:
+    def log_probs(
+        self, observation: torch.Tensor, action: torch.Tensor | None = None, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Log-probabilities of every choice of every sub-action, (B, N, K); `action` as in `logits`."""
-        return self.logits(observation, action).log_softmax(-1)
+        if action is None and allowed is not None:  # the policy's own most likely choices are allowed ones
+            return self.decide(observation, None, allowed)[1].log_softmax(-1)
+        return forbid(self.logits(observation, action), allowed).log_softmax(-1)
 
-    def expected_minimum(self, observation: torch.Tensor, values: torch.Tensor, samples: int) -> torch.Tensor:
+    def expected_minimum(
+        self, observation: torch.Tensor, values: torch.Tensor, samples: int, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What an ensemble expects of the policy's actions, each worth Σ_i values[i, a_i]: its cautious member's word.
 
         The mean over `samples` joint actions of the ensemble's smallest sum for each; where sub-actions are
@@ -152,27 +164,32 @@ class Policy(TensorDictModuleBase, ABC):
             observation: (B, S).
             values: (E, B, N, K) of every choice; those of choices that do not exist are left alone.
             samples: joint actions drawn from torch's global generator; exact policies draw none.
+            allowed: (B, N, K) bool.
 
         Returns:
             (B,).
         """
         spec = self.action_spec
         shape = (len(observation), spec.num_sub_actions, spec.max_choices)
-        drawn = [self.sample(observation, gumbel_noise(shape, device=values.device)) for _ in range(samples)]
+        drawn = [self.sample(observation, gumbel_noise(shape, device=values.device), allowed) for _ in range(samples)]
         index = torch.stack(drawn, -1).expand(values.shape[0], -1, -1, -1)  # (E, B, N, samples)
         return values.gather(-1, index).sum(2).amin(0).mean(-1)
 
-    def log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """Log-probability of joint actions: (B, S), (B, N) → (B,)."""
-        return joint_log_prob(self.log_probs(observation, action), action)
+    def log_prob(
+        self, observation: torch.Tensor, action: torch.Tensor, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Log-probability of joint actions: (B, S), (B, N) → (B,); -inf for those that are not allowed."""
+        return joint_log_prob(self.log_probs(observation, action, allowed), action)
 
-    def sample(self, observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def sample(
+        self, observation: torch.Tensor, noise: torch.Tensor, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Actions (B, N) drawn with the caller's Gumbel noise (B, N, K), so that the caller decides what is equal."""
-        return self.decide(observation, noise)[0]
+        return self.decide(observation, noise, allowed)[0]
 
-    def mode(self, observation: torch.Tensor) -> torch.Tensor:
+    def mode(self, observation: torch.Tensor, allowed: torch.Tensor | None = None) -> torch.Tensor:
         """The most likely choice of every sub-action in turn, (B, N)."""
-        return self.decide(observation, None)[0]
+        return self.decide(observation, None, allowed)[0]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write logits (B, N, K), an action (B, N) and its log-probability (B,) for the observations (B, S)."""
@@ -182,7 +199,7 @@ class Policy(TensorDictModuleBase, ABC):
             spec = self.action_spec
             shape = (observation.shape[0], spec.num_sub_actions, spec.max_choices)
             noise = gumbel_noise(shape, device=observation.device)
-        action, logits = self.decide(observation, noise)
+        action, logits = self.decide(observation, noise, tensordict.get(ALLOWED, None))
         tensordict[LOGITS] = logits
         tensordict[ACTION] = action
         tensordict[SAMPLE_LOG_PROB] = joint_log_prob(logits.log_softmax(-1), action)
@@ -192,8 +209,11 @@ class Policy(TensorDictModuleBase, ABC):
 class IndependentPolicy(Policy):
     """A policy whose sub-actions are independent given the observation: N categoricals from one set of logits."""
 
-    def expected_minimum(self, observation: torch.Tensor, values: torch.Tensor, samples: int = 0) -> torch.Tensor:
-        probabilities = self.log_probs(observation).float().exp()  # (B, N, K), 0 where a choice does not exist
+    def expected_minimum(
+        self, observation: torch.Tensor, values: torch.Tensor, samples: int = 0, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        # (B, N, K), 0 where a choice does not exist or is not allowed
+        probabilities = self.log_probs(observation, allowed=allowed).float().exp()
         return (probabilities * values.masked_fill(probabilities == 0, 0.0)).sum((-1, -2)).amin(0)
 
     def decide(
@@ -201,11 +221,6 @@ class IndependentPolicy(Policy):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         logits = forbid(self.logits(observation), allowed)
         return (logits if noise is None else logits + noise).argmax(-1), logits
-
-
-def forbid(logits: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
-    """The logits (..., K) with -inf where `allowed` (..., K) is False; None allows everything."""
-    return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
 
 
 def joint_log_prob(log_probs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:

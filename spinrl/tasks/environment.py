@@ -59,6 +59,15 @@ class Environment(Protocol):
         """Free the simulators."""
 
 
+def random_actions(environment: Environment, indices: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """(n, N) uniformly random choices among those that these environments allow."""
+    allowed = environment.allowed(indices)
+    if allowed is None:
+        nvec = environment.action_spec.nvec
+        return rng.integers(0, nvec, (len(indices), len(nvec)))
+    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(-1)
+
+
 def control_values(low: np.ndarray, high: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
     """The control value of every choice: ``linspace(low, high, m)`` with both ends, so 3 bins are -1, 0, 1.
 

@@ -71,6 +71,18 @@ def test_it_makes_no_forbidden_choice(name):
             contracts.check_forbidden_choices(algorithm.acting_policy(), spec)
 
 
+@pytest.mark.parametrize("name", ["factored", "autoregressive"])
+def test_the_chances_of_allowed_choices_sum_to_one(name):
+    """Also where none of the choices that are likely without masks is allowed."""
+    spec = contracts.SPECS[1]
+    algorithm = contracts.build_algorithm(BCQ(hidden=[16], threshold=1.0), POLICIES[name], spec).eval()
+    batch = contracts.random_batch(spec, masked=True)
+    for action in (None, batch["action"]):
+        log_probs = algorithm.acting_policy().log_probs(batch[OBSERVATION], action, batch["allowed"])
+        torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(8, 3))
+        assert (log_probs[~batch["allowed"]] == -torch.inf).all()
+
+
 def test_of_dependent_sub_actions_it_takes_the_best_sample():
     spec = ActionSpec([2, 5, 3])
     algorithm = contracts.build_algorithm(BCQ(hidden=[16], candidates=64), POLICIES["autoregressive"], spec).eval()
@@ -103,13 +115,14 @@ def test_each_candidate_is_a_sample_of_the_policy(config):
         assert counts[value.argmax()] > chances[value.argmax()] + 0.1
 
 
-def test_the_target_looks_at_what_was_computed_of_the_next_observations():
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_target_looks_at_what_was_computed_of_the_next_observations(masked):
     spec = ActionSpec([2, 5, 3])
     fixed = SPIN(slot_queries="mask_tokens", query_share=0.0, frozen_dropout=False, cached=True)
     losses = []
     for given_along in (False, True):
         algorithm = contracts.build_algorithm(SMALL, fixed, spec).eval()
-        batch = contracts.random_batch(spec)
+        batch = contracts.random_batch(spec, masked=masked)
         if given_along:
             frozen = algorithm.policy.frozen_input()
             batch["policy_input"] = frozen.encode(batch[OBSERVATION]).detach()

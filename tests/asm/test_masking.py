@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import contracts
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
-from spinrl.asm import Masking, masked_cross_entropy
+from spinrl.asm import Masking, masked_cross_entropy, masked_prediction
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("*.npz"))
 
@@ -88,3 +90,25 @@ def test_each_sample_draws_its_share_from_the_least_one_up():
     shares = chosen.float().mean(1)
     assert shares.min() > 0.45 and shares.max() > 0.97  # 200 slots tell a share to about 0.03
     assert shares.mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_asm_predicts_among_allowed_choices():
+    spec, generator = contracts.SPECS[1], torch.Generator()
+    model, masking = contracts.frozen_asm(spec).model.eval(), Masking(probability=0.6)
+    batch = contracts.random_batch(spec, 12, masked=True)
+    observation, action, allowed = batch["observation"], batch["action"], batch["allowed"]
+
+    def loss(*more):
+        return masked_prediction(model, masking, observation, action, generator.manual_seed(3), *more)[0]
+
+    tokens, chosen = masking.apply(action, model.mask_token, generator.manual_seed(3))
+    logits = model(observation, tokens).masked_fill(~allowed, -torch.inf)
+    expected = functional.cross_entropy(logits[chosen], action[chosen])
+    torch.testing.assert_close(loss(allowed), expected)
+    assert loss(allowed) < loss()
+    assert torch.equal(loss(torch.ones_like(allowed)), loss())
+    allowed[:, 1, 4] = False
+    action[:, 1] %= 4
+    allowed.scatter_(-1, action[..., None], True)
+    loss(allowed).backward()
+    assert not model.heads.bias.grad[1, ..., 4].any() and model.heads.bias.grad[1, ..., :4].any()

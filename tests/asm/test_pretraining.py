@@ -15,6 +15,7 @@ from spinrl.checkpoint import CheckpointError
 from spinrl.data import Episode, SourceRecord, Store, StoreWriter
 from spinrl.machine import ResolvedMachine
 from spinrl.specs import ActionSpec
+from tests.data.store_samples import random_episode, write_store
 
 SPEC = ActionSpec((3, 4, 2))
 MACHINE = ResolvedMachine(threads=1)
@@ -27,6 +28,17 @@ CONFIG = Pretraining(
     learning_rate=3e-3,
     report_every=1,
 )
+
+
+def test_pretraining_learns_nothing_of_choices_that_are_never_allowed(tmp_path):
+    episode = random_episode(40, SPEC, 5, masked=True)
+    episode.allowed[:, 1] = np.arange(4) < 3
+    episode.actions[:, 1] %= 3
+    store = write_store(tmp_path / "masked", [episode], SPEC, 5, bins=None)
+    fresh = FrozenASM.untrained(CONFIG.encoder, 5, SPEC).model.heads
+    learned = pretrained_asm(CONFIG, store, seed=0, machine=MACHINE).model.heads
+    same = (learned.bias == fresh.bias)[:, 0]  # (N, K)
+    assert same[1].tolist() == [False, False, False, True]
 
 
 @pytest.fixture

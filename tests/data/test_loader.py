@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from spinrl.data import ReplayLoader, Store
 from spinrl.specs import (
     ACTION,
+    ALLOWED,
+    NEXT_ALLOWED,
     NEXT_OBSERVATION,
     NEXT_REWARD,
     NEXT_TERMINATED,
@@ -52,6 +55,23 @@ def test_batches_hold_the_stored_transitions_under_the_agreed_keys(store: Store)
     assert len(seen) == 15  # a draw of 400 misses one of 15 with a chance of 2e-11
 
 
+def test_masks_come_along_where_the_store_has_them(tmp_path: Path) -> None:
+    episodes = [random_episode(steps, SPEC, SIZE, steps, masked=True) for steps in (9, 5, 1)]
+    masked = write_store(tmp_path / "masked", episodes, SPEC, SIZE, bins=None)
+    at = {row.tobytes(): mask for each in episodes for row, mask in zip(each.observations, each.allowed, strict=True)}
+    loader = ReplayLoader(masked, 50, seed=0)
+    state = loader.state_dict()
+    batch = loader.sample()
+    for observations, masks in ((OBSERVATION, ALLOWED), (NEXT_OBSERVATION, NEXT_ALLOWED)):
+        assert batch[masks].dtype == torch.bool and batch[masks].shape == (50, 3, 300)
+        for row, mask in zip(batch[observations], batch[masks], strict=True):
+            assert np.array_equal(mask.numpy(), at[row.numpy().tobytes()])
+    loader.load_state_dict(state)
+    observation, action, allowed = loader.sample_actions()
+    assert torch.equal(allowed, batch[ALLOWED]) and torch.equal(observation, batch[OBSERVATION])
+    assert allowed.gather(-1, action[..., None]).all()
+
+
 def test_the_seed_decides_the_order(store: Store) -> None:
     def batches(seed: int) -> torch.Tensor:
         loader = ReplayLoader(store, 8, seed)
@@ -75,8 +95,9 @@ def test_a_resumed_loader_goes_on_exactly(store: Store) -> None:
 
 def test_observations_and_actions_alone_are_those_of_whole_batches(store: Store) -> None:
     whole = ReplayLoader(store, 8, seed=0).sample()
-    observation, action = ReplayLoader(store, 8, seed=0).sample_actions()
+    observation, action, allowed = ReplayLoader(store, 8, seed=0).sample_actions()
     assert torch.equal(observation, whole[OBSERVATION]) and torch.equal(action, whole[ACTION])
+    assert allowed is None
 
 
 def test_a_batch_is_a_copy(store: Store) -> None:

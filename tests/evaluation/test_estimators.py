@@ -31,8 +31,11 @@ def algorithm(policy=None):
     return IQL(hidden=(16,)).build(policy, SIZE, SPEC, seed=0, machine=Machine(device="cpu").resolve())
 
 
-def store(path: Path, episodes: int, length: int, reward, *, terminated: bool, seed: int = 0) -> Store:
-    """Random actions on random observations; `reward` is a function of the actions (L, N)."""
+def store(path: Path, episodes: int, length: int, reward, *, terminated: bool, seed: int = 0, masked=False) -> Store:
+    """Random actions on random observations; `reward` is a function of the actions (L, N).
+
+    Where it is `masked`, the first sub-action's choice 2 is never allowed.
+    """
     rng = np.random.default_rng(seed)
     with StoreWriter(
         path,
@@ -42,9 +45,10 @@ def store(path: Path, episodes: int, length: int, reward, *, terminated: bool, s
         observation_size=SIZE,
         tier="logged",
         sources=[SourceRecord(behavior="random")],
+        extras=("allowed",) if masked else (),
     ) as writer:
         for _ in range(episodes):
-            actions = rng.integers(0, SPEC.nvec, (length, 2))
+            actions = rng.integers(0, (2, 2) if masked else SPEC.nvec, (length, 2))
             last = np.arange(length) == length - 1
             writer.append(
                 Episode(
@@ -53,6 +57,7 @@ def store(path: Path, episodes: int, length: int, reward, *, terminated: bool, s
                     rewards=np.asarray(reward(actions), dtype=float),
                     terminated=last & terminated,
                     truncated=last & (not terminated),
+                    allowed=np.tile([[True, True, False]], (length + 1, 2, 1)) if masked else None,
                 )
             )
     return Store.open(path)
@@ -66,18 +71,25 @@ def estimate(estimator: Estimator, data: EstimationData, trained=None, action: s
     return estimator.estimate(trained or algorithm(), data, seed=0, action=action, progress=nothing)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
     "policy", [None, Autoregressive(state_width=8, lstm_width=8)], ids=["factored", "autoregressive"]
 )
-def test_the_likelihood_is_the_mean_over_each_held_out_episode(tmp_path: Path, policy) -> None:
-    held_out = store(tmp_path / "h", 3, 7, lambda actions: actions[:, 0], terminated=False)
+def test_the_likelihood_is_the_mean_over_each_held_out_episode(tmp_path: Path, policy, masked) -> None:
+    held_out = store(tmp_path / "h", 3, 7, lambda actions: actions[:, 0], terminated=False, masked=masked)
     trained = algorithm(policy)
     standardize(trained, held_out)
     values = estimate(HeldOutLikelihood(), data_of(held_out, held_out), trained)
     trained.policy.eval()
     for value, episode in zip(values, held_out.episodes(), strict=True):
         observation = torch.from_numpy(episode.observations[:-1])
-        expected = trained.policy.log_prob(observation, torch.from_numpy(episode.actions).long()).mean()
+        action, allowed = torch.from_numpy(episode.actions).long(), None
+        if masked:
+            allowed = torch.from_numpy(episode.allowed[:-1])
+            assert (
+                trained.policy.log_prob(observation, action, allowed) > trained.policy.log_prob(observation, action)
+            ).all()
+        expected = trained.policy.log_prob(observation, action, allowed).mean()
         assert value == pytest.approx(float(expected), abs=1e-5)
     assert all(value < 0 for value in values)
 
@@ -93,6 +105,27 @@ def test_fitted_q_of_one_step_is_the_expected_reward(tmp_path: Path) -> None:
     assert len(values) == 400
     assert np.mean(values) == pytest.approx(2.0, abs=0.1)  # of the data: 1
     assert np.mean(training.returns) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("action", ["sample", "mode"])
+def test_fitted_q_takes_no_choice_that_is_not_allowed(tmp_path: Path, action) -> None:
+    """A policy that prefers the forbidden choice 2, and choice 1 to 0, is worth 1/(1-γ), not 2/(1-γ)."""
+    trained = algorithm()
+    with torch.no_grad():
+        heads = [parameter for name, parameter in trained.policy.named_parameters() if "bias" in name][-1]
+        heads.view(-1, SPEC.max_choices)[0] = torch.tensor([-18.0, 0.0, 18.0])
+    training = store(tmp_path / "t", 40, 10, lambda actions: actions[:, 0], terminated=False, masked=True)
+    taken, ask = [], JointQ.forward
+
+    def remember(self, observation, action):
+        taken.append(action)
+        return ask(self, observation, action)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(JointQ, "forward", remember)
+        values = estimate(QUICK, data_of(training), trained, action)
+    assert np.mean(values) == pytest.approx(2.0, abs=0.2)
+    assert all((actions[:, 0] < 2).all() for actions in taken)
 
 
 def test_fitted_q_goes_on_over_time_limits_and_ends_at_terminations(tmp_path: Path) -> None:

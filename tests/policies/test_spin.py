@@ -98,7 +98,8 @@ def test_an_asm_without_state_conditioning_gets_a_trained_state_encoder():
 FIXED = {"slot_queries": "mask_tokens", "query_share": 0.0, "frozen_dropout": False}
 
 
-def test_training_on_cached_embeddings_is_training_on_observations():
+@pytest.mark.parametrize("masked", [False, True])
+def test_training_on_cached_embeddings_is_training_on_observations(masked):
     """The same heads, up to bfloat16's digits, whether the frozen part runs in every step or ran once."""
     live, cached = (SPIN(**FIXED, cached=on) for on in (False, True))
     trained = {}
@@ -107,7 +108,7 @@ def test_training_on_cached_embeddings_is_training_on_observations():
         policy.heads.dropout.share = 0.0
         algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine()).train()
         for step in range(5):
-            batch = contracts.random_batch(SPEC, seed=step)
+            batch = contracts.random_batch(SPEC, seed=step, masked=masked)
             if frozen := policy.frozen_input():
                 embedded = frozen.encode(batch["observation"])
                 assert embedded.shape[1:] == frozen.shape

@@ -7,11 +7,12 @@ import numpy as np
 class Counter(gymnasium.Env):
     """Rewards the first sub-action's choice, and ends after `length` steps, or if it `stops`, where the second is 1.
 
-    It fails where it is told to: when it is made, at a reset, in a step or in the third one.
+    It fails where it is told to: when it is made, at a reset, in a step or in the third one. If it is `masked`, it also
+    fails at choices that `counter_masks` forbids.
     """
 
-    def __init__(self, length: int = 5, start: int = 0, fails: str = "", stops: bool = True):
-        self.length, self.fails, self.stops = length, fails, stops
+    def __init__(self, length: int = 5, start: int = 0, fails: str = "", stops: bool = True, masked: bool = False):
+        self.length, self.fails, self.stops, self.masked = length, fails, stops, masked
         self._fail_in("make")
         self.action_space = gymnasium.spaces.MultiDiscrete([3, 2], start=[start, start])
         self.observation_space = gymnasium.spaces.Box(-1, 1, (2, 2), np.float32)
@@ -20,16 +21,20 @@ class Counter(gymnasium.Env):
         super().reset(seed=seed)
         self._fail_in("reset")
         self.steps = 0
-        return self._observe(), {}
+        return self._observe(), self._info()
 
     def step(self, action):
         assert self.action_space.contains(np.asarray(action))
+        assert not self.masked or counter_masks(self.steps)[[0, 1], action].all(), "a forbidden choice"
         self._fail_in("step")
         self.steps += 1
         if self.steps == 3:
             self._fail_in("third step")
         reward = float("nan") if self.fails == "reward" else float(action[0])
-        return self._observe(), reward, bool(self.stops and action[1] == 1), self.steps >= self.length, {}
+        return self._observe(), reward, bool(self.stops and action[1] == 1), self.steps >= self.length, self._info()
+
+    def _info(self):
+        return {"action_mask": counter_masks(self.steps)} if self.masked else {}
 
     def _fail_in(self, call):
         if self.fails == call:
@@ -37,6 +42,17 @@ class Counter(gymnasium.Env):
 
     def _observe(self):
         return self.np_random.uniform(-1, 1, (2, 2)).astype(np.float32)
+
+
+def counter_masks(steps):
+    """(..., 2, 3) bool: what a masked `Counter` allows after so many steps, an integer or an array of them.
+
+    The first sub-action may not be the number of steps modulo 3; the second may be 1 after odd numbers of steps.
+    """
+    steps = np.asarray(steps)[..., None]
+    first = np.arange(3) != steps % 3
+    second = (np.arange(3) == 0) | ((np.arange(3) == 1) & (steps % 2 == 1))
+    return np.stack([first, second], axis=-2)
 
 
 class Ward(gymnasium.Env):

@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from spinrl.evaluation import evaluate
-from spinrl.policies import Factored
+from spinrl.policies import Autoregressive, Factored
 from spinrl.specs import ActionSpec
 from spinrl.tasks import Gymnasium, SimulatorError
 
@@ -162,3 +162,22 @@ def test_a_mask_that_cannot_be_is_refused(mask, reason):
     environment.reset(0, seed=0)
     with pytest.raises(SimulatorError, match=reason):
         environment.allowed([0])
+
+
+@pytest.mark.parametrize("action", ["sample", "mode"])
+@pytest.mark.parametrize("config", [Factored(hidden=(16,)), Autoregressive(state_width=8, lstm_width=8)])
+def test_evaluation_makes_no_choice_that_is_not_allowed(config, action, monkeypatch):
+    environment = counter(masked=True, length=9).build(3)
+    policy = config.build(4, environment.action_spec, seed=0)
+    returns = evaluate(policy, environment, range(6), action=action)  # a forbidden choice is an error
+    assert all(0 < value <= 2 * 9 for value in returns)
+    monkeypatch.setattr(environment, "allowed", lambda indices: None)
+    with pytest.raises(SimulatorError, match="a forbidden choice"):
+        evaluate(policy, environment, range(6), action=action)
+
+
+def test_evaluation_says_where_nothing_is_allowed():
+    environment = ward(spaces.MultiDiscrete([3, 2]), mask=np.zeros(5)).build(1)
+    policy = Factored(hidden=(16,)).build(4, environment.action_spec, seed=0)
+    with pytest.raises(SimulatorError, match="Ward-v0: the action mask allows no choice of sub-action 0"):
+        evaluate(policy, environment, [0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from spinrl.data.importers.arrays import Columns
@@ -64,7 +66,8 @@ def _unpacked(flat: np.ndarray, spec: ActionSpec, meaning: str, what: object) ->
         allowed = np.zeros((len(flat), *exists.shape), dtype=bool)
         allowed[:, exists] = flat
         return allowed
+    joint = "; a mask is of each sub-action by itself, not of joint actions" if width == prod(spec.nvec) else ""
     raise StoreError(
         f"{what}: expected {exists.shape[0]} × {exists.shape[1]} or {sum(spec.nvec)} booleans a row in {meaning}, "
-        f"found {width}"
+        f"found {width}{joint}"
     )

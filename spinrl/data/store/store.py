@@ -163,6 +163,11 @@ class Store:
         return sum(record.bytes for record in self.metadata.files.values())
 
     @property
+    def allowed(self) -> torch.Tensor | None:
+        """(R, N, K) bool, the choices that could be taken at each observation; None where the data does not tell."""
+        return self.data["observations", "allowed"] if "allowed" in self.metadata.extras else None
+
+    @property
     def returns(self) -> np.ndarray:
         """(E,) float64 undiscounted return of each episode."""
         return self.data["episodes", "return"].numpy()
@@ -174,8 +179,8 @@ class Store:
         steps = slice(start, start + length)
         first = int(transitions["row"][start])
         rows = slice(first, first + length + 1)
-        extras = self.metadata.extras
-        propensity = next((name for name in extras if name.startswith("propensit")), None)
+        allowed = self.allowed
+        propensity = next((name for name in self.metadata.extras if name.startswith("propensit")), None)
         return Episode(
             observations=self.data["observations", "observation"][rows].numpy(),
             actions=transitions["action"][steps].numpy(),
@@ -183,7 +188,7 @@ class Store:
             terminated=transitions["terminated"][steps].numpy(),
             truncated=transitions["truncated"][steps].numpy(),
             source=int(episodes["source"][index]),
-            allowed=self.data["observations", "allowed"][rows].numpy() if "allowed" in extras else None,
+            allowed=None if allowed is None else allowed[rows].numpy(),
             propensity=transitions[propensity][steps].numpy() if propensity else None,
         )
 

@@ -31,8 +31,8 @@ def check_episode(
         extras: optional arrays that the store has.
 
     Raises:
-        StoreError: for shapes that do not fit, actions that are not integers or out of range, and observations or
-            rewards that are not finite in float32, naming the step.
+        StoreError: for shapes that do not fit, actions that are not integers or out of range, observations or rewards
+            that are not finite in float32, and masks that leave no choice or forbid the action, naming the step.
     """
     steps, sub_actions = len(episode), spec.num_sub_actions
     wanted = {
@@ -72,6 +72,10 @@ def _check_allowed(episode: Episode, spec: ActionSpec, where: str) -> None:
     shape = steps + 1, spec.num_sub_actions, spec.max_choices
     if allowed is None or allowed.dtype != bool or allowed.shape != shape:
         raise StoreError(f"{where}: expected allowed choices as {' × '.join(map(str, shape))} booleans")
+    some = (allowed & (np.arange(spec.max_choices) < np.array(spec.nvec)[:, None])).any(axis=2)
+    if not some.all():
+        step, sub_action = (int(at) for at in np.argwhere(~some)[0])
+        raise StoreError(f"{where}, step {step}: the mask allows no choice of sub-action {sub_action}")
     taken = np.take_along_axis(allowed[:-1], episode.actions[..., None].astype(np.int64), axis=2)[..., 0]
     if not taken.all():
         step, sub_action = (int(at) for at in np.argwhere(~taken)[0])

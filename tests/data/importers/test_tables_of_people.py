@@ -251,6 +251,8 @@ def test_masks_are_stored_by_observation_and_forbid(tmp_path, form):
     masks[8] = True
     masks[8, arrays["actions"][8, 0]] = False
     refused(tmp_path, save(file, {**arrays, "allowed": masks}), "the action of row 8 takes choice", "forbids")
+    joint = np.ones((12, np.prod(NVEC)), dtype=bool)
+    refused(tmp_path, save(file, {**arrays, "allowed": joint}), "of each sub-action by itself, not of joint actions")
 
 
 def test_propensities_are_kept(tmp_path):

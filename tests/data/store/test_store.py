@@ -283,3 +283,21 @@ def test_first_steps_of_an_episode() -> None:
 
 def test_sources_default_to_nothing_known() -> None:
     assert attrs.asdict(SourceRecord(behavior="own"))["seed"] is None
+
+
+@pytest.mark.parametrize(
+    ("step", "sub_action", "choices", "part"),
+    [
+        (2, 1, [], "step 2: the mask allows no choice of sub-action 1"),
+        (4, 2, [2, 3], "step 4: the mask allows no choice of sub-action 2"),  # it has choices 0 and 1 alone
+        (1, 0, [1], "step 1: choice 2 of sub-action 0 is forbidden by its mask"),
+    ],
+)
+def test_masks_that_leave_nothing_or_forbid_what_was_done(tmp_path, step, sub_action, choices, part) -> None:
+    whole = random_episode(4, SPEC, SIZE, 5, masked=True)
+    assert write_store(tmp_path / "sound", [whole], SPEC, SIZE).allowed.shape == (5, 3, 4)
+    allowed, actions = whole.allowed.copy(), whole.actions.copy()
+    allowed[step, sub_action] = np.isin(np.arange(4), choices)
+    actions[1, 0] = 2
+    with pytest.raises(StoreError, match=part):
+        write_store(tmp_path / "store", [attrs.evolve(whole, allowed=allowed, actions=actions)], SPEC, SIZE)

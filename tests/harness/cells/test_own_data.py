@@ -18,6 +18,7 @@ from spinrl.data import Episode, SourceRecord, Store, StoreStorage, StoreWriter,
 from spinrl.evaluation import HeldOutLikelihood
 from spinrl.machine import Machine
 from spinrl.specs import ActionSpec
+from tests.tasks.own_environment import counter_masks
 from tools import export_policy
 
 SPEC = ActionSpec((3, 2))
@@ -39,7 +40,7 @@ def _logged():
     log("counter")
 
 
-def log(task, episodes=20):
+def log(task, episodes=20, masked=False):
     rng = np.random.default_rng(0)
     with StoreWriter(
         imported_folder(task),
@@ -49,9 +50,13 @@ def log(task, episodes=20):
         observation_size=4,
         tier="logged",
         sources=[SourceRecord(behavior="logged")],
+        extras=("allowed",) if masked else (),
     ) as writer:
         for episode in range(episodes):
             actions = rng.integers(0, SPEC.nvec, (5, 2))
+            allowed = counter_masks(np.arange(6)) if masked else None
+            if masked:
+                actions = np.where(allowed[:5], rng.random((5, 2, 3)), -1.0).argmax(-1)
             last = np.arange(5) == 4
             writer.append(
                 Episode(
@@ -60,6 +65,7 @@ def log(task, episodes=20):
                     rewards=actions[:, 0].astype(float),
                     terminated=last & (episode % 2 == 0),
                     truncated=last & (episode % 2 == 1),
+                    allowed=allowed,
                 )
             )
 
@@ -98,6 +104,7 @@ def test_without_a_simulator_there_are_estimates(capsys):
     assert card["control_values"] == [[0, 1, 2], [0, 1]]  # the choices themselves: nothing else is known of them
     assert card["metric"] in ("fitted_q", "log_likelihood") and not card["exported_returns"]
     assert card["compared_on"] == "observations of its dataset"
+    assert card["trained_with_allowed"] is False
     assert card["data_licence"] == "as the imported data has it (logged)"
 
 
@@ -107,6 +114,54 @@ def test_with_a_simulator_returns_stand_beside_the_estimates():
     returns = table[table["metric"] == "return"]
     assert len(returns) == 2 * 2 and returns["return"].between(0, 10).all()
     assert {"fitted_q", "log_likelihood"} < set(table["metric"])
+
+
+MASKED = (
+    "Experiment.simulators={'masked': @Gymnasium()}",
+    *COUNTER[1:],
+    "Gymnasium.options={'masked': True, 'stops': False}",
+)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policies", "starts"),
+    [
+        ("iql", "[@SPIN(), @Autoregressive()]", "{}"),
+        ("awac", "[@SAINT()]", "{'saint': @Imitation()}"),
+        ("bcq", "[@Factored(), @Autoregressive()]", "{'factored': @Imitation()}"),
+    ],
+)
+def test_training_on_masked_data_makes_no_forbidden_choice(algorithm, policies, starts):
+    """Neither in the simulator, which fails at one, nor in the estimates; with the starts of policy and critics."""
+    log("masked", masked=True)
+    bindings = (
+        *MASKED,
+        "Experiment.tasks=['masked']",
+        f"Experiment.policies={policies}",
+        f"Experiment.warm_starts={starts}",
+        "Experiment.critic_start=@MonteCarloCritics()",
+    )
+    command.use_packaged_configs()
+    files = ["gin/own_data.gin", f"gin/algorithms/{algorithm}.gin"]
+    experiment = load(Experiment, files, bindings).value.smoke()
+    for cell in experiment.cells():
+        evaluations = run_cell(experiment, cell, Machine(threads=1, compile=False).resolve(), lambda _: None)
+        assert {each.metric for each in evaluations} == {"return", "fitted_q", "log_likelihood"}
+        assert all(np.isfinite(each.returns).all() for each in evaluations)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_an_exported_policy_says_that_it_was_trained_with_masks():
+    log("masked", masked=True)
+    bindings = (*MASKED, "Experiment.policies=[@Factored()]", "Evaluating.estimators=[]", "Machine.compile=False")
+    assert run(*bindings, "Experiment.machine=@Machine()", task="masked") == 0
+    client = mlflow.MlflowClient()
+    (cell,) = client.search_runs(
+        [client.get_experiment_by_name("own_data-smoke").experiment_id], "tags.`spinrl.role` = 'cell'"
+    )
+    assert export_policy.main([cell.info.run_id, "--out", "exported", "--format", "safetensors"]) == 0
+    assert json.loads(Path("exported/card.json").read_text())["trained_with_allowed"] is True
 
 
 @pytest.mark.parametrize(("steps", "cut"), [(1000, True), (1200, False)])
