@@ -195,7 +195,7 @@ FAULTS = {
         "counter",
         r"simulators: each key is a name of tasks \(counter\), got 'clinic'",
     ),
-    "other bins": (("Experiment.bins=[3]",), "counter", "is of bins None, not 3"),
+    "other bins": (("Experiment.bins=[3]",), "counter", "expected bins 3, found None"),
     "behaviours of its own": (
         ("Experiment.recipes={'logged': @Tier()}", "Tier.sources=[@Source()]", "Source.behavior='expert'"),
         "counter",
