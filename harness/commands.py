@@ -27,7 +27,7 @@ def started_by_name() -> None:
 
 
 def typed(module: str) -> str:
-    """What the user types for the command in `module`, after the manner in which this process was started."""
+    """The text to type for the command in `module`, in the form in which this process was started."""
     if _by_name:
         return f"spinrl {next(name for name, (its_module, _) in COMMANDS.items() if its_module == module)}"
     return f"python -m {module}"

@@ -1,4 +1,4 @@
-"""What surrounds every command: output that never ends it, and errors of the machine in one line."""
+"""Code around every command: writing output cannot fail, and errors that a user can mend are one line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from spinrl.errors import UserError
 def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
     """Decorate a command's ``main(arguments)``, which returns its exit code (none is 0).
 
-    Whatever terminal or log there is, writing to it succeeds, and what its user can mend is one line and exit code 2,
-    wherever that is found out. Modules in the working folder are found, as by ``python -m``, but after everything
-    else: a folder of the user's that is called ``tools`` or ``harness`` hides none of ours.
+    Writing to the terminal or log always succeeds. An error that the user can mend is printed as one line with exit
+    code 2, wherever it is raised. Modules in the working folder can be imported, as with ``python -m``, but come last
+    on the path, so that a user's folder called ``tools`` or ``harness`` does not hide this project's.
     """
 
     @functools.wraps(main)
@@ -35,10 +35,10 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def steady_output() -> None:
-    """Have standard output and error take everything from now on; in every process that prints. Twice is as once.
+    """Make writing to standard output and error unable to fail. Call it in every process that prints; repeats are safe.
 
     Characters that the terminal or log cannot show (ASCII in old cron jobs and containers) are replaced. What cannot be
-    written since the reader has gone (``| head``), the terminal was closed or the log's disk is full is dropped.
+    written because the reader has gone (``| head``), the terminal was closed or the disk is full is dropped.
     """
     sys.stdout, sys.stderr = _steady(sys.stdout, "replace"), _steady(sys.stderr, None)
 
@@ -49,11 +49,11 @@ class _Steady(io.FileIO):
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:
             written = super().write(data)
-            if written is None:  # somebody left the terminal so that writing to it does not wait
+            if written is None:  # the terminal is in non-blocking mode
                 os.set_blocking(self.fileno(), True)
                 written = super().write(data)
             return written
-        except BrokenPipeError:  # nobody will ever read: neither what C code and child processes write
+        except BrokenPipeError:  # no reader is left, for output of C code and child processes neither
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -63,8 +63,8 @@ class _Steady(io.FileIO):
 
 
 def _steady(stream: TextIO, errors: str | None) -> TextIO:
-    """The stream, or one in its place; `errors` says what becomes of characters without a code, None as it is."""
-    if not isinstance(stream, io.TextIOWrapper) or stream.closed:  # somebody else's, of a notebook say, or none
+    """The stream or its replacement; `errors` is its handler for unencodable characters, None keeps the present one."""
+    if not isinstance(stream, io.TextIOWrapper) or stream.closed:  # replaced by other code, e.g. a notebook, or closed
         return stream
     stream.reconfigure(errors=errors)
     raw = getattr(stream.buffer, "raw", stream.buffer)

@@ -33,7 +33,7 @@ class Cell:
     policy: PolicyConfig
     algorithm: AlgorithmConfig
     tier: Recipe
-    pretraining: ASMSource  # of the ASM, where the policy wants one
+    pretraining: ASMSource  # source of the ASM, for a policy that needs one
     warm_start: Imitation | None = None
     critic_start: MonteCarloCritics | None = None
 
@@ -44,35 +44,35 @@ class Experiment(Component):
     """A grid of trainings and everything that they share.
 
     Attributes:
-        name: of the experiment in MLflow.
-        preset: of the scale that the sizes are at; every result carries it.
-        tasks: names of tasks: the benchmark's, or those of imported data.
-        bins: numbers of choices per sub-action; 0 for those that imported data has, which may differ.
+        name: name of the experiment in MLflow.
+        preset: name of the scale of the sizes (laptop, paper); every result carries it.
+        tasks: names of tasks, of the benchmark or of imported data.
+        bins: numbers of choices per sub-action; 0 takes those of imported data, which may differ between sub-actions.
         tiers: names of recipes.
-        policies: the policies to compare, as a list, or by name where several are of one class.
-        algorithms: the algorithms to train them with, likewise.
-        seeds: one training each.
-        recipes: how the dataset of each tier is made.
-        transitions: size of the datasets whose recipe does not say its own.
-        standardize_observations: give networks observations in the dataset's standard units; the published method
-            uses raw ones, which a short training learns little from.
+        policies: policies to compare, as a list; several of one class need names, as a mapping.
+        algorithms: algorithms to train them with, as a list or mapping.
+        seeds: seeds of the trainings, one training for each.
+        recipes: recipe of each tier's dataset, by tier.
+        transitions: size of datasets whose recipe sets none.
+        standardize_observations: whether networks get observations in the dataset's standard units. The paper uses
+            raw ones, from which a short training learns little.
         data_seed: seed of the datasets, which all cells of a tier share.
-        held_out: share of each dataset that nothing is trained on, for estimates.
-        held_out_by: whole episodes, drawn at random; or the last rows of each episode, for data that is one or a few
-            long ones.
-        simulators: of tasks that are not the benchmark's, by task; without one there are estimates alone.
-        pretraining: of the ASM, for policies that want one; or where else it comes from.
-        pretrainings: of the ASM of the policies named here, in place of `pretraining`.
-        warm_starts: imitation before training, of the policies named here; the others have none.
-        critic_start: of the critics, before training; none trains them from random weights.
-        critic_starts: of the critics of the policies named here, in place of `critic_start`.
-        probe: of the ASM that `pretraining` gives, for `harness.probe`; no training depends on it.
-        training: budget and batches.
-        evaluation: when and how to evaluate.
+        held_out: share of each dataset that no training uses; estimates are made on it.
+        held_out_by: unit of that share: whole episodes drawn at random, or the last rows of each episode, for data with
+            one or a few long episodes.
+        simulators: simulators of tasks outside the benchmark, by task; a task without one has estimates only.
+        pretraining: pre-training of the ASM, or another source of it, for policies that need one.
+        pretrainings: the same for single policies, by name; overrides `pretraining`.
+        warm_starts: imitation of the data before training, by name of the policy; other policies have none.
+        critic_start: supervised start of the critics before training; None starts them from random weights.
+        critic_starts: the same for single policies, by name; overrides `critic_start`.
+        probe: linear probe of the ASM, for `harness.probe`; no training depends on it.
+        training: budget and batches of training.
+        evaluation: times and settings of evaluation.
         machine: device, precision, compilation, threads.
-        launcher: where the cells run.
-        collection_processes: processes that roll out behaviours; 0 for one on each core, since the other cells of a
-            dataset wait for it meanwhile, or on each of those that a cell has on a cluster.
+        launcher: place where the cells run.
+        collection_processes: processes that roll out behaviour policies. 0 takes one for each core of the machine
+            (other cells of the dataset wait meanwhile), or on a cluster one for each core of the cell.
     """
 
     kind: ClassVar[str] = "experiment"
@@ -129,22 +129,22 @@ class Experiment(Component):
     def _check_simulators(self, _attribute: attrs.Attribute, value: Mapping[str, Simulator]) -> None:
         for name in value:
             if name not in self.tasks:
-                raise ValueError(f"simulators wants names of tasks ({', '.join(self.tasks)}), got {name!r}")
+                raise ValueError(f"simulators: each key is a name of tasks ({', '.join(self.tasks)}), got {name!r}")
 
     @evaluation.validator
     def _check_evaluation(self, _attribute: attrs.Attribute, value: Evaluating) -> None:
         for name in self.tasks:
             if value.episode_steps > EPISODE_STEPS and name in TASKS and name not in self.simulators:
                 raise ValueError(
-                    f"evaluation wants Evaluating.episode_steps up to {EPISODE_STEPS} for {name}, whose episodes end "
-                    f"there, got {value.episode_steps}"
+                    f"evaluation: episodes of {name} end after {EPISODE_STEPS} steps; set Evaluating.episode_steps to "
+                    f"at most that, got {value.episode_steps}"
                 )
 
     @held_out.validator
     def _check_held_out(self, _attribute: attrs.Attribute, value: float) -> None:
         for estimator in self.evaluation.estimators:
             if estimator.needs_held_out and not value:
-                raise ValueError(f"held_out wants a share over 0 for {type(estimator).__name__}, e.g. 0.1")
+                raise ValueError(f"held_out has to be over 0 for {type(estimator).__name__}, got 0; set e.g. 0.1")
 
     @property
     def _benchmark_only(self) -> bool:
@@ -165,26 +165,26 @@ class Experiment(Component):
                 names = [_short_name(component) for component in components]
                 if len(set(names)) < len(names):
                     raise ValueError(
-                        f"{field} wants components of different classes, or a name for each "
+                        f"{field} holds several components of one class; give each a name "
                         f"({{'first': @one/{type(components[0]).__name__}(), ...}}), got {names}"
                     )
         policies = _named(self.policies)
         for field in ("pretrainings", "warm_starts", "critic_starts"):
             if unknown := [name for name in getattr(self, field) if name not in policies]:
-                raise ValueError(f"{field} wants names of policies ({', '.join(policies)}), got {unknown[0]!r}")
+                raise ValueError(f"{field}: each key is a name of policies ({', '.join(policies)}), got {unknown[0]!r}")
         if self.training.patience and (unsimulated := [name for name in self.tasks if not self.simulated(name)]):
-            raise ValueError(f"Training.patience needs returns, and {unsimulated[0]!r} has no simulator; set None")
+            raise ValueError(f"Training.patience needs a simulator, and {unsimulated[0]!r} has none; set it to None")
         shares = list(self.evaluation.marks(self.training.gradient_steps).values())
         for estimator in self.evaluation.estimators:
             if missing := [share for share in estimator.fractions or () if share not in shares]:
                 raise ValueError(
-                    f"{type(estimator).__name__}.fractions wants shares of the budget at which policies are evaluated "
+                    f"{type(estimator).__name__}.fractions has to be among the shares at which policies are evaluated "
                     f"({', '.join(f'{share:g}' for share in shares)}), got {missing}; add them to Evaluating.fractions"
                 )
         for field in ("tasks", "bins", "tiers", "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):
-                raise ValueError(f"{field} wants each value once, got {list(values)}")
+                raise ValueError(f"{field} has to hold each value once, got {list(values)}")
 
     @property
     def collectors(self) -> int:
@@ -196,7 +196,7 @@ class Experiment(Component):
         return task in TASKS or task in self.simulators
 
     def dataset(self, cell: Cell) -> DatasetPlan:
-        """What a cell's dataset is.
+        """The plan of a cell's dataset.
 
         Raises:
             BehaviorError, StoreError, ValueError: when it cannot be made.
@@ -206,7 +206,7 @@ class Experiment(Component):
         return HoldingOut(plan, self.held_out, self.data_seed, self.held_out_by) if self.held_out else plan
 
     def cells(self) -> list[Cell]:
-        """Every cell, cells that share data and ASM next to each other."""
+        """Every cell of the grid; cells that share data and ASM stand next to each other."""
         policies, algorithms = _named(self.policies), _named(self.algorithms)
         grid = itertools.product(self.tasks, self.bins, self.tiers, self.seeds, policies, algorithms)
         return [
@@ -230,7 +230,7 @@ class Experiment(Component):
         ]
 
     def smoke(self) -> Experiment:
-        """The same grid at sizes that run in seconds a cell: every stage for real, nothing worth reading."""
+        """The same grid at sizes that run in seconds a cell: all stages run, but the results mean nothing."""
 
         return attrs.evolve(
             self,

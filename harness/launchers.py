@@ -62,8 +62,8 @@ class Ray(RemoteLauncher):
         cpus: cores per cell.
         gpus: GPUs per cell; 0.25 puts four cells on one.
         memory_gb: memory per cell in GiB; 0 for an estimate made on this machine.
-        address: address of the cluster, as for ray.init; empty for a cluster that runs here, or is started.
-        retries: how often a cell is started again after its node or process was lost.
+        address: address of the cluster, as for ray.init; empty uses the cluster on this machine, or starts one.
+        retries: most restarts of a cell whose node or process was lost.
     """
 
     address: str = ""
@@ -84,8 +84,8 @@ class Slurm(RemoteLauncher):
             job up to two and a half minutes before its end.
         partition: partition of the cluster; empty for the default one.
         account: account that is charged; empty for the user's default.
-        cluster: slurm; or local, for jobs as plain processes of this machine.
-        parameters: further ones of sbatch, by name.
+        cluster: slurm, or local for jobs as plain processes on this machine.
+        parameters: further sbatch parameters, by name.
     """
 
     minutes: int = attrs.field(default=24 * 60, validator=ge(5))

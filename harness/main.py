@@ -14,7 +14,7 @@ from harness.entry_point import entry_point
 
 
 def usage() -> str:
-    """Every subcommand with a line."""
+    """The help text: every subcommand with a line."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {line}" for name, (_, line) in COMMANDS.items()]
     return "\n".join(
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "spinrl --help lists them"
-        print(f"spinrl has no command {name!r}; {hint}", file=sys.stderr)
+        print(f"expected a spinrl command, got {name!r}; {hint}", file=sys.stderr)
         return 2
     started_by_name()
     _search_working_folder_last()
@@ -50,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _search_working_folder_last() -> None:
-    """Let components of the user's own be found in the working folder, as with ``python -m``.
+    """Put the working folder on the import path, as ``python -m`` does, so that the user's components are found.
 
-    It comes after this project's packages, since a folder of the user's may be called ``tools`` or ``harness`` too.
-    Child processes take the path over.
+    It comes after this project's packages, since a user's folder may also be called ``tools`` or ``harness``. Child
+    processes inherit the path.
     """
     ours = str(Path(__file__).resolve().parent.parent)
     sys.path += [folder for folder in (ours, os.getcwd()) if folder not in sys.path]

@@ -1,4 +1,4 @@
-"""Probe the ASM of an experiment, and a random one of the same sizes, for the actions that it knows.
+"""Linear probe of an experiment's ASM, and of a random one of the same sizes.
 
 Examples:
   python -m harness.probe --gin gin/experiments/linear_probe.gin
@@ -6,8 +6,8 @@ Examples:
   python -m harness.probe --gin gin/experiments/linear_probe.gin --dry-run
 
 Dataset and ASM of each task, number of bins, tier and seed come from the cache, or are made and put there; no policy is
-trained. What the probe is, spinrl/asm/probe.py says. Exit code: 0 when every probe finished, 1 when one failed, 2 when
-something given was wrong, 130 when stopped by Ctrl-C.
+trained. spinrl/asm/probe.py describes the probe. Exit code: 0 when every probe finished, 1 when one failed, 2 when an
+argument or binding was wrong, 130 when stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def probed_cells(experiment: Experiment) -> list[Cell]:
-    """One cell for each task, number of bins, tier and seed, with the ASM that is no single policy's own."""
+    """One cell for each task, number of bins, tier and seed, with the ASM that `Experiment.pretraining` gives."""
     by_setting: dict[tuple, Cell] = {}
     for cell in experiment.cells():
         key = cell.key
         by_setting.setdefault((key.task, key.bins, key.tier, key.seed), cell)
-    # Whatever the policies are, an ASM is wanted, and nothing else of them.
+    # The policies do not matter: the probe needs the ASM alone.
     return [attrs.evolve(cell, pretraining=experiment.pretraining, policy=SPIN()) for cell in by_setting.values()]
 
 
@@ -111,10 +111,10 @@ def run(
     experiment = resolved.value
     machine.apply()
     settings = {"command": command, **common_tags(experiment, machine)}
-    nothing = to_frame([], preset=experiment.preset)  # of returns, which a probe has not
+    nothing = to_frame([], preset=experiment.preset)  # a probe has no returns
     tags = {
         **settings,
-        ROLE_TAG: PROBE_ROLE,  # not an experiment's: it has no returns
+        ROLE_TAG: PROBE_ROLE,  # not "experiment": a probe has no returns
         "mlflow.source.name": "harness.probe",
     }
     tables: list[pd.DataFrame] = []
@@ -156,7 +156,7 @@ def probe_cell(
     progress: ProgressLine,
     console: Console,
 ) -> pd.DataFrame:
-    """Prepare a cell's dataset and ASM, probe the ASM and a random one, and log it all.
+    """Prepare a cell's dataset and ASM, probe the ASM and a random one, and log the results.
 
     Returns:
         One row for each ASM and input: the cell's setting, ``asm`` (trained or random), ``input``, the shares of
@@ -198,7 +198,7 @@ def console_table(table: pd.DataFrame) -> RenderableType:
 def print_dry_run(
     console: Console, resolved: Resolved[Experiment], machine: ResolvedMachine, cells: Sequence[Cell]
 ) -> None:
-    """Everything that a run would do, without doing it."""
+    """Print everything that a run would do, without doing it."""
     print_configuration(console, resolved, machine)
     lines = []
     for number, cell in enumerate(cells, 1):
@@ -223,7 +223,7 @@ def _details(result: ProbeResult) -> dict[str, float]:
 
 
 def _tell(tracked: TrackedRun, stages: CellStages, event: Event) -> None:
-    """What preparing the dataset and the ASM reports."""
+    """Handle an event of preparing the dataset and the ASM."""
     stages.event(event)
     match event:
         case Metrics(step, values):

@@ -1,4 +1,4 @@
-"""How long a cell trains, and when and how its policy is evaluated."""
+"""The length of a cell's training, and when and how its policy is evaluated."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from spinrl.tasks import EPISODE_STEPS
 @register
 @attrs.frozen(kw_only=True)
 class Training(Component):
-    """How long and on how much a cell's policy is trained.
+    """Budget, batches and checkpoints of a cell's training.
 
     Attributes:
         gradient_steps: the budget: updates of policy, critics and value.
         batch_size: transitions per update.
         report_every: gradient steps between two logged losses.
         checkpoint_minutes: minutes between two checkpoints of a cell.
-        patience: end a cell early when so many evaluations in a row have a mean return no higher than the best one
-            before them; none trains to the end of the budget.
+        patience: number of evaluations in a row without a mean return above the best so far after which training ends
+            early; None trains to the end of the budget.
     """
 
     kind: ClassVar[str] = "training"
@@ -37,7 +37,7 @@ class Training(Component):
     patience: int | None = attrs.field(default=None, validator=optional(ge(1)))
 
     def ends(self, means: Sequence[float]) -> bool:
-        """Whether training ends after the evaluations of these mean returns, in order."""
+        """Whether training ends after evaluations with these mean returns, in order."""
         if self.patience is None or len(means) <= self.patience:
             return False
         return max(means[-self.patience :]) <= max(means[: -self.patience])
@@ -45,13 +45,13 @@ class Training(Component):
 
 def _check_shares(_instance: Any, attribute: attrs.Attribute, value: tuple[float, ...]) -> None:
     if any(not 0 < share <= 1 for share in value) or list(value) != sorted(set(value)):
-        raise ValueError(f"{attribute.name} wants rising numbers over 0 up to 1, got {list(value)}")
+        raise ValueError(f"{attribute.name} has to be rising numbers over 0 and up to 1, got {list(value)}")
 
 
 def _check_fractions(instance: Any, attribute: attrs.Attribute, value: tuple[float, ...]) -> None:
     _check_shares(instance, attribute, value)
     if not value or value[-1] != 1:
-        raise ValueError(f"fractions wants to end with 1.0, the whole budget, got {list(value)}")
+        raise ValueError(f"fractions has to end with 1.0, the whole budget, got {list(value)}")
 
 
 @register
@@ -61,15 +61,15 @@ class Evaluating(Component):
 
     Attributes:
         fractions: shares of the budget of gradient steps after which to evaluate, ending with 1.
-        every_steps: evaluate also after every so many gradient steps; none for the fractions alone.
+        every_steps: gradient steps between further evaluations; None evaluates at the fractions only.
         episodes: episodes per evaluation in the simulator.
-        final_episodes: episodes of the evaluation at the full budget; none for as many as at the others.
-        during_pretraining: shares of the ASM pre-training, over 0 up to 1, at which a policy that starts as the ASM is
-            evaluated before it is trained; seconds are those of the pre-training so far.
-        action: sample from the policy, or take each sub-action's most likely choice (mode).
-        episode_steps: control steps per episode, at most. The benchmark's is 1000; with a simulator of one's own it may
-            be more, and a cell says when it cut an episode that the simulator would have gone on with.
-        estimators: what is estimated from data alone; a task without a simulator wants at least one.
+        final_episodes: episodes of the evaluation at the full budget; None takes `episodes`.
+        during_pretraining: shares of the ASM pre-training, over 0 and up to 1, at which a policy that starts as the ASM
+            is evaluated before its training; seconds are those of the pre-training so far.
+        action: choice of actions: a sample from the policy, or each sub-action's most likely choice (mode).
+        episode_steps: most control steps per episode. Episodes of the benchmark have 1000; a user's own simulator may
+            allow more, and a cell reports when it cut an unfinished episode.
+        estimators: estimators of the return from data alone; a task without a simulator needs at least one.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -87,14 +87,14 @@ class Evaluating(Component):
     def _check_estimators(self, _attribute: attrs.Attribute, value: tuple[Estimator, ...]) -> None:
         names = [estimator.metric for estimator in value]
         if len(set(names)) < len(names):
-            raise ValueError(f"estimators wants each once, got {names}")
+            raise ValueError(f"estimators has to hold each class once, got {names}")
 
     def episodes_at(self, fraction: float) -> int:
         """Episodes of the evaluation at a share of the budget."""
         return self.final_episodes or self.episodes if fraction >= 1 else self.episodes
 
     def marks(self, gradient_steps: int) -> dict[int, float]:
-        """Gradient step → fraction of the budget of every evaluation, rising."""
+        """Gradient step → fraction of the budget, for every evaluation in rising order."""
         steps = {max(1, round(fraction * gradient_steps)): fraction for fraction in self.fractions}
         if self.every_steps:
             for step in range(self.every_steps, gradient_steps, self.every_steps):

@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: one row for every evaluation episode, and nothing derived from it.
+"""The records of an experiment: one row for every evaluation episode, and nothing derived.
 
 Every table and figure is a pure function of these rows and of the reference returns in `ReportMeta`.
 """
@@ -11,13 +11,13 @@ from typing import Any
 
 import attrs
 
-RETURN = "return"  # the metric that is a simulator's; all others are estimates
-PROTOCOL_FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # of the budget, where the benchmark's returns are read off
+RETURN = "return"  # the metric of a simulator; all others are estimates
+PROTOCOL_FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # shares of the budget at which returns are reported
 CELL_COLUMNS = ("task", "bins", "tier", "policy", "algorithm", "seed")
 
 
 def metric_name(metric: str) -> str:
-    """What a metric is, in words."""
+    """A metric in words."""
     return "return" if metric == RETURN else f"estimated {metric.replace('_', ' ')}"
 
 
@@ -31,12 +31,12 @@ class CellKey:
     """One cell of the grid.
 
     Attributes:
-        task: as in `spinrl.tasks`, e.g. ``humanoid-stand``.
-        bins: choices of each sub-action; 0 where they are the dataset's own.
-        tier: of the dataset, e.g. ``medium-expert``.
+        task: name of the task, e.g. ``humanoid-stand``.
+        bins: choices of each sub-action; 0 for the dataset's own.
+        tier: tier of the dataset, e.g. ``medium-expert``.
         policy: short name, e.g. ``spin``.
         algorithm: short name, e.g. ``iql``.
-        seed: of the cell.
+        seed: seed of the training.
     """
 
     task: str
@@ -58,21 +58,21 @@ def _floats(values: Iterable[float]) -> tuple[float, ...]:
 
 @attrs.frozen(kw_only=True)
 class Evaluation:
-    """The returns of one evaluation, or one estimate of them, and what had been spent when it began to be made.
+    """The returns of one evaluation, or one estimate of them, with the time spent before it.
 
     Attributes:
         gradient_step: policy updates so far.
-        fraction: of the budget of gradient steps, 0 to 1.
-        returns: one per episode.
-        metric: what they are: a simulator's `RETURN`, or the name of an estimate.
-        asm_seconds: ASM pre-training; 0 for a policy that uses none, the original cost for a cached one.
-        train_seconds: of training so far, evaluations not counted.
-        evaluation_seconds: of all evaluations so far, this one included.
-        start_seconds: imitation and critic start before training; 0 without them, the original cost for cached ones.
-        discounted: discounted return of each episode, with the algorithm's gamma; empty where there is none.
-        ended_early: whether training ended here by `Training.patience`; the fraction is 1 then, the gradient step is
-            where it ended.
-        asm_share: share of the ASM pre-training that was done; under 1 the policy is the ASM as it was then.
+        fraction: share of the budget of gradient steps, 0 to 1.
+        returns: undiscounted return of each episode, or the estimate.
+        metric: `RETURN` of a simulator, or the name of an estimate.
+        asm_seconds: time of ASM pre-training; 0 without one, the original time for a cached one.
+        train_seconds: time of training so far, without evaluations.
+        evaluation_seconds: time of all evaluations so far, this one included.
+        start_seconds: time of imitation and critic start; 0 without them, the original time for cached ones.
+        discounted: discounted return of each episode, with the algorithm's gamma; empty for an estimate.
+        ended_early: whether training ended here by `Training.patience`; the fraction is then 1, and the gradient step
+            the one at which it ended.
+        asm_share: share of the ASM pre-training that was done; under 1 the policy is the ASM at that point.
     """
 
     gradient_step: int
@@ -89,12 +89,12 @@ class Evaluation:
 
     @property
     def identity(self) -> tuple[int, str, float]:
-        """What tells it from the other evaluations of its cell."""
+        """The fields that distinguish it from other evaluations of its cell."""
         return self.gradient_step, self.metric, self.asm_share
 
     @property
     def seconds(self) -> float:
-        """All that was spent on learning: ASM, starts and training."""
+        """Total time of learning: ASM, starts and training."""
         return self.asm_seconds + self.start_seconds + self.train_seconds
 
     @property

@@ -53,11 +53,11 @@ def write_report(
     every figure (PNG and SVG) into `directory`.
 
     Args:
-        table: of `harness.records`.
-        meta: what goes with it.
-        directory: made where it is missing.
-        invocations: what the table was made by; without them a report has no settings.
-        probes: of `harness.tracking.read_back.load_probes`, if there are any.
+        table: table of returns as in `harness.records`.
+        meta: reference returns and pre-training lengths that belong to the table.
+        directory: output folder; created if missing.
+        invocations: command runs that the table comes from; without them the report has no settings.
+        probes: table of `harness.tracking.read_back.load_probes`, or None.
 
     Returns:
         Every file written.
@@ -110,8 +110,8 @@ def parser() -> argparse.ArgumentParser:
   python -m harness.report --folder results/ranking           # from the returns.csv of a report, without MLflow
   python -m harness.report --docs results                     # docs/results.md and the README's results, from results/
 
-All invocations of the experiment are merged: of a cell run twice, the results of the longest training count, and of
-equals the latest.""",
+All invocations of the experiment are merged. If a cell was run several times, the longest training counts, and the
+latest among equals.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = made.add_mutually_exclusive_group(required=True)

@@ -11,10 +11,10 @@ Examples:
   python -m harness.run --gin gin/spin_humanoid.gin --cell 'humanoid-stand/3 medium spin-iql s0' --fresh
   python -m harness.run --list
 
-Later --gin files and --set override earlier ones. The same command again after any interruption goes on where it was:
-finished cells are kept, the others go on from their checkpoints, in the same runs of MLflow; --fresh starts over.
-Exit code: 0 when every cell finished, 1 when one failed, 2 when something given was wrong (nothing has been trained
-then), 130 when stopped by Ctrl-C.
+Later --gin files and --set override earlier ones. After any interruption the same command resumes: finished cells are
+kept, the others resume from their checkpoints in the same MLflow runs; --fresh starts over. Exit code: 0 when every
+cell finished, 1 when one failed, 2 when an argument or binding was wrong (nothing has been trained then), 130 when
+stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from spinrl.errors import UserError
 if TYPE_CHECKING:
     from harness.experiment import Cell, Experiment
 
-LAUNCHERS = {"local": "Local", "ray": "Ray", "slurm": "Slurm"}  # components by what they are called on the command line
+LAUNCHERS = {"local": "Local", "ray": "Ray", "slurm": "Slurm"}  # component by its name on the command line
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,29 +60,27 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="cells at a time (default: what cores, memory and GPUs carry)",
     )
-    made.add_argument("--launcher", choices=LAUNCHERS, help="where cells run (default: as Experiment.launcher says)")
-    made.add_argument("--address", help="of the Ray cluster, e.g. 10.0.0.1:6379; with --launcher ray")
+    made.add_argument("--launcher", choices=LAUNCHERS, help="where cells run (default: Experiment.launcher)")
+    made.add_argument("--address", help="address of the Ray cluster, e.g. 10.0.0.1:6379; with --launcher ray")
     made.add_argument(
         "--cell",
         action="append",
         default=[],
         dest="only",
         metavar="LABEL",
-        help="run this cell alone, as the run's output and its page call it; repeatable",
+        help="run this cell alone, by its name in the output and on the page of the run; repeatable",
     )
-    made.add_argument(
-        "--fresh", action="store_true", help="start over, where an interrupted run of the same would be gone on with"
-    )
+    made.add_argument("--fresh", action="store_true", help="start over instead of resuming an interrupted run")
     made.add_argument("--smoke", action="store_true", help="the same grid at sizes that take seconds a cell")
     return made
 
 
 def command_line(options: argparse.Namespace, only: Sequence[str] | None = None) -> str:
-    """The command that makes the same run again; where it is logged to is not part of it, and may hold a password.
+    """The command that repeats the run. It leaves out the tracking store, whose address may hold a password.
 
     Args:
-        options: as given.
-        only: labels of the cells to run, in place of those that were given; none for all.
+        options: options as given.
+        only: labels of the cells to run in place of the given ones; None keeps these.
     """
     smoke = ["--smoke"] if options.smoke else []
     chosen = [part for label in (options.only if only is None else only) for part in ("--cell", label)]
@@ -90,7 +88,7 @@ def command_line(options: argparse.Namespace, only: Sequence[str] | None = None)
 
 
 def launcher_bindings(options: argparse.Namespace) -> list[str]:
-    """What --launcher and --address say, as bindings."""
+    """The options --launcher and --address as bindings."""
     bindings = []
     if options.launcher:
         bindings.append(f"Experiment.launcher = @{LAUNCHERS[options.launcher]}()")
@@ -100,7 +98,7 @@ def launcher_bindings(options: argparse.Namespace) -> list[str]:
 
 
 def chosen_cells(experiment: Experiment, only: Sequence[str]) -> list[Cell]:
-    """The cells of those labels, or all.
+    """The cells with the given labels, or all cells if there are none.
 
     Raises:
         ValueError: for a label that no cell has.

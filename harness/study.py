@@ -1,4 +1,4 @@
-"""One run of a study: checking and planning it, running its cells under the tracker, and its report."""
+"""One run of a study: checks, plan, cells under the tracker, and report."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from spinrl.config import Resolved, flatten
 from spinrl.machine import ResolvedMachine
 from spinrl.tasks import TASKS, get_task
 
-Command = Callable[..., str]  # that makes the same run again, of all cells or of those of some labels
+Command = Callable[..., str]  # gives the command that repeats the run, for all cells or for given labels
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a run is to do, known to be possible.
+    """The checked plan of a run.
 
     Attributes:
-        experiment: the grid.
-        resolved: its configuration as text.
-        cells: those that are to be run.
-        machine: of each cell.
+        experiment: experiment that the cells belong to.
+        resolved: configuration as text.
+        cells: cells to run.
+        machine: share of the machine that each cell gets.
         jobs: cells at a time.
-        cost: in time, memory and disk.
+        cost: expected time, memory and disk.
     """
 
     experiment: Experiment
@@ -61,10 +61,10 @@ class Plan:
 
 
 def make_plan(resolved: Resolved[Experiment], experiment: Experiment, cells: Sequence[Cell], console: Console) -> Plan:
-    """Check that everything can be made and run, and time a few steps of it.
+    """Check that all data can be made and all cells can run, and time a few steps of them.
 
     Raises:
-        UserError, ValueError: in one line each.
+        UserError, ValueError: if a check fails; the message is one line.
     """
     whole = experiment.machine.resolve()
     check(experiment, cells)
@@ -79,7 +79,7 @@ def make_plan(resolved: Resolved[Experiment], experiment: Experiment, cells: Seq
 def run_study(plan: Plan, tracker: Tracker, console: Console, command: Command, *, fresh: bool = False) -> int:
     """Run the cells of a plan under an open tracker; returns the exit code.
 
-    Unless `fresh`, an interrupted run of the same configuration is gone on with.
+    Unless `fresh`, an interrupted run of the same configuration is resumed.
     """
     experiment, machine, jobs = plan.experiment, plan.machine, plan.jobs
     started = time.monotonic()
@@ -140,7 +140,7 @@ def run_study(plan: Plan, tracker: Tracker, console: Console, command: Command, 
 
 @attrs.define
 class Ending:
-    """How the work of a run ended: its status in MLflow, and the exit code."""
+    """The outcome of a run: its status in MLflow, and the exit code."""
 
     status: str = "FINISHED"
     code: int = 0
@@ -154,15 +154,15 @@ class Ending:
 def ending(
     run: TrackedRun, tracker: Tracker, console: Console, *expected: type[Exception], label: str = ""
 ) -> Iterator[Ending]:
-    """Do the work of a run. If the user stops it or it fails for an `expected` reason, the run and the user are told;
-    any other error is raised after the run has been closed.
+    """Context of a run's work. A stop by the user or an `expected` error is logged to the run and printed; any other
+    error is raised after the run has been closed.
 
     Args:
-        run: that the work belongs to; finishing it is left to the caller, by the status of what this yields.
-        tracker: of the run.
-        console: for the reason.
-        expected: errors whose message explains them.
-        label: stands before the reason.
+        run: run that the work belongs to; the caller finishes it with the status of the yielded `Ending`.
+        tracker: tracker of the run.
+        console: console on which the reason is printed.
+        expected: error classes whose message explains them.
+        label: text before the reason.
     """
     end = Ending()
     try:
@@ -182,13 +182,13 @@ def ending(
 
 
 def close(tracker: Tracker, console: Console) -> None:
-    """Send what is left, and say what could not be sent."""
+    """Send the rest of the queue, and print how much could not be sent."""
     if unsent := tracker.close():
         console.print(unsent, style="yellow", markup=False)
 
 
 def common_tags(experiment: Experiment, machine: ResolvedMachine) -> dict[str, Any]:
-    """Tags of every parent run: what it ran on, and with which versions."""
+    """Tags of every parent run: machine and versions."""
     taken = {f"machine.{name}": value for name, value in attrs.asdict(machine).items()}
     return {"preset": experiment.preset, "git_commit": git_commit(), **versions(), **taken}
 
@@ -196,7 +196,7 @@ def common_tags(experiment: Experiment, machine: ResolvedMachine) -> dict[str, A
 def invocation(
     name: str, started: str, status: str, settings: Mapping[str, Any], resolved: Resolved[Experiment]
 ) -> Invocation:
-    """What a page says of the run that logs it."""
+    """The `Invocation` of a run that logs its own page."""
     tags = {name: str(value) for name, value in settings.items()}
     return Invocation(
         name=name, started=started, status=status, tags=tags, given=resolved.given, resolved=resolved.resolved
@@ -213,7 +213,7 @@ def log_report(
 
 
 def print_dry_run(console: Console, plan: Plan) -> None:
-    """Everything that a run would do, without doing it."""
+    """Print everything that a run would do, without doing it."""
     print_configuration(console, plan.resolved, plan.machine)
     seconds: dict[str, list[str]] = {}
     for stage in plan.cost.stages:
@@ -233,7 +233,7 @@ def print_dry_run(console: Console, plan: Plan) -> None:
 
 
 def print_configuration(console: Console, resolved: Resolved[Experiment], machine: ResolvedMachine) -> None:
-    """Every value of a configuration, and what it takes of this machine."""
+    """Print every value of a configuration, and the resolved machine."""
     for text in (resolved.resolved, f"# machine: {attrs.asdict(machine)}\n"):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -241,7 +241,7 @@ def print_configuration(console: Console, resolved: Resolved[Experiment], machin
 def _interrupted_study(
     tracker: Tracker, study: str, resolved_text: str, console: Console
 ) -> tuple[Interrupted | None, FileLock | None]:
-    """What there is to go on with, and its lock; says so, and what makes this another study than the one before."""
+    """The interrupted study to resume and its lock, or None; prints which, and how the configuration has changed."""
     client, experiment_id = tracker.sink.client, tracker.sink.experiment_id
     found = find_interrupted(client, experiment_id, study)
     if found:
@@ -260,12 +260,12 @@ def _interrupted_study(
 
 
 def _report_meta(experiment: Experiment, cells: Sequence[Cell]) -> ReportMeta:
-    """What the returns alone do not say: reference returns, and the length of pre-training where anybody knows it."""
+    """Data that a report needs besides the returns: reference returns, and lengths of ASM pre-training if known."""
     references = {
         (task, bins): Reference(get_task(task).random_return(bins), get_task(task).expert_return(bins))
         for task in experiment.tasks
         for bins in experiment.bins
-        if task in TASKS and bins  # of the user's own data nothing is known
+        if task in TASKS and bins  # the user's own data has no reference returns
     }
     epochs = {}
     for cell in one_of_each_dataset(cells):
@@ -279,6 +279,6 @@ def _report_meta(experiment: Experiment, cells: Sequence[Cell]) -> ReportMeta:
 def _report(parent: ParentRun, table: pd.DataFrame, meta: ReportMeta, itself: Invocation, console: Console) -> None:
     try:
         log_report(parent, table, meta, itself)
-    except Exception as error:  # whatever is wrong with a page: the returns are stored, and the run is to be closed
+    except Exception as error:  # a report that fails must not end the run: the returns are stored
         again = f"{typed('harness.report')} --experiment {meta.experiment}"
         console.print(f"no report could be made ({one_line(error)}); {again} tries again", style="red", markup=False)

@@ -1,4 +1,4 @@
-"""Send what a tracking server could not take when it was away: ``python -m harness.sync``."""
+"""Send results that a tracking server could not take while it was away: ``python -m harness.sync``."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def parser() -> argparse.ArgumentParser:
   python -m harness.sync
   python -m harness.sync --folder /runs/spinrl-journal --tracking-uri http://tracking:5000
 
-Sending twice changes nothing. A journal is deleted once all of it has arrived; what the server refuses stays in it.
-Journals of runs that are still at work are left to them. Exit code: 0 when nothing is left, 1 when something is.""",
+Sending twice changes nothing. A journal is deleted once all of it has arrived; operations that the server refuses stay
+in it. Journals of runs that are still going are skipped. Exit code: 0 when nothing is left, 1 when something is.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--folder", type=Path, default=Path(FOLDER), help=f"of the journals (default: {FOLDER})")
+    made.add_argument("--folder", type=Path, default=Path(FOLDER), help=f"folder of the journals (default: {FOLDER})")
     made.add_argument(
-        "--tracking-uri", help="where to send (default: where each was meant for, which lacks the password it may need)"
+        "--tracking-uri", help="store to send to (default: that of each journal, without the password it may need)"
     )
     return made
 
 
 def _sync(path: Path, tracking_uri: str | None, progress: ProgressLine) -> tuple[str, bool]:
-    """What became of one journal, in words, and whether nothing of it is left that could be sent."""
+    """Send one journal; returns the outcome in words, and whether nothing is left to send."""
     from harness.tracking.connection import connect, store_uri
     from harness.tracking.deliver import at_work, deliver
     from harness.tracking.operations import MlflowSink  # MLflow takes seconds to import; --help need not wait
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console()
     done = True
-    with made_alone(options.folder):  # of two that send the same, the second finds nothing left
+    with made_alone(options.folder):  # a second process at the same time finds nothing left
         journals = sorted(options.folder.glob("*.jsonl"))
         with ProgressLine(max(len(journals), 1), console) as progress:
             for path in journals:

@@ -1,4 +1,4 @@
-"""The user's cache: what was made once is reused, and runs at the same time share it safely."""
+"""The user's cache of reusable files, which runs at the same time share safely."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ OnDamage = Callable[[str], None]
 
 
 class DamagedError(UserError):
-    """A cache entry that is not as it was written; one line, which ends with what to do."""
+    """A cache entry has changed since it was written; the message is one line that ends with what to do."""
 
 
 class CacheError(UserError, OSError):
-    """A folder that cannot be used as a cache; one line, which says what to do."""
+    """A folder cannot be used as a cache; the message is one line that says what to do."""
 
 
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what a file system without locks answers
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # errors of file systems without locks
 _ELSEWHERE = "set SPINRL_HOME to a folder of your own"
 
 
@@ -46,7 +46,7 @@ def home() -> Path:
     """The cache folder: `SPINRL_HOME`, or the platform's folder for user caches.
 
     Raises:
-        CacheError: when it depends on a home folder that this user does not have.
+        CacheError: when `SPINRL_HOME` is not set and the user has no home folder.
     """
     override = os.environ.get("SPINRL_HOME")
     try:
@@ -57,11 +57,11 @@ def home() -> Path:
 
 
 def require_writable(folder: Path, remedy: str = _ELSEWHERE) -> None:
-    """Make `folder` where it is missing, and check that it takes files and their locks, leaving nothing behind.
+    """Create `folder` if missing, and check that files and locks can be written there.
 
     Args:
-        folder: of the cache, or another one.
-        remedy: the end of the message: what to do.
+        folder: folder to check.
+        remedy: end of the message, which says what to do.
 
     Raises:
         CacheError: when it cannot be made or written, or has no file locks.
@@ -73,23 +73,23 @@ def require_writable(folder: Path, remedy: str = _ELSEWHERE) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            # Not filelock's SoftFileLock instead: a killed run leaves that behind, and the next would wait for ever.
+            # filelock's SoftFileLock is no alternative: a killed run leaves it, and the next would wait for ever.
             said = "has no file locks, without which runs at the same time would spoil each other's files"
             raise CacheError(f"{folder.absolute()} {said} ({error.strerror}); {remedy}, on another disk") from error
         raise CacheError(f"{folder.absolute()} cannot be written ({error.strerror}); {remedy}") from error
 
 
 def file_lock(file: Path, remedy: str = _ELSEWHERE) -> FileLock:
-    """The lock that is this file, not acquired; the system frees it when the process dies, however it does.
+    """A lock on this file, not acquired; the system frees it when the process dies.
 
-    Whoever dies leaves the file, which means nothing: a lock is held by a process, not by the file's being there.
+    A dead process leaves the file behind, which means nothing: the lock is held by a process, not by the file.
 
     Raises:
-        CacheError: when its folder cannot be written or has no locks, or the file is somebody else's.
+        CacheError: when its folder cannot be written or has no locks, or another user owns the file.
     """
     require_writable(file.parent, remedy)
     if file.exists() and not os.access(file, os.W_OK):
-        raise CacheError(f"the lock file {file} is somebody else's and cannot be opened; {remedy}, or delete the file")
+        raise CacheError(f"the lock file {file} is another user's and cannot be opened; {remedy}, or delete the file")
     return FileLock(file)
 
 
@@ -98,8 +98,8 @@ def locked(path: Path, on_wait: Callable[[Path], None] | None = None) -> Iterato
     """Hold the lock of a cache entry.
 
     Args:
-        path: the entry.
-        on_wait: called with the entry, once, when another run holds the lock.
+        path: path of the entry.
+        on_wait: callback with the path, once, if another run holds the lock.
 
     Raises:
         CacheError: when the folder of the entry cannot be written or has no locks.
@@ -120,13 +120,13 @@ def locked(path: Path, on_wait: Callable[[Path], None] | None = None) -> Iterato
 def get_or_build(
     kind: str, name: str, build: Callable[[Path], None], on_wait: Callable[[Path], None] | None = None
 ) -> Path:
-    """The cache entry `name`, built where missing. Of runs that want it at once, one builds and the others wait.
+    """The cache entry `name`, built if missing. If several runs need it at once, one builds and the others wait.
 
     Args:
         kind: subfolder, e.g. "stores".
-        name: readable, and ending in the fingerprint of all that the entry's content depends on.
-        build: makes the entry; it writes beside the path it is given (as ``.NAME.*.partial``) and renames.
-        on_wait: called with the entry, once, when another run is building it.
+        name: readable name that ends in the fingerprint of all that the content depends on.
+        build: function that makes the entry: it writes beside the given path (as ``.NAME.*.partial``) and renames.
+        on_wait: callback with the path, once, if another run is building the entry.
     """
     path = home() / kind / name
     if not path.exists():
@@ -138,22 +138,22 @@ def get_or_build(
 
 
 def remove_partial(path: Path) -> None:
-    """Delete what killed runs left beside an entry; call it with the entry's lock held."""
+    """Delete partial files that killed runs left beside an entry; the caller holds the entry's lock."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        # Another entry's name may begin with this one's and a dot; what follows this one's is a number or "new".
+        # Another entry's name may begin with this name and a dot; here a number or "new" follows.
         if "." not in left.name.removeprefix(f".{path.name}.").removesuffix(".partial"):
             shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
 def made_alone(path: Path, on_wait: Callable[[Path], None] | None = None) -> Iterator[None]:
-    """Hold the lock of a folder that may lie anywhere, and clear away what killed runs have left beside it.
+    """Hold the lock of a folder outside the cache, and delete partial files that killed runs left beside it.
 
-    The lock lies in the cache, since it stays: where a user has asked for a dataset there is to be nothing else.
+    The lock file stays, so it is in the cache: the user's folder gets the dataset alone.
 
     Args:
-        path: the folder.
-        on_wait: called with the lock's path, once, when another run holds it.
+        path: path of the folder.
+        on_wait: callback with the lock's path, once, if another run holds it.
     """
     path = path.parent.resolve() / path.name
     with locked(home() / "making" / f"{path.name}-{fingerprint(str(path))}", on_wait):
@@ -170,15 +170,15 @@ def get_sound(
     on_wait: OnWait | None = None,
     on_damage: OnDamage | None = None,
 ) -> T:
-    """The opened cache entry `name`, built where missing, and built anew where it is damaged.
+    """The opened cache entry `name`, built if missing and rebuilt if damaged.
 
     Args:
         kind, name, build, on_wait: as for `get_or_build`.
-        open_entry: reads the entry and checks it.
-        on_damage: told of a damaged entry, by name, before it is deleted; without it the error is raised.
+        open_entry: function that opens and checks the entry.
+        on_damage: callback with a message before a damaged entry is deleted; None raises the error instead.
 
     Raises:
-        DamagedError: by `open_entry`, without `on_damage`.
+        DamagedError: from `open_entry`, if `on_damage` is None.
     """
     path = get_or_build(kind, name, build, on_wait)
     try:
@@ -189,14 +189,14 @@ def get_sound(
         on_damage(made_anew(error))
         with locked(path, on_wait):
             try:
-                return open_entry(path)  # another run may have been quicker
+                return open_entry(path)  # another run may have rebuilt it
             except DamagedError:
                 shutil.rmtree(path)
     return open_entry(get_or_build(kind, name, build, on_wait))
 
 
 def made_anew(error: DamagedError) -> str:
-    """What is said of an entry that is replaced: the error, with what is done in place of what to do."""
+    """The error's message, with "it is made anew" in place of the advice."""
     return f"{str(error).partition(';')[0]}; it is made anew"
 
 
@@ -204,14 +204,14 @@ Progress = Callable[[int, int], None]
 
 
 @attrs.frozen(kw_only=True)
-class Making:
-    """Handed down from who wants a dataset to whatever makes it.
+class BuildOptions:
+    """Options and callbacks for building a missing dataset.
 
     Attributes:
-        processes: worker processes.
-        progress: called with (units done, in all) while something is being made.
-        on_wait: called with a path when another run is making the same.
-        on_damage: told of what is damaged in the cache, which is then made anew; without it that is an error.
+        processes: number of worker processes.
+        progress: callback with (units done, units in all).
+        on_wait: callback with a path if another run is building the same.
+        on_damage: callback with a message before damaged cache entries are rebuilt; None raises an error instead.
     """
 
     processes: int = attrs.field(default=1, validator=ge(1))
@@ -220,4 +220,4 @@ class Making:
     on_damage: OnDamage | None = None
 
 
-AS_IT_IS = Making()
+DEFAULT_BUILD = BuildOptions()

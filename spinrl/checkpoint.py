@@ -18,14 +18,14 @@ _ADVICE = ("Weights only load failed", "Please file an issue", "Check the docume
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message names the file and what is wrong."""
+    """A checkpoint cannot be used; the message names the file and what is wrong."""
 
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write `state` (tensors and plain values) beside `path` and rename, so that a kill leaves the old or the new.
 
     Raises:
-        CheckpointError: when the disk does not take it; what was there before stays.
+        CheckpointError: when the disk is full or cannot be written; an earlier file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -41,8 +41,8 @@ def load(path: Path, also: Sequence[Callable[..., Any] | tuple[Callable[..., Any
     """Read what `save` wrote, without running any code that the file may carry.
 
     Args:
-        path: of the file.
-        also: harmless types that it may hold besides, as `torch.serialization.safe_globals` takes them.
+        path: path of the file.
+        also: further harmless types that it may hold, in the form of `torch.serialization.safe_globals`.
 
     Raises:
         CheckpointError: when the file is missing, damaged, or holds anything but tensors and plain values.
@@ -53,12 +53,12 @@ def load(path: Path, also: Sequence[Callable[..., Any] | tuple[Callable[..., Any
             return torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
-    except Exception as error:  # bytes that are no pickle make the unpickler fail in any way there is
+    except Exception as error:  # bytes that are no pickle can make the unpickler raise any exception
         raise CheckpointError(f"{path} is damaged or not a checkpoint: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """In one line, without torch's advice to load the file unsafely."""
+    """The error in one line, without torch's advice to load the file unsafely."""
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked:
         return f"it asks for {asked[1]}, which no checkpoint needs; do not unpickle this file"
@@ -68,7 +68,7 @@ def _reason(error: Exception) -> str:
 
 
 def save_latest(state: dict[str, Any], path: Path) -> None:
-    """As `save`, and keep the checkpoint before it beside it.
+    """Save a checkpoint as `save` does, and keep the previous one beside it.
 
     Raises:
         CheckpointError: as `save`.
@@ -82,11 +82,11 @@ def save_latest(state: dict[str, Any], path: Path) -> None:
 
 
 def load_latest(path: Path, on_damage: Callable[[CheckpointError], None]) -> dict[str, Any] | None:
-    """The latest checkpoint that can be read of those that `save_latest` left; None where there is none.
+    """The latest readable checkpoint of `save_latest`; None if there is none.
 
     Args:
-        path: of the latest.
-        on_damage: is told of each that cannot be read, before the one before it is tried.
+        path: path of the latest checkpoint.
+        on_damage: callback for an unreadable checkpoint, before the previous one is tried.
     """
     for each in (path, _previous(path)):
         if each.exists():

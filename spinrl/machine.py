@@ -1,4 +1,4 @@
-"""What a run uses of the machine it is on: device, precision, compilation and threads."""
+"""The part of the machine that a run uses: device, precision, compilation and threads."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Machine(Component):
     """Device, precision, compilation and threads; `auto` takes what the machine reports.
 
     Attributes:
-        device: where networks live: auto (a GPU if there is one), cpu or cuda.
-        precision: of the matrix products in policies and ASM: auto, fp32 or bf16. Losses, critics and last layers
-            are always fp32.
-        compile: compile the update with torch.compile: True, False, or None for auto.
-        threads: CPU threads of this process; 0 for auto, which is what torch takes by itself.
+        device: device of the networks: auto (a GPU if there is one), cpu or cuda.
+        precision: precision of the matrix products in policies and ASM: auto, fp32 or bf16. Losses, critics and last
+            layers are always fp32.
+        compile: whether to compile the update with torch.compile: True, False, or None for auto.
+        threads: CPU threads of this process; 0 for auto, torch's own choice.
     """
 
     kind: ClassVar[str] = "machine"
@@ -40,7 +40,7 @@ class Machine(Component):
     threads: int = attrs.field(default=0, validator=ge(0))
 
     def resolve(self) -> ResolvedMachine:
-        """Look at the machine and decide what was left to `auto`.
+        """Resolve `auto` values on this machine.
 
         Raises:
             ValueError: when CUDA, bf16 on a GPU without it, or compilation without a compiler is asked for.
@@ -63,7 +63,7 @@ class Machine(Component):
 
 @attrs.frozen(kw_only=True)
 class ResolvedMachine:
-    """What a run took of the machine, for its record.
+    """The resolved machine of a run.
 
     Attributes:
         device: cpu or cuda.
@@ -94,11 +94,11 @@ class ResolvedMachine:
 
 
 def choose_device(asked: Literal["auto", "cpu", "cuda"], field: str) -> Literal["cpu", "cuda"]:
-    """What is asked for; a GPU if there is one for `auto`.
+    """The device that is asked for; for `auto` a GPU if there is one.
 
     Args:
-        asked: the value of a field.
-        field: its name, for the error.
+        asked: value of the field.
+        field: name of the field, for the error.
 
     Raises:
         ValueError: when CUDA is asked for and torch finds none.

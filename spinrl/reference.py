@@ -57,7 +57,7 @@ _BLOCK = {
 
 
 class _Reader:
-    """Hands out the entries of a state dict and knows which nobody asked for."""
+    """Reads entries of a state dict and keeps track of unread ones."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
@@ -122,7 +122,7 @@ def _load(path: Path, module: nn.Module, mapping: Callable[[Weights], dict[str, 
 
 
 def _absolute(path: str) -> str:
-    """Cells may run in another folder than the command."""
+    """The absolute path, since cells may run in another folder than the command."""
     return str(Path(path).absolute()) if isinstance(path, str) else path  # else the registry says what is wrong
 
 
@@ -134,9 +134,9 @@ class ReferenceASM(ASMSource):
     The reference gives networks observations as they are, so Experiment.standardize_observations has to be False.
 
     Attributes:
-        checkpoint: the file that the reference's pre-training wrote, in a folder that every machine at work sees.
+        checkpoint: file of the reference's pre-training, in a folder that all machines of the run share.
         encoder: sizes of the ASM, which have to be those in the file.
-        seconds: what the pre-training took; none where nobody knows, and then no time to target can be told.
+        seconds: duration of the pre-training; None if unknown, which leaves no time to target.
     """
 
     checkpoint: str = attrs.field(converter=_absolute)
@@ -178,9 +178,9 @@ def factored(weights: Weights, policy: Policy | None = None) -> dict[str, torch.
     """A factored policy: the MLP `shared`, and linear `heads`.
 
     Args:
-        weights: of the reference.
-        policy: that they are for, which need not have dropout, of which there are no weights, where the reference had
-            it; without, they are for one that does.
+        weights: weights of the reference.
+        policy: policy that gets them; its dropout, which has no weights, may differ from the reference's. None for one
+            with dropout.
     """
     read = _Reader(weights)
     out: dict[str, torch.Tensor] = {}
@@ -231,7 +231,7 @@ def asm(weights: Weights) -> dict[str, torch.Tensor]:
 
 
 def _linear_layers(module: nn.Module) -> list[int]:
-    """Where they stand in a sequence of layers."""
+    """Positions of the linear layers in a sequence of layers."""
     return [place for place, layer in enumerate(module.children()) if isinstance(layer, nn.Linear)]
 
 

@@ -1,4 +1,4 @@
-"""What every room agrees on: the shape of an action, and the TensorDict key names.
+"""The shape of an action, and the TensorDict key names, shared by all packages.
 
 Shapes: B batch, S observation size, N sub-actions, K the largest number of choices of any sub-action.
 """
@@ -21,7 +21,7 @@ NEXT_TERMINATED = ("next", "terminated")  # bool (B, 1); the only thing that sto
 # Choices that may be made at an observation, where the data tells; no key means that all of them are allowed.
 ALLOWED = "allowed"  # bool (B, N, K)
 NEXT_ALLOWED = ("next", "allowed")
-# What a policy makes of its observations where that was computed before, (B, ...); see `Policy.frozen_input`.
+# Precomputed output of a policy's frozen part for its observations, (B, ...); see `Policy.frozen_input`.
 POLICY_INPUT = "policy_input"
 NEXT_POLICY_INPUT = ("next", "policy_input")
 LOGITS = "logits"  # float32 (B, N, K), -inf where a sub-action has fewer than K choices

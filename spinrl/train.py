@@ -1,4 +1,4 @@
-"""The training loop: a generator that one can read in a minute."""
+"""The training loop, as a generator."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def train(
 ) -> Iterator[tuple[int, TensorDictBase]]:
     """Update `algorithm` on batches of `sample` from step `start` to `gradient_steps`.
 
-    Between two yields nothing is read from the device, logged or evaluated: the caller does all of that at its
-    own marks, and its time is not the loop's.
+    Between two yields nothing is read from the device, logged or evaluated: the caller does that, and its time does
+    not count as training.
 
     Yields:
         (gradient_step, losses of that step) at every multiple of `report_every` and at the last step.

@@ -128,7 +128,7 @@ def test_somebody_elses_lock_file_is_said_and_not_waited_for(cache: Path, monkey
     (cache / "things").mkdir(parents=True)
     (cache / "things" / ".a.lock").touch(0o444)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root may write it
-    with pytest.raises(CacheError, match=r"lock file .*\.a\.lock is somebody else's.*SPINRL_HOME.*or delete the file"):
+    with pytest.raises(CacheError, match=r"lock file .*\.a\.lock is another user's.*SPINRL_HOME.*or delete the file"):
         file_lock(cache / "things" / ".a.lock")
 
 

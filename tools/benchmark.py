@@ -69,7 +69,7 @@ class Row:
 
 @attrs.frozen(kw_only=True)
 class Ratio:
-    """How many times as fast `this` is as `than` at `what` in the same run; the texts name the setting that differs."""
+    """Ratio of speeds in one run: `this` is `times` as fast as `than` at `what`; both name the setting that differs."""
 
     task: str
     what: str
@@ -244,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--policies", nargs="+", help='class names, or "SPIN cached"; all by default')
     made.add_argument("--preset", default="paper", choices=["paper", "laptop"], help="sizes to measure at")
-    made.add_argument("--set", dest="bindings", action="append", default=[], help="a binding, as for harness.run")
+    made.add_argument("--set", dest="bindings", action="append", default=[], help="binding, as for harness.run")
     made.add_argument("--threads", type=int, nargs="+", default=[0], help="CPU threads; 0 for torch's choice")
     made.add_argument("--precision", nargs="+", default=["auto"], choices=["auto", "fp32", "bf16"])
     made.add_argument("--compile", nargs="+", default=["off"], choices=["off", "on"], help="compile the update")

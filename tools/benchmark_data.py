@@ -1,4 +1,4 @@
-"""What making and opening datasets costs here: seconds, share of the simulator's bare speed, size and memory.
+"""Cost of making and opening datasets: seconds, share of the simulator's bare speed, size and memory.
 
 Examples:
   python -m tools.benchmark_data
@@ -42,7 +42,7 @@ from harness.entry_point import entry_point
 from spinrl.behaviors import BehaviorError
 from spinrl.config import ConfigError
 from spinrl.data import (
-    Making,
+    BuildOptions,
     Store,
     StoreError,
     cached_transitions,
@@ -66,15 +66,15 @@ class Row:
     """One dataset.
 
     Attributes:
-        task, bins, tier, transitions: which.
+        task, bins, tier, transitions: properties of the dataset.
         collected: transitions that the simulator had to make for it.
-        collect_seconds: that this took.
+        collect_seconds: time of collecting them.
         loop_per_second: control steps a second of as many processes with the policy in the loop, resets included;
             without their start and the disk.
-        bare_per_second: of the simulator alone, on such episodes.
-        seconds: from nothing to the finished store, collecting included.
-        megabytes: on disk.
-        open_milliseconds: to open it by its metadata, the median of five.
+        bare_per_second: control steps a second of the simulator alone, on such episodes.
+        seconds: time from nothing to the finished store, collecting included.
+        megabytes: size on disk.
+        open_milliseconds: time to open it by its metadata, median of five.
         peak_mebibytes: memory of all processes, shared pages counted once, beyond what they had before.
     """
 
@@ -98,7 +98,7 @@ class Row:
 
     @property
     def share(self) -> float | None:
-        """Of the simulator's bare speed that is left with the policy in the loop."""
+        """Share of the simulator's bare speed that is left with the policy in the loop."""
         return self.loop_per_second / self.bare_per_second if self.loop_per_second and self.bare_per_second else None
 
 
@@ -131,7 +131,7 @@ def _measure_task(
             began = time.perf_counter()
             collect_dataset.collect_sources(parts, f"{task} {bins} bins {name}", processes, console)
             collect_seconds = time.perf_counter() - began
-            store = tier_store(name, tier, task, bins, options.transitions, experiment.data_seed, Making())
+            store = tier_store(name, tier, task, bins, options.transitions, experiment.data_seed, BuildOptions())
             seconds = time.perf_counter() - began
         yield Row(
             task=task,
@@ -221,16 +221,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--task", nargs="+", default=list(TASKS), choices=list(TASKS), help="all by default")
     made.add_argument("--bins", nargs="+", type=int, default=[3], help="choices per sub-action (default 3)")
     made.add_argument("--tier", nargs="+", default=list(TIERS), choices=TIERS, help="all by default, in this order")
-    made.add_argument("--transitions", type=at_least_one, default=100_000, help="of every dataset (default 100000)")
+    made.add_argument(
+        "--transitions", type=at_least_one, default=100_000, help="size of every dataset (default 100000)"
+    )
     made.add_argument("--published", nargs="+", metavar="FILE", help="published files to import, and nothing else")
     made.add_argument("--processes", type=at_least_one, help="worker processes (default: one a core)")
     made.add_argument(
         "--steps",
         type=at_least_one,
         default=EPISODE_STEPS,
-        help=f"of each episode that the share of the bare speed is measured on (default {EPISODE_STEPS}, whole ones)",
+        help=f"steps of each episode used to measure the bare speed (default {EPISODE_STEPS}, whole episodes)",
     )
-    made.add_argument("--folder", type=Path, help="where the cache is made and deleted (default: the system's)")
+    made.add_argument("--folder", type=Path, help="folder of the temporary cache (default: the system's)")
     made.add_argument("--json", type=Path, help="file to write the figures to")
     return made
 

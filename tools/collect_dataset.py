@@ -34,7 +34,7 @@ from harness.terminal.progress import ProgressLine, Stage
 from spinrl.cache import made_alone
 from spinrl.config import load
 from spinrl.data import (
-    Making,
+    BuildOptions,
     Rollout,
     Store,
     StoreError,
@@ -61,17 +61,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tier", required=True, help="name of the recipe, e.g. medium or medium-expert")
     made.add_argument("--bins", type=int, default=3, help="choices per sub-action (default 3)")
     made.add_argument("--transitions", type=at_least_one, help="size of the dataset (default: as the recipe says)")
-    made.add_argument("--seed", type=int, help="of all episodes (default: as the experiment says, 0)")
+    made.add_argument("--seed", type=int, help="seed of all episodes (default: that of the experiment, 0)")
     made.add_argument("--processes", type=at_least_one, help="worker processes (default: one a core)")
     made.add_argument(
-        "--out", type=Path, help="put the finished store there too; files share their space with the cache if they can"
+        "--out", type=Path, help="put the finished store there too, as hard links to the cache if possible"
     )
     add_configuration_options(made, "a gin file with other recipes; repeatable", "medium/Source.epsilon=0.1")
     return made
 
 
 def read_experiment(options: argparse.Namespace) -> tuple[Experiment, Tier]:
-    """The experiment as gin and options have it, and the tier that is to be collected.
+    """The experiment that gin and options describe, and the tier to collect.
 
     Raises:
         ConfigError, KeyError, ValueError: for an unknown task, tier or number of bins, or a wrong binding.
@@ -86,12 +86,14 @@ def read_experiment(options: argparse.Namespace) -> tuple[Experiment, Tier]:
     experiment = load(Experiment, ["gin/spin_humanoid.gin", *options.gin], bindings).value
     tier = experiment.recipes[options.tier]
     if not isinstance(tier, Tier):
-        raise ValueError(f"tier {options.tier!r} is no recipe for collecting: it is a {type(tier).__name__}")
+        raise ValueError(
+            f"expected a tier that can be collected (a Tier), but {options.tier!r} is a {type(tier).__name__}"
+        )
     return experiment, tier if options.transitions is None else attrs.evolve(tier, transitions=options.transitions)
 
 
 def collect_sources(parts: Sequence[tuple[Rollout, int]], label: str, processes: int, console: Console) -> float | None:
-    """Collect what the cache does not have yet, in one stage; returns steps a second, None when all was there.
+    """Collect the transitions that the cache lacks; returns steps a second, None if it lacks none.
 
     Raises:
         CollectionError, StoreError: in one line each.
@@ -106,13 +108,13 @@ def collect_sources(parts: Sequence[tuple[Rollout, int]], label: str, processes:
         before = 0
         for rollout, count in missing:
             stage.pause()  # what is there of this source already says nothing about speed
-            making = Making(
+            build = BuildOptions(
                 processes=processes,
                 progress=_Shown(stage, before),
                 on_wait=lambda path: console.print(f"another run is collecting {path.name}; waiting for it"),
                 on_damage=lambda message: console.print(message, style="yellow", markup=False),
             )
-            source_store(rollout, count, making)
+            source_store(rollout, count, build)
             before += count
         stage.finish()
     return stage.rate
@@ -130,29 +132,29 @@ class _Shown:
 
 
 def store_at(out: Path) -> Store | None:
-    """The store that is in a folder already; None where nothing is.
+    """The store in a folder; None if the folder does not exist.
 
     Raises:
-        StoreError: when anything else is there.
+        StoreError: when the folder holds anything else.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / METADATA_FILE).is_file():
-        raise StoreError(f"{out} holds something else than a store; name a new folder")
+        raise StoreError(f"{out}: expected a store or no folder, found something else; give a new folder")
     return Store.open(out)
 
 
 def put(store: Store, out: Path) -> Store:
-    """The store in a folder of the user's: hard links where the disk is the same, copies where it is another.
+    """Put the store into a user's folder, as hard links on the same disk, else as copies.
 
     Raises:
-        StoreError: when another dataset is there, or the disk does not take it.
+        StoreError: when another dataset is there, or the disk is full or cannot be written.
     """
     out = out.absolute()
     there = store_at(out)
     if there is not None:
         if there.fingerprint != store.fingerprint:
-            raise StoreError(f"{out} holds another dataset; name a new folder, or take this one from {store.path}")
+            raise StoreError(f"{out} holds another dataset; give a new folder, or use the store in {store.path}")
         return there
     try:
         with made_alone(out), replacing(out) as beside:
@@ -205,13 +207,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with both_signals_stop():
             rate = collect_sources(parts, label, processes, console)
-            making = Making(on_damage=lambda message: console.print(message, style="yellow", markup=False))
+            build = BuildOptions(on_damage=lambda message: console.print(message, style="yellow", markup=False))
             store = tier_store(
-                options.tier, tier, options.task, options.bins, experiment.transitions, experiment.data_seed, making
+                options.tier, tier, options.task, options.bins, experiment.transitions, experiment.data_seed, build
             )
         print_summary(put(store, options.out) if options.out else store, rate, console)
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
+        console.print("stopped; the same command resumes from here")
         return 130
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)

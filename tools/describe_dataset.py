@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("store", metavar="STORE", help="folder of a store, or name of an imported dataset")
-    made.add_argument("--out", type=Path, metavar="FOLDER", help="where page, numbers and figures go")
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="folder for page, numbers and figures")
     made.add_argument(
         "--sample",
         type=at_least_one,

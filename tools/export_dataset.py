@@ -36,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("store", metavar="STORE", help="a store's folder, or the name of an imported dataset")
     made.add_argument("--minari", required=True, metavar="ID", help="NAMESPACE/NAME-vNUMBER; it must not exist yet")
-    made.add_argument("--description", help="of the dataset (default: its sizes)")
-    made.add_argument("--author", help="who made it")
-    made.add_argument("--author-email", help="where to write to")
+    made.add_argument("--description", help="description of the dataset (default: its sizes)")
+    made.add_argument("--author", help="author of the dataset")
+    made.add_argument("--author-email", help="e-mail address of the author")
     made.add_argument("--code-permalink", help="address of the code that made it")
     return made
 

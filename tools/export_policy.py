@@ -79,9 +79,7 @@ def parser() -> argparse.ArgumentParser:
         "--tracking-uri", help="MLflow store (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)"
     )
     made.add_argument("--register", metavar="NAME", help="log the onnx model to the cell's run and register it")
-    add_configuration_options(
-        made, "the source is a checkpoint of the reference code, as this gin file says; repeatable"
-    )
+    add_configuration_options(made, "gin file that describes a checkpoint of the reference code; repeatable")
     made.add_argument("--latency", action="store_true", help="time every format, on one thread")
     return made
 
@@ -142,10 +140,10 @@ def found_cell(options: argparse.Namespace, console: Console) -> FinishedCell:
 
 
 def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Console, *, with_latency: bool) -> None:
-    """Write, check and try out every format beside `out`, and rename.
+    """Write, check and run every format in a temporary folder, and rename it to `out`.
 
     Raises:
-        UserError: in one line; nothing is left behind then.
+        UserError: when a format fails; the message is one line, and no files are left.
     """
     spec = cell.policy.action_spec
     environment = BatchedEnvironment(TASKS[cell.key.task], spec.max_choices, 1) if cell.key.task in TASKS else None
@@ -193,7 +191,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
 
 
 def latencies(cell: FinishedCell, runners: dict[str, Any], observations: np.ndarray) -> list[Latency]:
-    """Of eager PyTorch and of every format."""
+    """Latencies of eager PyTorch and of every format."""
 
     @torch.inference_mode()
     def eager(rows: np.ndarray) -> torch.Tensor:
@@ -211,7 +209,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def comparison_table(checked: dict[str, list[Comparison]], whence: str) -> Table:
-    """What was compared, for the terminal."""
+    """Results of the comparison, for the terminal."""
     made = _table(f"against the trained policy; dataset: {whence}", "format", "inputs", "rows", "logits", "actions")
     for name, comparisons in checked.items():
         for each in comparisons:
@@ -221,7 +219,7 @@ def comparison_table(checked: dict[str, list[Comparison]], whence: str) -> Table
 
 
 def returns_table(cell: FinishedCell, returns: dict[str, list[float]]) -> Table:
-    """Returns through the exported files beside the run's own."""
+    """Returns of the exported files beside those of the run."""
     made = _table(f"returns of {cell.key.label()}, {cell.action}", "through", "", "mean", "standard error")
     for name, values in {"the trained policy": list(cell.final.returns), **returns}.items():
         error = f"{np.std(values, ddof=1) / len(values) ** 0.5:.1f}" if len(values) > 1 else "–"

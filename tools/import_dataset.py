@@ -61,49 +61,51 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("files", metavar="FILE", nargs="+", help="what is imported, as above")
-    made.add_argument("--name", help="by which it is trained on (default: after the file)")
-    made.add_argument("--task", help="name of the task, where a simulator knows it (default: NAME)")
-    made.add_argument("--tier", help="name of what was logged (default: logged)")
-    made.add_argument("--out", type=Path, metavar="FOLDER", help="where to put it, in place of the spinrl cache")
-    made.add_argument("--replace", action="store_true", help="in place of the dataset that has the name")
-    made.add_argument("--bins", type=int, help="choices per sub-action, of a pickle whose folder does not tell")
-    columns = made.add_argument_group("what files of columns leave open")
+    made.add_argument("files", metavar="FILE", nargs="+", help="file to import, as above")
+    made.add_argument("--name", help="name of the dataset (default: from the file's name)")
+    made.add_argument("--task", help="name of the task, for a simulator (default: NAME)")
+    made.add_argument("--tier", help="name of the tier (default: logged)")
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the store, in place of the spinrl cache")
+    made.add_argument("--replace", action="store_true", help="replace an existing dataset of that name")
+    made.add_argument("--bins", type=int, help="choices per sub-action, for a pickle whose folder does not say")
+    columns = made.add_argument_group("options for what files of columns do not say")
     columns.add_argument(
         "--choices",
         metavar="M,M,...",
-        help="choices of each sub-action, or one number for all; observed: as many as the largest value tells",
+        help="choices of each sub-action, or one number for all; observed: the largest value is the last choice",
     )
-    columns.add_argument("--one-hot", metavar="M,M,...", help="in place of --choices: actions are one-hot, of so many")
+    columns.add_argument("--one-hot", metavar="M,M,...", help="choices of each sub-action, for one-hot actions")
     columns.add_argument(
         "--action-offset",
         metavar="K,K,...",
-        help="what the first choice of each sub-action is called, or of all (default 0); --action-offset=-2 if below 0",
+        help="number of each sub-action's first choice, or one number for all (default 0); write --action-offset=-2",
     )
-    columns.add_argument("--ends", choices=("terminal", "timeout"), help="what ends are that the file does not explain")
+    columns.add_argument("--ends", choices=("terminal", "timeout"), help="kind of ends that the file does not explain")
     columns.add_argument(
-        "--episode-length", type=int, metavar="STEPS", help="after which an episode ends at the latest"
+        "--episode-length", type=int, metavar="STEPS", help="steps after which an episode ends at the latest"
     )
-    columns.add_argument("--episode-column", metavar="NAME", help="a column that is the same throughout an episode")
-    columns.add_argument("--step-column", metavar="NAME", help="a column that rises within an episode; sort by it")
+    columns.add_argument("--episode-column", metavar="NAME", help="column that is constant within an episode")
+    columns.add_argument(
+        "--step-column", metavar="NAME", help="column that rises within an episode; rows are sorted by it"
+    )
     columns.add_argument(
         "--missing",
         choices=MISSING,
-        help="observations without a number: fill in the column's mean or zero, or drop the row and cut there",
+        help="missing observations: fill in the column's mean or zero, or drop the row and cut the episode there",
     )
     columns.add_argument(
         "--column",
         action="append",
         metavar="MEANING=NAME,...",
         help=f"the columns of {', '.join(GIVEN)}; names, first..last, patterns such as lab_*, and -NAME to leave "
-        "one out; without names: there is none; repeatable",
+        "one out; no name ignores the meaning; repeatable",
     )
     return made
 
 
 @contextmanager
 def shown(console: Console, label: str, doing: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress with the time left, for what calls with (done, in all)."""
+    """Show progress with the time left; yields the callback with (done, in all)."""
     with ProgressLine(1, console) as progress:
         stage: Stage | None = None
 
@@ -116,7 +118,7 @@ def shown(console: Console, label: str, doing: str, unit: str) -> Iterator[Calla
 
 
 def summary(result: ImportResult) -> Table:
-    """What was imported, for the terminal."""
+    """Summary of the import, for the terminal."""
     store, returns = result.store, result.store.returns
     lengths = store.data["episodes", "length"].numpy()
     about, nvec = store.metadata, store.metadata.nvec
@@ -140,7 +142,7 @@ def summary(result: ImportResult) -> Table:
 
 
 def training_command(store: Store, name: str, out: Path | None) -> str:
-    """What trains on a dataset."""
+    """The command that trains on a dataset."""
     task = store.metadata.task
     bindings = [f"Experiment.tasks=['{task}']"]
     if out is not None or name != task:

@@ -18,7 +18,7 @@ from spinrl.data.collect.processes import WIDEST
 from spinrl.data.collect.rollout import roll_out
 from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
 
-EPISODES = 2  # that dm_control alone goes through
+EPISODES = 2  # episodes that dm_control alone plays back
 
 
 class Rates(NamedTuple):
@@ -29,16 +29,16 @@ class Rates(NamedTuple):
 
 
 def rates(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, steps: int) -> Rates | None:
-    """The speeds at which so many processes would make such transitions.
+    """The speeds at which `processes` processes make such transitions.
 
     Args:
-        parts: rollouts, and how many transitions come from each.
-        pool: of `processes` processes.
-        processes: how many step at a time.
-        steps: of each episode that is measured on.
+        parts: rollouts, with the number of transitions from each.
+        pool: pool of `processes` processes.
+        processes: number of processes that step at a time.
+        steps: steps of each episode used for the measurement.
 
     Returns:
-        None when no transitions are asked for.
+        The speeds; None if there are no transitions.
     """
     loop = bare = 0.0  # seconds
     for rollout, count in parts:
@@ -52,7 +52,7 @@ def rates(parts: Sequence[tuple[Rollout, int]], pool: Pool, processes: int, step
 def _alternated(rollout: Rollout, steps: int) -> Rates:
     """The rates of one process, which alternates between the two every few lock-steps.
 
-    A machine that has other guests too is often half as fast a minute later, whatever is measured then.
+    A shared machine is often half as fast a minute later.
     """
     behavior = load_behavior(rollout.task, rollout.bins, rollout.behavior)
     environment = BatchedEnvironment(get_task(rollout.task), rollout.bins, WIDEST)
@@ -111,7 +111,7 @@ class PeakMemory:
 
     @property
     def mebibytes(self) -> float:
-        """The most that was in use beyond what was before."""
+        """The peak beyond the memory in use before."""
         return (self.peak - self._before) / 2**20
 
     def _watch(self) -> None:

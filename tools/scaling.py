@@ -1,4 +1,4 @@
-"""How many cells an hour run here by cells at a time, beside what the machine itself gains from more processes.
+"""Cells per hour by cells at a time, beside the machine's own gain from more processes.
 
     python -m tools.scaling --jobs 1 2 1
     python -m tools.scaling --jobs 1 8 --cells 16 --set 'Training.gradient_steps=20_000'
@@ -46,7 +46,7 @@ from tools.benchmark import matmul_gflops
 
 @attrs.frozen
 class Measured:
-    """What running all cells took, and the CPU seconds of the process that observes them, unless it runs them too."""
+    """Time of running all cells, and CPU seconds of the observing process unless it runs them too."""
 
     jobs: int
     seconds: float
@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         prog=typed("tools.scaling"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="cells at a time, one after another")
-    made.add_argument("--cells", type=int, default=4, help="how many (default 4)")
+    made.add_argument("--cells", type=int, default=4, help="number of cells (default 4)")
     add_configuration_options(made, "a further gin file; gin/spin_humanoid.gin comes first")
     made.add_argument("--smoke", action="store_true", help="cells that do next to nothing")
     made.add_argument("--launcher", choices=LAUNCHERS, default="local", help="where cells run")
@@ -112,7 +112,7 @@ def configuration(options: argparse.Namespace) -> Experiment:
     """The grid that the options ask for.
 
     Raises:
-        ConfigError: when something of it is wrong.
+        ConfigError: when a binding is wrong.
     """
     bindings = [
         "Experiment.tiers = ['medium']",

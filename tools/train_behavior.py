@@ -54,13 +54,13 @@ def parser() -> argparse.ArgumentParser:
         "--hours", type=float, default=8.0, help="stop after so many hours of this invocation (default 8)"
     )
     made.add_argument("--updates", type=int, help="stop after so many gradient steps in all")
-    made.add_argument("--folder", type=Path, help="where training lives and resumes (default: in the spinrl cache)")
+    made.add_argument("--folder", type=Path, help="folder of the training (default: in the spinrl cache)")
     add_configuration_options(made, "a further gin file; gin/behaviors/TASK.gin comes first", "DecQN.n_step=5")
     made.add_argument(
         "--start-from",
         type=int,
         metavar="BINS",
-        help="begin with the shipped expert of the task with so many bins (the same number goes on improving it)",
+        help="begin with the shipped expert of the task with so many bins (the same number improves it further)",
     )
     made.add_argument(
         "--fresh-replay",
@@ -68,8 +68,8 @@ def parser() -> argparse.ArgumentParser:
         help="forget the transitions of before, as when DecQN.shaping has changed; networks and counts go on (give it "
         "once: every start with it forgets again)",
     )
-    made.add_argument("--ship", type=Path, help="where weights and cards go (default: the installed package)")
-    made.add_argument("--overwrite", action="store_true", help="ship even where an expert of higher mean return is")
+    made.add_argument("--ship", type=Path, help="folder for weights and cards (default: the installed package)")
+    made.add_argument("--overwrite", action="store_true", help="replace an expert of higher mean return too")
     made.add_argument(
         "--trial",
         action="append",
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         type=_trial,
         metavar="WHAT=RETURN",
         dest="trials",
-        help="what another training of the task came to, for the cards: 'batch 256, 25k updates = 894'",
+        help="result of another training of the task, for the cards: 'batch 256, 25k updates = 894'",
     )
     made.add_argument("--notes", help="text for the cards")
     made.add_argument("--ship-only", action="store_true", help="train nothing; choose and ship from the folder")
@@ -134,7 +134,7 @@ def run_training(config: DecQN, folder: Path, start: Behavior | None, options: a
 
 
 def command(options: argparse.Namespace) -> str:
-    """The command that trains the same, as a card tells it; where and for how long is anyone's own."""
+    """The command of the training for its card, without folder and duration."""
     words = ["--task", options.task, "--bins", options.bins]
     words += ["--start-from", options.start_from] if options.start_from else []
     words += ["--fresh-replay"] if options.fresh_replay else []
@@ -142,7 +142,7 @@ def command(options: argparse.Namespace) -> str:
 
 
 def configuration(options: argparse.Namespace) -> DecQN:
-    """What the options ask for, over the gin file of the task.
+    """The configuration from the task's gin file and the options.
 
     Raises:
         ConfigError: when a file or a binding is wrong.
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with both_signals_stop():
                 run_training(config, folder, start, options)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on from here")
+            print("stopped; the same command resumes from here")
             return 130
         except (UserError, RuntimeError, ValueError) as error:
             print(error, file=sys.stderr)

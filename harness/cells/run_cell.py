@@ -24,7 +24,7 @@ from harness.cells.training import CellTraining
 from harness.experiment import Cell, Experiment
 from harness.records import Evaluation
 from spinrl.asm import Curve, FrozenASM, pretrained_asm
-from spinrl.data import Making, Store, home, locked
+from spinrl.data import BuildOptions, Store, home, locked
 from spinrl.machine import ResolvedMachine
 
 
@@ -35,13 +35,13 @@ def prepare_dataset(experiment: Experiment, cell: Cell, report: Report) -> tuple
         BehaviorError, CollectionError, StoreError: in one line each.
     """
     plan = experiment.dataset(cell)
-    making = Making(
+    build = BuildOptions(
         processes=experiment.collectors,
         progress=stage_progress(report, "collecting", "transitions" if plan.parts else "bytes"),
         on_wait=lambda path: report(Waiting(path)),
         on_damage=lambda message: report(Fault(message)),
     )
-    store = plan.store(making)
+    store = plan.store(build)
     report(DatasetReady(store.path, store.fingerprint, len(store), store.observation_size, store.action_spec.nvec))
     return store, plan.held_out()
 

@@ -201,7 +201,7 @@ class CellTraining:
         report(FeaturesReady(features.seconds, features.num_bytes))
         if not frozen.shared:
             self.private.add(features.path)
-        self.loader.give_along(features.values, following=self.cell.algorithm.asks_next_policy)
+        self.loader.attach_features(features.values, following=self.cell.algorithm.asks_next_policy)
         self.prepared = frozen.identity
         if self.counted != self.prepared:
             self.train_seconds += features.seconds

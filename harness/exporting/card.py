@@ -1,4 +1,4 @@
-"""What an exported folder says of its policy, and the observations that an export is compared on."""
+"""The card of an exported policy, and the observations on which an export is compared with it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class ExportedPolicy(Policy):
     """A runner of an exported folder as a policy, so that it can be evaluated like one.
 
     Args:
-        runner: with `act`.
-        policy: what it was exported from, for its sizes.
+        runner: runner object with the method `act`.
+        policy: policy that was exported; it gives the sizes.
     """
 
     def __init__(self, runner: Any, policy: Policy) -> None:
@@ -55,7 +55,7 @@ class ExportedPolicy(Policy):
 
 
 def dataset_of(cell: FinishedCell) -> Store | None:
-    """What the cell was trained on, where the cache holds it."""
+    """The dataset that the cell was trained on, None if the cache does not hold it."""
     key = cell.key
     for path in sorted(path for kind in ("stores", "imported") for path in (home() / kind).glob("[!.]*")):
         try:
@@ -70,12 +70,12 @@ def dataset_of(cell: FinishedCell) -> Store | None:
 def known_observations(
     cell: FinishedCell, dataset: Store | None, environment: BatchedEnvironment | None
 ) -> tuple[torch.Tensor, str]:
-    """Raw observations (R, S) that the policy knows, and where they are from.
+    """Raw observations (R, S) from the policy's training distribution, and their origin in words.
 
-    Of its dataset, where that is there; else of an episode of its own.
+    They are from its dataset if the cache holds it, else from a simulated episode of the policy.
 
     Raises:
-        UserError: when there is neither.
+        UserError: when there is neither dataset nor simulator.
     """
     key = cell.key
     if dataset is not None:
@@ -97,17 +97,17 @@ def known_observations(
 
 
 def data_licence(dataset: Store | None) -> str:
-    """Whose the data is that a policy was trained on, as far as the dataset tells."""
+    """Licence of the data that a policy was trained on, as far as the dataset records it."""
     if dataset is None:
         return "as the dataset has it, which is not in the cache here"
     sources = dataset.metadata.sources
-    if all(source.seed is not None for source in sources):  # what came from elsewhere has none
+    if all(source.seed is not None for source in sources):  # imported data has none
         return "made by spinrl in the simulator of dm_control (Apache-2.0); nobody else's data"
     return f"as the imported data has it ({', '.join(source.behavior for source in sources)})"
 
 
 def logged_values(cell: FinishedCell) -> np.ndarray:
-    """(N, K) what the log called every choice: of own data nothing else is known, and there are no actuators."""
+    """(N, K) number of every choice in the imported log; such data has no actuators."""
     nvec = np.array(cell.policy.action_spec.nvec)
     first = np.array(cell.action_start or np.zeros_like(nvec))
     return control_values(first, first + nvec - 1, nvec.tolist())
@@ -121,15 +121,15 @@ def card_of(
     deployed: DeployedPolicy,
     formats: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything that whoever uses the folder should know.
+    """The content of an exported folder's card: inputs, outputs, limits, provenance and licence.
 
     Args:
-        cell: what is exported.
-        dataset: its dataset, if the cache has it.
-        controls: (N, K) the actuators' values of every choice, or what the log called it.
-        environment: the benchmark's simulator of the task, if it has one.
-        deployed: the exported network.
-        formats: the formats written.
+        cell: cell whose policy is exported.
+        dataset: its dataset, None if the cache does not hold it.
+        controls: (N, K) actuator value of every choice, or its number in the log.
+        environment: benchmark simulator of the task, None if it has none.
+        deployed: exported network.
+        formats: formats that were written.
     """
     key, size = cell.key, cell.policy.observation_size
     nvec = cell.policy.action_spec.nvec

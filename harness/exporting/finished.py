@@ -30,20 +30,20 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 @attrs.frozen(eq=False)
 class FinishedCell:
-    """A trained policy and what is known of it.
+    """A trained policy and its provenance.
 
     Attributes:
-        key: task, tier, policy and so on.
-        policy: as it acts.
-        final: the evaluation at the end of the budget.
-        dataset_fingerprint: of what it was trained on, None where nobody knows.
-        asm_fingerprint: of the ASM that it was built on, or None.
-        action: how actions were chosen in evaluation: sample or mode.
-        episode_steps: of that evaluation.
-        gradient_steps: that it was trained for, None where nobody knows.
-        run_id: its MLflow run, None where it came from a file.
-        source: where it came from, for people.
-        action_start: what the log called the first choice of each sub-action; empty where that is 0 throughout.
+        key: key of the cell: task, tier, policy and so on.
+        policy: trained policy.
+        final: evaluation at the end of the budget.
+        dataset_fingerprint: fingerprint of the training data, None if unknown.
+        asm_fingerprint: fingerprint of its ASM, None without one.
+        action: choice of actions in evaluation: sample or mode.
+        episode_steps: most steps of an evaluation episode.
+        gradient_steps: length of the training, None if unknown.
+        run_id: id of its MLflow run, None for a policy from a file.
+        source: origin in words.
+        action_start: number of each sub-action's first choice in the log; empty if all are 0.
     """
 
     key: CellKey
@@ -67,7 +67,7 @@ def finished_cell(source: str, tracking_uri: str | None = None) -> FinishedCell:
         tracking_uri: as for `harness.tracking.tracker.Tracker.open`.
 
     Raises:
-        UserError: in one line, when there is none, it is unfinished, damaged or of another version.
+        UserError: when there is none, or it is unfinished, damaged or of another format; the message is one line.
     """
     path = Path(source)
     if path.is_dir():
@@ -106,7 +106,7 @@ def _checkpoint_of(client: MlflowClient, run_id: str, folder: Path) -> Path:
         ids = ", ".join(f"{cell.info.run_id} ({cell.info.run_name})" for cell in cells)
         raise UserError(f"run {run_id} ({name}) is a whole experiment; give one of its cells: {ids or 'none'}")
     if run.info.status != "FINISHED":
-        raise UserError(f"run {run_id} ({name}) is {run.info.status}, only finished ones can be exported")
+        raise UserError(f"run {run_id} ({name}) is {run.info.status}; only a FINISHED run can be exported")
     stored = {file.path for file in client.list_artifacts(run_id, "checkpoint")}
     if f"checkpoint/{CHECKPOINT_FILE}" not in stored:
         raise UserError(f"run {run_id} ({name}) holds no checkpoint/{CHECKPOINT_FILE}")
@@ -121,7 +121,7 @@ def _from_file(path: Path, run_id: str | None, source: str) -> FinishedCell:
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != CHECKPOINT_VERSION:
         raise UserError(
-            f"{source}: the checkpoint has format {version}, this spinrl exports {CHECKPOINT_VERSION}; "
+            f"{source}: the checkpoint has format {version}, and this version exports format {CHECKPOINT_VERSION}; "
             "export with the version that trained it, or train again"
         )
     try:
@@ -173,14 +173,14 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
 
 
 def simulated(policy: Policy, key: CellKey, episodes: int, *, action: ActionChoice, steps: int) -> list[float]:
-    """Returns of episodes of a benchmark's task, from the starts and with the noise of its cell's evaluations.
+    """Returns of episodes of a benchmark task, with the same start states and noise as the cell's evaluations.
 
     Args:
-        policy: of the task's sizes.
-        key: of the cell.
-        episodes: how many; the first ones are the same for any number of them.
-        action: sample or mode.
-        steps: an episode, at most.
+        policy: policy for the task's observation and action sizes.
+        key: key of the cell.
+        episodes: number of episodes; episode k is the same whatever the number.
+        action: choice of actions: sample or mode.
+        steps: most steps of an episode.
     """
     choices = policy.action_spec.max_choices
     environment = ParallelEnvironment(TASKS[key.task], choices, episodes, available_cores())

@@ -20,11 +20,11 @@ def reference_cell(checkpoint: Path, experiment: Experiment) -> FinishedCell:
     """Read the reference's checkpoint, and evaluate its policy in the simulator as the experiment says.
 
     Args:
-        checkpoint: what the public code wrote after IQL or AWAC; nothing in it is called.
-        experiment: of one cell: its task, number of bins, policy and ASMEncoder's sizes are those of the checkpoint.
+        checkpoint: file that the public code wrote after IQL or AWAC; no code in it is run.
+        experiment: experiment of one cell, with the task, bins, policy and ASMEncoder sizes of the checkpoint.
 
     Raises:
-        UserError: in one line, when the experiment is another, or the file is damaged or does not fit.
+        UserError: when the experiment does not fit the checkpoint, or the file is damaged; the message is one line.
     """
     cell = _only_cell(experiment)
     try:
@@ -37,7 +37,7 @@ def reference_cell(checkpoint: Path, experiment: Experiment) -> FinishedCell:
         key=cell.key,
         policy=policy,
         final=Evaluation(
-            gradient_step=0,  # nobody says
+            gradient_step=0,  # unknown
             fraction=1.0,
             returns=returns,
             asm_seconds=0.0,
@@ -65,14 +65,14 @@ def _only_cell(experiment: Experiment) -> Cell:
         )
     cell = cells[0]
     if cell.key.task not in TASKS:
-        raise UserError(f"{cell.key.task} is none of the benchmark's tasks ({', '.join(TASKS)})")
+        raise UserError(f"expected a task of the benchmark ({', '.join(TASKS)}), got {cell.key.task}")
     if experiment.standardize_observations:
         raise UserError(
             "the reference code gives networks raw observations; add --set Experiment.standardize_observations=False"
         )
     if isinstance(cell.algorithm, BCQ):
         raise UserError(
-            "BCQ acts by its critics too, and of the reference's checkpoint the policy alone is read; add --gin "
+            "a BCQ policy needs its critics, and only the policy is read from a reference checkpoint; add --gin "
             "gin/algorithms/iql.gin for its imitation policy alone"
         )
     return cell

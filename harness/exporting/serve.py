@@ -44,9 +44,9 @@ def log_model(folder: Path, cell: FinishedCell, name: str, tracking_uri: str | N
     The model is code and data, without any pickle.
 
     Args:
-        folder: as ``tools/export_policy.py`` wrote it.
-        cell: whose policy it is; from an MLflow run.
-        name: of the registered model.
+        folder: folder that ``tools/export_policy.py`` wrote.
+        cell: exported cell; it has to come from an MLflow run.
+        name: name of the registered model.
         tracking_uri: as for `harness.tracking.tracker.Tracker.open`.
 
     Returns:

@@ -32,13 +32,13 @@ def slots(launcher: Launcher, experiment: Experiment, cells: Sequence[Cell], mac
     """How many cells run at a time.
 
     Args:
-        launcher: the experiment's.
-        experiment: the grid.
-        cells: those to be run.
-        machine: this one.
+        launcher: launcher of the experiment.
+        experiment: experiment that the cells belong to.
+        cells: cells to run.
+        machine: machine that this process runs on.
 
     Raises:
-        LaunchError: when there is no such place.
+        LaunchError: when the cluster cannot be reached or has no room for a cell.
     """
     raise TypeError(f"no slots are registered for the launcher {type(launcher).__name__}")
 
@@ -65,7 +65,7 @@ def _(launcher: Slurm, experiment: Experiment, cells: Sequence[Cell], machine: R
 
 @singledispatch
 def share(launcher: Launcher, machine: ResolvedMachine, jobs: int) -> ResolvedMachine:
-    """What one of `jobs` cells gets, as far as it is known from this machine."""
+    """The share of the machine that each of `jobs` cells gets, as far as this machine knows."""
     return machine.share(jobs)
 
 
@@ -79,9 +79,9 @@ def run_cells(launcher: Launcher, work: Work, observer: Observer) -> list[CellOu
     """Run cells; one that fails or dies does not take the others along.
 
     Args:
-        launcher: the experiment's.
-        work: the cells, with the share of the machine and the cells at a time that `share` and `slots` gave.
-        observer: told everything, in this process and thread.
+        launcher: launcher of the experiment.
+        work: cells, with their share of the machine (from `share`) and the number at a time (from `slots`).
+        observer: receives every event, in this process and thread.
 
     Returns:
         The outcome of each cell, in the order of `work`.

@@ -17,23 +17,23 @@ from spinrl.config import to_plain
 from spinrl.data import home
 
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 15.0  # in which the last words of a cell that is over reach a file system that others wrote to
+GRACE_SECONDS = 15.0  # wait for the last messages of a cell that has ended: shared file systems show files late
 
 
 class Engine(Protocol):
-    """What starts tasks somewhere."""
+    """Interface of a scheduler that starts tasks on other machines."""
 
     def submit(self, tasks: Sequence[CellTask]) -> None:
-        """Start them, at once or as there is room. Raises LaunchError."""
+        """Start tasks, at once or as room allows. Raises LaunchError."""
 
     def ended(self) -> Mapping[int, str]:
-        """Of the tasks that will not go on: why, by number; the others' end is told by themselves."""
+        """Reasons, by cell number, of tasks that died; a task that ends in order reports that itself."""
 
     def cancel(self, numbers: Iterable[int]) -> None:
-        """Stop tasks, whether they have begun or not."""
+        """Stop tasks, including those that have not begun."""
 
     def close(self, *, well: bool) -> None:
-        """All is over; `well` when every cell finished."""
+        """Release the scheduler; `well` if every cell finished."""
 
 
 def run_remotely(
@@ -42,11 +42,11 @@ def run_remotely(
     """Run cells by an engine; see `harness.launching.dispatch.run_cells`.
 
     Args:
-        engine: starts them.
-        work: the cells.
-        observer: told everything.
-        threads: of a cell.
-        attempts: at a cell, after which it is given up; 0 for no limit.
+        engine: scheduler that starts the tasks.
+        work: cells to run.
+        observer: receives every event.
+        threads: CPU threads per cell.
+        attempts: maximum attempts per cell; 0 is unlimited.
     """
     folder = work.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def run_remotely(
     outcomes: dict[int, CellOutcome] = {}
     observed = _Observed(observer, waiting)
     spool = SpoolReader(folder)
-    over: dict[int, float] = {}  # when the engine was first seen to have given up on a cell
+    over: dict[int, float] = {}  # time at which the engine first reported a cell as dead
     try:
         here = str(folder.resolve())
         engine.submit([CellTask(storage, here, number, threads, work.fresh, attempts) for number in waiting])

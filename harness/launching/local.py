@@ -28,7 +28,7 @@ from spinrl.machine import ResolvedMachine
 
 
 class _Worker:
-    """One process and the cell that it is running; its place among the others decides its GPU."""
+    """A worker process and the cell that it is running; its place among the workers decides its GPU."""
 
     def __init__(self, experiment: dict[str, Any], machine: ResolvedMachine, fresh: bool, place: int) -> None:
         self.place = place
@@ -42,12 +42,12 @@ class _Worker:
         self.number: int | None = None
 
     def give(self, number: int, position: int) -> None:
-        """Have it run cell `number`, which is the one at `position` of the whole grid."""
+        """Have the worker run cell `number`, which is at `position` in the whole grid."""
         self.number = number
         self.pipe.send(position)
 
     def stop(self) -> None:
-        """End it: at once where it is running a cell, else by its own exit."""
+        """End the process: at once if it is running a cell, else by letting it exit."""
         self.pipe.close()
         if self.number is not None:
             self.process.terminate()
@@ -57,7 +57,7 @@ class _Worker:
             self.process.join()
 
     def death(self) -> str:
-        """Why it is no more, in words."""
+        """Reason why the process ended, in words."""
         self.process.join(timeout=10)
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -121,9 +121,9 @@ def gpu_of(place: int, visible: str | None, count: int) -> str:
     """The GPU of the worker at `place`, as a value of CUDA_VISIBLE_DEVICES: the workers take the GPUs in turn.
 
     Args:
-        place: from 0.
-        visible: the variable as this process has it, None where it is not set.
-        count: of GPUs that are visible.
+        place: index of the worker, from 0.
+        visible: value of CUDA_VISIBLE_DEVICES in this process, None if not set.
+        count: number of visible GPUs.
     """
     names = visible.split(",") if visible else [str(number) for number in range(count)]
     return names[place % len(names)]
@@ -150,7 +150,7 @@ def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine, fr
 
 
 def _leave(number: int, _frame: object) -> None:
-    """End in good order, so that environments are closed and nothing shared is left behind."""
+    """Exit in order, so that environments are closed and shared memory is released."""
     raise SystemExit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""What launchers of cells share, and the simplest of them: here, one after another."""
+"""Types that all launchers share, and the simplest launcher: cells one after another in this process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from harness.records import Evaluation
 from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
 
-# What a cell may fail with for a reason that its message explains; anything else is a defect.
+# Errors whose message explains a cell's failure; any other exception is a defect.
 EXPECTED = (UserError, MemoryError, OSError)
 
 
 class LaunchError(UserError):
-    """Cells that cannot be started where they were to run; the message says what to do."""
+    """Cells cannot be started at the configured place; the message says what to do."""
 
 
 @attrs.frozen(kw_only=True)
@@ -30,12 +30,12 @@ class Work:
     """Cells to be run.
 
     Attributes:
-        experiment: the grid.
-        cells: those of its cells that are to be run.
-        machine: of each cell.
-        jobs: cells at a time; a cluster goes by what it has at the moment.
-        folder: of this invocation alone, for what travels between this process and the cells.
-        fresh: begin cells anew that have a checkpoint.
+        experiment: experiment that the cells belong to.
+        cells: cells to run, a part of the experiment's.
+        machine: share of the machine that each cell gets.
+        jobs: cells at a time; a cluster goes by its present room instead.
+        folder: folder of this invocation, for files exchanged between this process and the cells.
+        fresh: whether to ignore checkpoints and begin cells anew.
     """
 
     experiment: Experiment
@@ -46,14 +46,14 @@ class Work:
     fresh: bool = False
 
     def positions(self) -> list[int]:
-        """Where each of the cells stands in the whole grid, by which another process finds it."""
+        """Position of each cell in the whole grid, by which another process finds it."""
         every = {cell.key: position for position, cell in enumerate(self.experiment.cells())}
         return [every[cell.key] for cell in self.cells]
 
 
 @attrs.frozen
 class CellOutcome:
-    """How a cell ended: its evaluations, or the reason that it failed for."""
+    """How a cell ended: its evaluations, or the reason of its failure."""
 
     cell: Cell
     evaluations: tuple[Evaluation, ...]
@@ -62,38 +62,38 @@ class CellOutcome:
 
 @attrs.frozen
 class Ended:
-    """A cell's last message: its evaluations, or the reason that it failed for."""
+    """A cell's last message: its evaluations, or the reason of its failure."""
 
     evaluations: tuple[Evaluation, ...]
     failure: str | None
 
 
 class Observer:
-    """Is told what happens to the cells; the default does nothing."""
+    """Receives the events of cells; the default does nothing."""
 
     def cell_started(self, cell: Cell, machine: ResolvedMachine, node: str) -> None:
-        """A cell begins, with what it takes of the machine that is called `node`."""
+        """A cell begins on the machine called `node`, with the share `machine` of it."""
 
     def event(self, cell: Cell, event: Event) -> None:
-        """Something happened in it."""
+        """An event of the cell."""
 
     def cell_ended(self, outcome: CellOutcome) -> None:
-        """It has finished or failed."""
+        """The cell has finished or failed."""
 
 
 def failure_text(error: BaseException) -> str:
-    """What a failed cell says of an expected error."""
+    """Text of an expected error, as a failed cell reports it."""
     return str(error) or type(error).__name__
 
 
 def run_to_end(work: Callable[[], Iterable[Evaluation]]) -> Ended:
-    """Do the work of a cell, and make a failure of whatever it raises: the other cells go on."""
+    """Do the work of a cell; any exception becomes a failure, so that the other cells go on."""
     try:
         return Ended(tuple(work()), None)
     except EXPECTED as error:
         return Ended((), failure_text(error))
     except Exception as error:
-        traceback.print_exc()  # a defect: its place is wanted
+        traceback.print_exc()  # a defect: show where it is
         return Ended((), f"{type(error).__name__}: {error}")
 
 

@@ -20,11 +20,11 @@ CONNECT_SECONDS = 5.0
 
 
 class RayEngine:
-    """A cluster, and the tasks that were given to it. One that this process is connected to already is used again.
+    """A Ray cluster and the tasks submitted to it. An existing connection of this process is used again.
 
     Args:
-        config: what a cell takes, and where.
-        memory: bytes of a cell.
+        config: address of the cluster and resources of a cell.
+        memory: memory of a cell in bytes.
 
     Raises:
         LaunchError: when there is no cluster at the address.
@@ -39,10 +39,10 @@ class RayEngine:
         _connect(config.address)
 
     def slots(self, cells: int) -> int:
-        """How many cells the cluster carries now.
+        """The number of cells that the cluster has room for now.
 
         Raises:
-            LaunchError: when no node has what one cell takes.
+            LaunchError: when no node has the resources of one cell.
         """
         config = self._config
         total = 0
@@ -71,8 +71,8 @@ class RayEngine:
                 number = self._numbers.pop(reference)
                 try:
                     ray.get(reference)
-                    self._ended[number] = "its task ended without a word"
-                except Exception as error:  # of Ray, or what the task raised before it could speak
+                    self._ended[number] = "its Ray task ended without a message"
+                except Exception as error:  # raised by Ray, or by the task before it could report
                     self._ended[number] = str(error).strip().splitlines()[0 if isinstance(error, RayError) else -1]
             self._fill()
         return self._ended
@@ -88,7 +88,7 @@ class RayEngine:
         ray.shutdown()
 
     def _fill(self) -> None:
-        """Give the cluster what it may have: all, or as many cells as `jobs` allows."""
+        """Submit waiting tasks: all, or as many as `jobs` allows at a time."""
         config = self._config
         start = ray.remote(_run).options(
             num_cpus=config.cpus,
@@ -110,8 +110,8 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         return
     _check_answers(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a run is sent anywhere
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # components of the user's own are found too
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends no usage data
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # finds the user's components
     try:
         ray.init(
             address=address or None,
@@ -126,7 +126,7 @@ def _connect(address: str) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Raise at once if nothing listens at the address; Ray itself would retry for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in host:  # empty, auto, local, or of a Ray client
         return

@@ -17,7 +17,7 @@ from harness.launchers import Slurm
 from harness.launching.outcome import LaunchError
 from harness.launching.task import CellTask
 
-ASK_SECONDS = 15.0  # between two questions to Slurm, which serves others too
+ASK_SECONDS = 15.0  # between two queries, so as not to load the Slurm controller
 _IDS = "slurm-jobs"
 
 
@@ -25,12 +25,12 @@ class SlurmEngine:
     """An array of jobs.
 
     Args:
-        config: what a job takes, and where.
-        memory: bytes of a cell.
-        folder: of this invocation; what jobs print lands in ``jobs`` beside it.
+        config: partition and resources of a job.
+        memory: memory of a cell in bytes.
+        folder: folder of this invocation; the jobs' output goes to ``jobs`` beside it.
 
     Raises:
-        LaunchError: where no jobs can be submitted.
+        LaunchError: when no jobs can be submitted from here.
     """
 
     def __init__(self, config: Slurm, memory: float, folder: Path) -> None:
@@ -63,12 +63,12 @@ class SlurmEngine:
         self._cancel_left_over()
 
     def submit(self, tasks: Sequence[CellTask]) -> None:
-        # A job starts in the folder of the command, but would not find components of the user's own.
+        # A job starts in the folder of the command, but without the user's own components on its path.
         os.environ["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         try:
             jobs = self._executor.submit_array(tasks)
         except submitit.core.utils.FailedJobError as error:
-            raise LaunchError(f"Slurm refuses the jobs: {str(error).strip().splitlines()[-1]}") from error
+            raise LaunchError(f"Slurm refused the jobs: {str(error).strip().splitlines()[-1]}") from error
         self._jobs = {task.number: job for task, job in zip(tasks, jobs, strict=True)}
         if self._on_slurm:
             (self._folder / _IDS).write_text(" ".join({job.job_id.partition("_")[0] for job in jobs}), encoding="utf-8")
@@ -90,14 +90,14 @@ class SlurmEngine:
                 self._jobs[number].cancel(check=False)
 
     def close(self, *, well: bool) -> None:
-        if well:  # otherwise what the jobs printed is needed
+        if well:  # otherwise the jobs' output is kept
             shutil.rmtree(self._logs, ignore_errors=True)
 
     def _log(self, number: int) -> Path:
         return self._jobs[number].paths.stderr
 
     def _ask(self) -> None:
-        """Which jobs wait or run. Not by sacct, as submitit does: not every Slurm keeps accounts."""
+        """Update which jobs wait or run. submitit uses sacct, which needs accounting; squeue works everywhere."""
         if time.monotonic() - self._asked < ASK_SECONDS:
             return
         self._asked = time.monotonic()
@@ -106,13 +106,13 @@ class SlurmEngine:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode == 0:
             self._queued = set(answer.stdout.split())
-        elif "Invalid job id" in answer.stderr:  # all are over, and forgotten
+        elif "Invalid job id" in answer.stderr:  # all have ended and left Slurm's memory
             self._queued = set()
-        elif not self._queued:  # Slurm does not answer, and never did: they are there until it says otherwise
+        elif not self._queued:  # no answer from Slurm so far: assume that all are queued
             self._queued = {job.job_id for job in self._jobs.values()}
 
     def _cancel_left_over(self) -> None:
-        """Jobs that an invocation left when it was killed would do what those of this one do."""
+        """Cancel jobs of a killed earlier invocation, which would do the same work twice."""
         for ids in self._folder.parent.glob(f"*/{_IDS}"):
             subprocess.run(["scancel", *ids.read_text(encoding="utf-8").split()], capture_output=True, check=False)
             shutil.rmtree(ids.parent, ignore_errors=True)

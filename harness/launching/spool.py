@@ -1,7 +1,7 @@
-"""What happens in a cell on another machine, as files of a folder that both sides share.
+"""Events of cells on other machines, as files in a shared folder.
 
 Each attempt at a cell appends to a file of its own, which is read while it grows. A file needs no address, survives
-both sides, and is the one thing that Ray, Slurm and a single machine all have.
+both sides, and is available with Ray, with Slurm and on a single machine alike.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class SpoolWriter:
     """Appends to the file of a new attempt at a cell.
 
     Args:
-        folder: of the spool.
-        number: of the cell.
+        folder: folder of the spool.
+        number: number of the cell.
 
     Attributes:
-        attempt: how many were made before this one.
+        attempt: number of earlier attempts.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -35,7 +35,7 @@ class SpoolWriter:
         self._path = folder / f"{number}-{time.time_ns()}{_SUFFIX}"
 
     def put(self, message: Any) -> None:
-        """Append a message; it is there for the reader when this returns."""
+        """Append a message; the reader can see it when this returns."""
         content = pickle.dumps(message)
         with self._path.open("ab") as file:  # closed each time: only then does NFS show it to others
             file.write(_LENGTH.pack(len(content)) + content)
@@ -55,7 +55,7 @@ class SpoolReader:
         self._closed: set[int] = set()
 
     def new(self) -> Iterator[tuple[int, Any]]:
-        """(number of the cell, message) of everything that was written since the last call."""
+        """Pairs (number of the cell, message) of everything written since the last call."""
         latest: dict[int, str] = {}
         with os.scandir(self._folder) as entries:
             for entry in entries:
@@ -71,7 +71,7 @@ class SpoolReader:
                 yield number, message
 
     def close(self, number: int) -> None:
-        """Read no more of a cell."""
+        """Stop reading a cell's messages."""
         self._closed.add(number)
 
     def _read(self, number: int) -> Iterator[Any]:

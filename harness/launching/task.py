@@ -1,4 +1,4 @@
-"""One cell, on whatever machine it is started."""
+"""One cell as a task on another machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXPERIMENT = "experiment.pickle"
 
 @attrs.frozen
 class Began:
-    """An attempt at a cell: where, as which one (from 0), and what it takes of that machine."""
+    """An attempt at a cell began: its node, its index (from 0) and its share of the machine."""
 
     node: str
     attempt: int
@@ -36,15 +36,15 @@ class Began:
 
 @attrs.frozen
 class CellTask:
-    """A cell to be run; it holds next to nothing, so that thousands can be sent.
+    """A cell to run; it is small, so that thousands can be sent.
 
     Attributes:
-        storage: the cache, the same on every machine.
-        folder: of the invocation, in it.
-        number: of the cell, among all of the experiment.
-        threads: that it may use.
-        fresh: begin it anew where it has a checkpoint of an earlier invocation.
-        attempts: after which it is given up; 0 for no limit, where being lost is nothing unusual.
+        storage: cache folder, at the same path on every machine.
+        folder: folder of the invocation, inside the cache.
+        number: position of the cell in the whole grid.
+        threads: CPU threads that it may use.
+        fresh: whether to ignore a checkpoint of an earlier invocation.
+        attempts: maximum attempts; 0 is unlimited, for schedulers that preempt jobs.
     """
 
     storage: str
@@ -55,11 +55,11 @@ class CellTask:
     attempts: int = 0
 
     def __call__(self) -> None:
-        """Run the cell. All that happens goes to the spool, its end too; nothing is raised or returned."""
+        """Run the cell. All events, its end included, go to the spool; nothing is raised or returned."""
         folder = Path(self.folder)
         if not folder.is_dir():  # there is no spool to say it to
             raise FileNotFoundError(
-                f"{folder} does not exist on {socket.gethostname()}; SPINRL_HOME has to be on a file system that all "
+                f"{folder} does not exist on {socket.gethostname()}; set SPINRL_HOME to a file system that all "
                 "machines share"
             )
         os.environ["SPINRL_HOME"] = self.storage
@@ -82,14 +82,14 @@ class CellTask:
         return run_cell(experiment, cells[self.number], machine, reporter, fresh=fresh)
 
     def checkpoint(self) -> Any:
-        """What submitit submits again when the job is preempted or out of time: the same, which goes on."""
+        """The job that submitit submits again after preemption or a timeout: the same task, which resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class _Reporter:
-    """Puts events into the spool, progress not more often than it is shown."""
+    """Writes events to the spool, progress at most once in `PROGRESS_SECONDS`."""
 
     def __init__(self, spool: SpoolWriter, folder: Path, number: int) -> None:
         self._spool = spool
@@ -108,7 +108,7 @@ class _Reporter:
 
 
 def write_experiment(folder: Path, plain: dict[str, Any]) -> None:
-    """Leave the experiment, as plain data, where the tasks of `folder` find it."""
+    """Write the experiment, as plain data, to the place where the tasks of `folder` read it."""
     (folder / _EXPERIMENT).write_bytes(pickle.dumps(plain))
 
 

@@ -1,4 +1,4 @@
-"""How long a grid will take, and how much memory and disk: from a few seconds of timing on this machine."""
+"""Expected time, memory and disk of a grid, from a few seconds of timing on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from spinrl.specs import OBSERVATION, POLICY_INPUT
 from spinrl.tasks import random_actions
 
 BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
-FEATURE_BATCH = 512  # rows at which encoding is timed
+FEATURE_BATCH = 512  # rows of the batch with which encoding is timed
 CELL_DISK = 40e6  # final checkpoint, returns and figures of a cell
 
 
@@ -45,12 +45,12 @@ class StageCost:
 
 @attrs.frozen
 class Cost:
-    """What a grid is expected to cost.
+    """Expected cost of a grid.
 
     Attributes:
-        stages: in the order in which they run.
-        memory_bytes: of one cell at the peak.
-        disk_bytes: new data in the cache and the tracking store.
+        stages: stages of all cells, in the order in which they run.
+        memory_bytes: peak memory of one cell.
+        disk_bytes: size of new data in the cache and the tracking store.
     """
 
     stages: tuple[StageCost, ...]
@@ -58,12 +58,12 @@ class Cost:
     disk_bytes: float
 
     def of(self, cells: Iterable[str]) -> Cost:
-        """Of some of the cells, named by their labels."""
+        """The cost of some of the cells, named by their labels."""
         chosen = set(cells)
         return attrs.evolve(self, stages=tuple(stage for stage in self.stages if stage.cell in chosen))
 
     def elapsed(self, jobs: int) -> float:
-        """Seconds to the end with so many cells side by side: never less than the longest cell."""
+        """Seconds to the end with `jobs` cells side by side; never less than the longest cell."""
         cells: dict[str, float] = {}
         for stage in self.stages:
             cells[stage.cell] = cells.get(stage.cell, 0.0) + stage.seconds
@@ -71,7 +71,7 @@ class Cost:
 
 
 class _Rates:
-    """Seconds of one step of everything that cells do, each timed once."""
+    """Seconds of one step of each kind of work, each timed once."""
 
     def __init__(self, experiment: Experiment, machine: ResolvedMachine) -> None:
         self._experiment = experiment
@@ -79,14 +79,14 @@ class _Rates:
         self._known: dict[tuple, tuple[float, ...]] = {}
 
     def environment(self, cell: Cell, plan: DatasetPlan) -> float:
-        """Of one environment step; 0 where there is no simulator."""
+        """Seconds of one environment step; 0 without a simulator."""
         if not self._experiment.simulated(cell.key.task):
             return 0.0
         key = ("environment", cell.key.task, cell.key.bins)
         return self._once(key, lambda: (_environment_seconds(self._experiment, cell, plan),))[0]
 
     def pretraining(self, cell: Cell, plan: DatasetPlan) -> float:
-        """Of one step of ASM pre-training; 0 where there is none."""
+        """Seconds of one step of ASM pre-training; 0 without pre-training."""
         config, sizes = cell.pretraining, (plan.observation_size, plan.action_spec)
         if not isinstance(config, Pretraining):
             return 0.0
@@ -94,7 +94,7 @@ class _Rates:
         return self._once(key, lambda: (_timed(pretraining_step(config, *sizes, self._machine)),))[0]
 
     def training(self, cell: Cell, plan: DatasetPlan) -> tuple[float, ...]:
-        """Of one update, of acting in every episode of an evaluation, of one row of features, of acting in one row."""
+        """Seconds of one update, of acting in an evaluation's episodes, of one row of features, of acting in a row."""
         key = (cell.key.task, cell.key.bins, cell.key.policy, cell.key.algorithm)
         return self._once(("update", *key), lambda: _update_seconds(self._experiment, cell, plan, self._machine))
 
@@ -105,7 +105,7 @@ class _Rates:
 
 
 def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> Cost:
-    """Time a few steps of everything the cells will do, and multiply."""
+    """Time a few steps of each kind of work, and multiply by the steps of the cells."""
     rates = _Rates(experiment, machine)
     stages: list[StageCost] = []
     have: dict[Rollout, int] = {}
@@ -143,7 +143,7 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
 
 
 def memory_needed(experiment: Experiment, cells: Sequence[Cell]) -> float:
-    """Bytes of one cell at the peak: of the one with the largest dataset, mapped pages included."""
+    """Peak memory in bytes of the cell with the largest dataset, mapped pages included."""
     most = 0
     for cell in cells:
         plan = experiment.dataset(cell)

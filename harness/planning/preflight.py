@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything runs: missing behaviours, a disk too small."""
+"""Checks before anything runs, e.g. for missing behaviour policies and too little disk space."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spinrl.tasks import TASKS
 
 
 def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Check that every dataset and ASM can be made, that the disk takes it, and that simulators are of its tasks.
+    """Check that every dataset and ASM can be made, that the disk has room, and that simulators fit their tasks.
 
     Raises:
-        UserError: in one line.
+        UserError: if a check fails; the message is one line.
     """
     check_cache()
     for cell in one_of_each_dataset(cells):
@@ -47,10 +47,10 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
 
 
 def check_cache() -> None:
-    """Check that the cache takes what every training writes.
+    """Check that the cache folder can be written.
 
     Raises:
-        UserError: naming the folder, and the way to train all the same on data that others keep there.
+        UserError: if not; the message names the folder, and how to train on data that others keep there.
     """
     root = home()
     try:
@@ -63,10 +63,10 @@ def check_cache() -> None:
 
 
 def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
-    """Bytes of what is not in the cache yet: sources, tiers put together from them, and features of these.
+    """Bytes of data that the cache lacks: sources, tiers made from them, and features of the tiers.
 
     Raises:
-        UserError: when a behaviour is not shipped, or a dataset is too small for its shares.
+        UserError: if a behaviour policy is not shipped, or a dataset is too small for its shares.
     """
     needed = 0
     have: dict[Rollout, int] = {}
@@ -74,13 +74,13 @@ def disk_needed(experiment: Experiment, cells: Sequence[Cell]) -> int:
         plan = plan_of(experiment, cell)
         spec = plan.action_spec
         per_transition = 4 * plan.observation_size + spec.num_sub_actions * (1 if spec.max_choices <= 256 else 2) + 14
-        # What is being collected is there twice for a while: as kept episodes, and as the store that they become.
+        # During collection the data is on disk twice: as kept episodes, and as the store made from them.
         needed += per_transition * (2 * take_missing(plan.parts, have) + plan.unwritten)
     return needed + sum(missing_features(experiment, cell) for cell in cells)
 
 
 def one_of_each_dataset(cells: Sequence[Cell]) -> Iterable[Cell]:
-    """A cell for every dataset that `cells` want."""
+    """One cell for each dataset that `cells` use."""
     return {_dataset(cell): cell for cell in cells}.values()
 
 
@@ -92,7 +92,7 @@ def plan_of(experiment: Experiment, cell: Cell) -> DatasetPlan:
     """The plan of the cell's dataset.
 
     Raises:
-        UserError: when it cannot be made.
+        UserError: if the dataset cannot be made.
     """
     try:
         return experiment.dataset(cell)
@@ -101,7 +101,7 @@ def plan_of(experiment: Experiment, cell: Cell) -> DatasetPlan:
 
 
 def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | None:
-    """The cell's dataset and ASM, if the cache holds both; damaged ones are for the cell to report."""
+    """The cell's dataset and ASM if the cache holds both, else None; damage is left for the cell to report."""
     try:
         store = experiment.dataset(cell).cached()
         if store is None:
@@ -118,7 +118,7 @@ def cached_asm(experiment: Experiment, cell: Cell) -> tuple[Store, FrozenASM] | 
 
 
 def missing_features(experiment: Experiment, cell: Cell) -> int:
-    """Bytes of what the policy will compute of the whole dataset and the cache does not hold."""
+    """Bytes of features that the policy will compute for the whole dataset and that the cache lacks."""
     needed = features_needed(experiment, cell)
     cached = cached_asm(experiment, cell) if needed else None
     if cached is not None:
@@ -131,18 +131,18 @@ def missing_features(experiment: Experiment, cell: Cell) -> int:
 
 
 def features_needed(experiment: Experiment, cell: Cell) -> int:
-    """Bytes of what the policy computes of the whole dataset; 0 for most policies."""
+    """Bytes of features that the policy computes for the whole dataset; 0 for most policies."""
     plan = experiment.dataset(cell)
     shape = cell.policy.frozen_shape(cell.pretraining.encoder, plan.action_spec)
     return features_bytes(plan.transitions, shape) if shape else 0
 
 
 def take_missing(parts: Iterable[tuple[Rollout, int]], have: dict[Rollout, int]) -> int:
-    """How many transitions of `parts` have to be collected, given what the cache and earlier parts provide.
+    """Number of transitions of `parts` to collect, given those in the cache and in earlier parts.
 
     Args:
-        parts: what a dataset takes of each sequence of episodes.
-        have: transitions there will be of each sequence so far; brought up to date with `parts`.
+        parts: transitions that a dataset takes from each sequence of episodes.
+        have: transitions available from each sequence; updated with `parts`.
     """
     missing = 0
     for rollout, count in parts:

@@ -1,4 +1,4 @@
-"""Single steps of what cells do, on random data: for the estimate of a grid and for the benchmark."""
+"""Single steps of a cell's work on random data, for the cost of a grid and for the benchmark."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def random_batch(batch: int, observation_size: int, spec: ActionSpec) -> TensorD
 
 
 def untrained_policy(config: PolicyConfig, encoder: ASMEncoder, observation_size: int, spec: ActionSpec) -> Policy:
-    """A policy with fresh weights, on an ASM without pre-training where it needs one: of the right sizes and speed."""
+    """A policy with fresh weights, on an untrained ASM if it needs one; sizes and speed are those of a trained one."""
     asm = FrozenASM.untrained(encoder, observation_size, spec) if config.needs_asm else None
     return config.build(observation_size, spec, asm=asm, seed=0)
 
@@ -43,7 +43,7 @@ def untrained_policy(config: PolicyConfig, encoder: ASMEncoder, observation_size
 def pretraining_step(
     config: Pretraining, observation_size: int, spec: ActionSpec, machine: ResolvedMachine
 ) -> Callable[[], None]:
-    """One step of ASM pre-training on the machine's device; it returns when the device is done."""
+    """A function that does one step of ASM pre-training and returns when the device is done."""
     model = config.encoder.build(observation_size, spec, seed=0).to(machine.device)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     batch = random_batch(config.batch_size, observation_size, spec).to(machine.device)
@@ -62,6 +62,6 @@ def pretraining_step(
 
 
 def finish(machine: ResolvedMachine) -> None:
-    """Wait for the device to finish what it was given."""
+    """Wait until the device has finished its queued work."""
     if machine.device == "cuda":
         torch.cuda.synchronize()

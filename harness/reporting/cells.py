@@ -1,4 +1,4 @@
-"""Numbers as the cells and titles of a report write them."""
+"""Numbers and titles as text, for the tables of a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EPISODES = " episodes"  # ends a cell whose interval is over the episodes of a s
 
 
 def number(value: float, digits: int | None = None) -> str:
-    """A number with as many decimals as its size asks for, or a dash where there is none."""
+    """A number with decimals by its size, or a dash for NaN."""
     if math.isinf(value):
         return "never"  # only times are infinite
     digits = max(1, decimals(value)) if digits is None else digits
@@ -42,7 +42,7 @@ def half_width(row: Any) -> str:
 
 
 def decimals(*values: float) -> int:
-    """Decimals for an interval: a return of a thousand is not written as exact, nor a success of 0.6 as 1."""
+    """Decimals for an interval by its largest value: none from 10 on, two below 1."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return 0 if largest >= 10 or largest == 0 else 1 if largest >= 1 else 2
 
@@ -60,7 +60,7 @@ def duration(seconds: float) -> str:
 
 
 def algorithm_title(preset: str, metric: str, algorithm: str) -> str:
-    """What is never averaged over, in words."""
+    """The settings over which nothing is averaged (algorithm, preset, metric), in words."""
     return f"{algorithm.upper()}, {preset} preset" + ("" if metric == RETURN else f", {metric_name(metric)}")
 
 
@@ -73,7 +73,7 @@ def datasets_title(group: pd.DataFrame) -> str:
 
 
 def counts(group: pd.DataFrame) -> str:
-    """How many seeds, and evaluation episodes of each, are behind the rows of a summary."""
+    """Number of seeds, and of evaluation episodes of each, behind the rows of a summary."""
     parts = []
     for numbers, name in ((group["seeds"], "seed"), (group["episodes"] // group["seeds"], "episode")):
         low, high = int(numbers.min()), int(numbers.max())

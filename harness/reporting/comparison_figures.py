@@ -21,13 +21,13 @@ from harness.reporting.tables import GROUP
 def comparison_figures(
     summary: pd.DataFrame, runs: pd.DataFrame, meta: ReportMeta, styles: Styles
 ) -> Iterator[tuple[str, Figure]]:
-    """Each figure with its file stem: ``profile_…`` from two seeds on, ``asm_…`` if lengths of pre-training vary.
+    """Pairs of file stem and figure: ``profile_…`` from two seeds on, ``asm_…`` if lengths of pre-training vary.
 
     Args:
-        summary: of `harness.reporting.statistics.summarize`.
-        runs: of `harness.reporting.comparisons.asymptotic_runs`.
-        meta: gives the epochs of pre-training.
-        styles: of `harness.reporting.figures.policy_styles`, for every policy, and those whose ASM had several lengths.
+        summary: table of `harness.reporting.statistics.summarize`.
+        runs: table of `harness.reporting.comparisons.asymptotic_runs`.
+        meta: source of the epochs of pre-training.
+        styles: result of `harness.reporting.figures.policy_styles` for all policies.
     """
     for values, group in runs.groupby(GROUP, sort=True):
         preset, metric, algorithm = map(str, values)
@@ -47,8 +47,9 @@ def profiles(samples: dict[str, list[np.ndarray]], styles: Styles, title: str) -
     """Share of runs above each normalised score, a curve a policy.
 
     Args:
-        samples: asymptotic scores, of `harness.reporting.comparisons.strata`.
-        title: of the figure.
+        samples: asymptotic scores, from `harness.reporting.comparisons.strata`.
+        styles: result of `harness.reporting.figures.policy_styles`.
+        title: title of the figure.
     """
     pooled = np.concatenate([scores for datasets in samples.values() for scores in datasets])
     thresholds = np.linspace(min(0.0, pooled.min() - 1), max(100.0, pooled.max() + 1), 401)

@@ -41,7 +41,7 @@ _ASM_LENGTH = r"^(?P<base>.+)-asm-(?P<percent>\d+(?:\.\d+)?)%$"  # as gin/experi
 
 
 def asymptotic_runs(table: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
-    """One row for each run that got to the full budget, with what its policy did there.
+    """One row for each run that reached the full budget, with its return there.
 
     Columns: `RUN`, ``asymptotic_return`` (mean over episodes), ``asymptotic_score`` (NaN without reference return).
     """
@@ -50,10 +50,10 @@ def asymptotic_runs(table: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
 
 
 def best_checkpoint_runs(table: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
-    """One row for each run that got to the full budget, with its best evaluation, at whatever share of it that was.
+    """One row for each run that reached the full budget, with its best evaluation at any share of the budget.
 
-    The best is chosen by the very episodes that it is then judged by, so it flatters, and more so the more evaluations
-    there are.
+    The best evaluation is chosen by the same episodes by which it is judged, so it is biased upwards, and more so with
+    more evaluations.
 
     Columns: `RUN`, ``fraction`` (of the best evaluation), ``best_checkpoint_return``, ``best_checkpoint_score``.
     """
@@ -65,13 +65,13 @@ def best_checkpoint_runs(table: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
 
 
 def strata(runs: pd.DataFrame, column: str) -> dict[str, list[np.ndarray]]:
-    """`column` of each policy's seeds, an array a dataset; the datasets are in the same order for all policies.
+    """Values of `column` for each policy: one array of seeds per dataset, datasets in the same order for all policies.
 
     Args:
-        runs: of `asymptotic_runs` or `best_checkpoint_runs`, all of one preset, metric and algorithm.
-        column: one of theirs. Datasets without a reference return, where it is NaN for every run, are left out.
+        runs: table of `asymptotic_runs` or `best_checkpoint_runs`, of one preset, metric and algorithm.
+        column: a column of it. Datasets for which it is NaN in every run (no reference return) are left out.
 
-    A policy that has not finished on every dataset is left out: a mean over other tasks is no comparison.
+    A policy that has not finished on every dataset is left out, since means over different tasks do not compare.
     """
     datasets = [
         dataset.groupby("policy")[column].apply(np.asarray)
@@ -88,7 +88,7 @@ def aggregate(runs: pd.DataFrame, column: str, *, seed: int = 0) -> pd.DataFrame
     The mean weighs datasets alike; the interquartile mean is over all runs of all datasets.
 
     Returns:
-        A row for each tier and policy, and of `ALL_TIERS` where there are several. Columns: ``tier``, ``policy``,
+        A row for each tier and policy, and rows of `ALL_TIERS` if there are several. Columns: ``tier``, ``policy``,
         ``measure`` (that is, `column`), ``datasets``, ``runs``, and ``mean`` and ``iqm``, each an `Interval`.
     """
     rng = np.random.default_rng(seed)
@@ -106,11 +106,11 @@ def performance_profile(samples: Sequence[np.ndarray], thresholds: np.ndarray) -
     """Share of runs whose score is above each threshold, every dataset weighing alike (Agarwal et al. 2021, 4.2).
 
     Args:
-        samples: scores of one policy, an array a dataset, as `strata` gives them.
-        thresholds: (T,).
+        samples: scores of one policy, one array per dataset, from `strata`.
+        thresholds: (T,) scores.
 
     Returns:
-        (T,) in 0 to 1, never rising where the thresholds rise.
+        (T,) shares in 0 to 1, one for each threshold.
     """
     return np.mean([(scores[:, None] > thresholds).mean(axis=0) for scores in samples], axis=0)
 
@@ -121,9 +121,9 @@ def probability_of_improvement(
     """Mean over datasets of P(X > Y) + P(X = Y)/2, X a run of `first` and Y one of `second` (Agarwal et al. 2021, 4.3).
 
     Args:
-        first: scores or returns of one policy, an array a dataset, as `strata` gives them.
-        second: of the other policy, on the same datasets.
-        rng: draws the resamples of the interval.
+        first: scores or returns of one policy, one array per dataset, from `strata`.
+        second: those of the other policy, on the same datasets.
+        rng: generator for the resamples of the interval.
     """
 
     def function(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -138,7 +138,7 @@ def probability_of_improvement(
 
 
 def improvement_matrix(samples: Mapping[str, Sequence[np.ndarray]], *, seed: int = 0) -> pd.DataFrame:
-    """`probability_of_improvement` of each row's policy over each column's; None of a policy over itself."""
+    """`probability_of_improvement` of each row's policy over each column's; None on the diagonal."""
     rng = np.random.default_rng(seed)
     rows = {
         first: [
@@ -151,21 +151,21 @@ def improvement_matrix(samples: Mapping[str, Sequence[np.ndarray]], *, seed: int
 
 
 def differences(table: pd.DataFrame, reference: str, *, seed: int = 0) -> pd.DataFrame:
-    """How much more each policy returns at the full budget than `reference`, with 95% intervals.
+    """Difference of each policy's return at the full budget to that of `reference`, with 95% intervals.
 
     Seeds are not paired (Welch's interval). The policies of one seed share the data and the episodes' starts, not their
     initial weights or batches; over the stored study of three seeds their means correlate by anything from -0.6 to
     0.8, and pairing would leave two degrees of freedom in place of up to four.
 
     Args:
-        table: of `harness.records`, of one preset, metric and algorithm.
-        reference: the policy to compare with.
-        seed: of the resamples.
+        table: table of returns as in `harness.records`, of one preset, metric and algorithm.
+        reference: policy to compare with.
+        seed: seed of the resamples.
 
     Returns:
-        Rows `DATASET` and, of several, a last one ``all`` with the mean over those datasets that every policy in the
-        table has finished; columns policy, without `reference`; cells `Interval` or None. An interval is over the
-        episodes where both policies have one seed, and has no bounds where only one of them does.
+        Rows `DATASET`, and if there are several a last row ``all`` with the mean over the datasets that every policy in
+        the table has finished; columns policy, without `reference`; cells `Interval` or None. If both policies have one
+        seed, the interval is over episodes; if only one of them does, it has no bounds.
     """
     rng, full = np.random.default_rng(seed), asymptotic(table)
     samples = {
@@ -183,7 +183,7 @@ def differences(table: pd.DataFrame, reference: str, *, seed: int = 0) -> pd.Dat
         flat = [sample for pair in pairs for sample in pair if sample is not None]
         values, weights = [sample for sample, _ in flat], [1 / len(pairs), -1 / len(pairs)] * len(pairs)
         kinds = {over for _, over in flat}
-        if len(kinds) > 1:  # a seed's mean and an episode's return are not to be held against each other
+        if len(kinds) > 1:  # means of seeds and returns of episodes vary differently
             values = [np.array([sample.mean()]) for sample in values]
         return mean_interval(values, rng, weights=weights, over=min(kinds))
 
@@ -199,8 +199,8 @@ def per_task(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
     """Rows `DATASET`, columns policy: `column` at the full budget, NaN where a policy has not finished.
 
     Args:
-        summary: of `harness.reporting.statistics.summarize`, one preset, metric and algorithm.
-        column: of `summary`.
+        summary: table of `harness.reporting.statistics.summarize`, of one preset, metric and algorithm.
+        column: a column of `summary`.
     """
     table = asymptotic(summary).pivot(index=list(DATASET), columns="policy", values=column)
     table = table.loc[sorted(table.index, key=lambda dataset: (*dataset[:2], tier_order(dataset[2])))]
@@ -215,13 +215,13 @@ def early_share(summary: pd.DataFrame, fraction: float = EARLY_FRACTION) -> pd.D
 
 @attrs.frozen
 class Targets:
-    """Times to the target of `time_to_target`; the tables have rows `by` (tier or bins) and columns policy.
+    """Times until the target of `time_to_target`; the tables have rows `by` (tier or bins) and columns policy.
 
     Attributes:
-        reached: on how many datasets the target was reached; NaN for a policy that lacks one of them.
-        minutes: restricted mean time: the mean over datasets, of which one not reached counts as `longest`.
-        datasets: how many there are in each row.
-        longest: minutes of pre-training and training of the longest line of all.
+        reached: number of datasets on which the target was reached; NaN for a policy that lacks one of them.
+        minutes: restricted mean time over datasets, where a dataset not reached counts as `longest`.
+        datasets: number of datasets in each row.
+        longest: minutes of pre-training and training of the longest line.
     """
 
     reached: pd.DataFrame
@@ -231,7 +231,7 @@ class Targets:
 
 
 def targets(summary: pd.DataFrame, by: Literal["tier", "bins"] = "tier") -> Targets:
-    """`Targets` of a summary of one preset, metric and algorithm, by `mean_over` whatever but `by` varies."""
+    """`Targets` of a summary of one preset, metric and algorithm, averaged by `mean_over` over all but `by`."""
     times = time_to_target(summary)
     minutes, longest = times["seconds"] / 60, float(times["spent"].max() / 60)
     times = times.assign(minutes=minutes.clip(upper=longest), reached=np.isfinite(minutes).where(minutes.notna()) * 1.0)
@@ -243,10 +243,10 @@ def targets(summary: pd.DataFrame, by: Literal["tier", "bins"] = "tier") -> Targ
 
 
 def by_asm_length(summary: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
-    """The rows at the full budget of policies called like ``spin-asm-20%``.
+    """Rows at the full budget of policies with a length of ASM pre-training in their name, e.g. ``spin-asm-20%``.
 
-    Adds ``base`` (``spin``), ``percent`` (20.0: of the full length of ASM pre-training) and ``epochs`` (as many, or NaN
-    where `meta` does not know the full length).
+    Adds ``base`` (``spin``), ``percent`` (20.0, of the full length of ASM pre-training) and ``epochs`` (that length in
+    epochs, NaN if `meta` lacks the full length).
     """
     full = asymptotic(summary)
     found = full["policy"].astype(str).str.extract(_ASM_LENGTH).astype({"percent": float})
@@ -256,16 +256,16 @@ def by_asm_length(summary: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
 
 
 def agreement(summary: pd.DataFrame) -> pd.DataFrame:
-    """How estimates order the policies where there are returns of the same trainings beside them.
+    """Agreement of estimates with returns in the order of policies, for trainings that have both.
 
     Args:
-        summary: of `harness.reporting.statistics.summarize`, at the full budget or not.
+        summary: table of `harness.reporting.statistics.summarize`, at any shares of the budget.
 
     Returns:
         A row for each preset, algorithm, dataset and estimate with at least two policies. Columns: those, ``metric``,
-        ``policies`` (how many), ``tau`` (Kendall's rank correlation with the return: 1 the same order, -1 the reverse;
-        NaN where all are tied) and ``regret`` (how much less the policy with the best estimate returns than the best
-        policy).
+        ``policies`` (their number), ``tau`` (Kendall's rank correlation with the return: 1 the same order, -1 the
+        reverse; NaN if all are tied) and ``regret`` (return of the best policy less that of the policy with the best
+        estimate).
     """
     full, keys = asymptotic(summary), ["preset", "algorithm", *DATASET]
     rows = []

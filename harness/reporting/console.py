@@ -22,7 +22,7 @@ def console_tables(tables: Iterable[NamedTable], notes: Iterable[str]) -> Render
 
 
 def console_table(rows: pd.DataFrame) -> Table:
-    """One table; if it has policies and tiers, each policy is a heading of its own to save width."""
+    """One table; if it has policies and tiers, each policy becomes a heading, which saves width."""
     headed = "policy" in rows and "tier" in rows
     shown = rows.drop(columns="policy") if headed else rows
     rendered = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1))
@@ -33,6 +33,6 @@ def console_table(rows: pd.DataFrame) -> Table:
         if headed and full[0] != policy:
             policy = full[0]
             rendered.add_row(Text(str(policy), style="bold"))
-        # As text: rich would take a policy called spin[fixed] for markup.
+        # Text objects: rich would read a policy name such as spin[fixed] as markup.
         rendered.add_row(*(Text(f"  {value}" if headed and i == 0 else str(value)) for i, value in enumerate(row)))
     return rendered

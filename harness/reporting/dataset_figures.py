@@ -1,4 +1,4 @@
-"""Figures of a dataset: episodes, choices taken, what binds sub-actions together, and ranges of observations."""
+"""Figures of a dataset: episodes, frequencies of choices, dependence of sub-actions, ranges of observations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.reporting.figures import RC, ink, legend_below, light_grid, policy_styles
 from spinrl.data.description import ActionStatistics, EpisodeStatistics, ObservationStatistics
 
-_MISSING = "0.85"  # what there is no value for
+_MISSING = "0.85"  # grey of cells without a value
 _BAR = "#0072B2"
 _NEVER = "#D55E00"
 _NUMBERED = 6  # choices up to which shares stand as numbers in their cells
@@ -62,7 +62,7 @@ def observation_ranges(observations: ObservationStatistics, title: str) -> Figur
 
 
 def _histograms(axes: Axes, values: Mapping[str, np.ndarray], label: str) -> None:
-    """One outline a source, over bins that they share, as a share of the source's episodes."""
+    """One histogram outline per source over common bins, as a share of the source's episodes."""
     pooled = np.concatenate(list(values.values()))
     low, high = float(pooled.min()), float(pooled.max())
     axes.ticklabel_format(axis="x", useOffset=False)

@@ -16,9 +16,9 @@ from harness.reporting.tables import NamedTable, number
 from spinrl.data import Store
 from spinrl.data.description import Description
 
-PAIRS = 10  # of sub-actions, those that tell most about each other
-SHOWN = 5  # suspicions
-RUNS = 4  # of numbers in one cell
+PAIRS = 10  # pairs of sub-actions shown, those with the highest mutual information
+SHOWN = 5  # suspicions shown
+RUNS = 4  # ranges of numbers in one cell
 NOTES = (
     "Entropy and mutual information in bits. Effective choices: 2 to the power of the entropy, so many as would have "
     "it if each were taken equally often. Chance is what the same estimate makes of sub-actions that were shuffled "
@@ -28,7 +28,7 @@ NOTES = (
 
 
 def checks(store: Store, description: Description) -> dict[str, str]:
-    """What to know first, and what may be wrong with the data, by name."""
+    """Key facts of the dataset and possible problems with it, by name."""
     metadata, observations, actions = store.metadata, description.observations, description.actions
     effective = actions.effective_choices
     never = sum(map(len, actions.never_taken))
@@ -53,7 +53,7 @@ def checks(store: Store, description: Description) -> dict[str, str]:
 
 
 def _import_facts(store: Store, description: Description) -> dict[str, str]:
-    """What an import recorded, and what looks wrong, as far as there is any."""
+    """Facts that an import recorded and suspicious values, as far as there are any."""
     metadata = store.metadata
     facts = {
         "actions in the log": "from " + ", ".join(map(str, metadata.action_start)) if metadata.action_start else "",
@@ -66,7 +66,7 @@ def _import_facts(store: Store, description: Description) -> dict[str, str]:
 
 
 def tables(description: Description) -> list[NamedTable]:
-    """Sources, sub-actions, and the pairs of these that tell most about each other."""
+    """Tables of sources, of sub-actions, and of the pairs of sub-actions with the highest mutual information."""
     named = [("Sources", _sources(description)), ("Sub-actions", _sub_actions(description))]
     pairs = _pairs(description)
     return [*named, ("Strongest pairs of sub-actions", pairs)] if len(pairs) else named
@@ -103,9 +103,9 @@ def html(store: Store, description: Description, images: Mapping[str, bytes]) ->
     """The page.
 
     Args:
-        store: what it is of.
-        description: of it.
-        images: SVG of each figure, by a name for it.
+        store: dataset that is described.
+        description: description of the dataset.
+        images: SVG of each figure, by name.
     """
     return render(
         f"{store.metadata.task}, {store.metadata.tier}",
@@ -180,7 +180,7 @@ def _range(values: Any) -> str:
 
 
 def _listed(numbers: list[int]) -> str:
-    """Rising numbers with runs drawn together, e.g. ``0, 3–5``, and only the first few runs of many."""
+    """Rising numbers with runs contracted, e.g. ``0, 3–5``; of many runs only the first `RUNS`."""
     runs: list[list[int]] = []
     for each in numbers:
         if runs and runs[-1][-1] == each - 1:

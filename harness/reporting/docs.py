@@ -32,8 +32,8 @@ def rendered_docs(results: Path) -> dict[Path, str]:
         results: folder with a folder for each study, and the two templates.
 
     Raises:
-        StudyError: if a template or the README's markers are missing, a study cannot be read, or a template asks for
-            what is not stored.
+        StudyError: if a template or the README's markers are missing, a study cannot be read, or a template uses data
+            that is not stored.
     """
     folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
     stored = [path for path in folders if (path / RETURNS_FILE).is_file() or (path / RESULTS_FILE).is_file()]

@@ -60,7 +60,7 @@ Styles = dict[str, tuple[str, str, str]]
 def policy_styles(policies: Iterable[str]) -> Styles:
     """Colour, line style and marker of each policy; unknown ones take theirs by alphabetical order.
 
-    What is drawn of one report takes them from one call, so that a policy looks the same wherever it is.
+    All figures of a report use the result of one call, so that a policy looks the same in each.
     """
     policies = list(policies)
     unknown = sorted(policy for policy in policies if policy.casefold() not in _STYLES)
@@ -69,12 +69,12 @@ def policy_styles(policies: Iterable[str]) -> Styles:
 
 
 def figures(summary: pd.DataFrame, meta: ReportMeta, styles: Styles) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a report with its file stem; the caller saves and closes them.
+    """Pairs of file stem and figure for a report; the caller saves and closes the figures.
 
     Args:
-        summary: of `harness.reporting.statistics.summarize`.
-        meta: gives the reference lines.
-        styles: of `policy_styles`, for every policy.
+        summary: table of `harness.reporting.statistics.summarize`.
+        meta: source of the reference lines.
+        styles: result of `policy_styles` for all policies.
     """
     for values, panel in summary.groupby(PANEL, sort=True):
         preset, metric, algorithm, task, bins = values
@@ -89,7 +89,7 @@ def figures(summary: pd.DataFrame, meta: ReportMeta, styles: Styles) -> Iterator
 
 
 def file_stem(*parts: str) -> str:
-    """Name of a figure's files; the last part is the metric, which goes without saying where it is ``return``."""
+    """Name of a figure's files; the last part is the metric, left out if it is ``return``."""
     return "_".join(parts[:-1] if parts[-1] == RETURN else parts)
 
 
@@ -107,8 +107,8 @@ def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
 def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | None, title: str, ylabel: str) -> Figure:
     """Mean return with its 95% band: a column per tier, against gradient steps above and time below, both logarithmic.
 
-    Lines go through every evaluation; markers and ticks are at those of `shown_fractions`. The legend says of how many
-    seeds a line is, and that the band of a single one is over its episodes.
+    Lines go through every evaluation; markers and ticks are at those of `shown_fractions`. The legend has the number
+    of seeds of each line, and says if a band is over the episodes of a single seed.
     """
     tiers = sorted(panel["tier"].unique(), key=tier_order)
     marked = set(shown_fractions(panel))
@@ -138,7 +138,7 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
             _reference_lines(axes, reference)
             light_grid(axes)
         bottom, top = mean_limits(panel)  # bands of few seeds can be wider than all returns
-        if reference is not None:  # whose name needs room below the title
+        if reference is not None:  # its name needs room below the title
             top = max(top, reference.expert + 0.1 * (reference.expert - bottom))
         grid[0, 0].set_ylim(bottom, top)
         for axes in grid[:, 0]:
@@ -149,7 +149,7 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
 
 
 def legend_label(policy: str, seeds: pd.Series) -> str:
-    """A policy with its number of seeds, and what the interval of a single seed is over."""
+    """A policy with its number of seeds; a single seed is marked, since its interval is over episodes."""
     low, high = int(seeds.min()), int(seeds.max())
     if high == 1:
         return f"{policy} (1 seed: episodes)"
@@ -194,7 +194,7 @@ def heat_table(panel: pd.DataFrame, title: str, ylabel: str) -> Figure:
 
 
 def ink(image: AxesImage, value: float) -> str:
-    """Colour of a text that is readable on the cell of `value` of a heat table."""
+    """Colour of text that is readable on a heat table's cell of that value."""
     return "black" if np.isnan(value) or float(image.norm(value)) > 0.55 else "white"  # type: ignore[arg-type]
 
 
@@ -205,7 +205,7 @@ def light_grid(axes: Axes) -> None:
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """The legend of `axes` below the whole figure, in as many rows as its width asks for."""
+    """The legend of `axes` below the whole figure, in as many rows as it needs."""
     handles, labels = axes.get_legend_handles_labels()
     columns = max(1, int(figure.get_figwidth() / (0.5 + 0.075 * max(map(len, labels)))))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False)

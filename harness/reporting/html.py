@@ -38,12 +38,12 @@ def html_page(
     """The page.
 
     Args:
-        table: of `harness.records`; what it is of stands at the top.
-        meta: gives the name of the experiment.
-        sections: of `harness.reporting.sections`.
-        images: SVG of every figure that `sections` names by its stem.
-        invocations: what is shown as settings.
-        probes: what the page is of where the table is empty.
+        table: table of returns as in `harness.records`; the page begins with its tasks, policies and seeds.
+        meta: source of the experiment's name.
+        sections: sections from `harness.reporting.sections`.
+        images: SVG of every figure that `sections` names, by file stem.
+        invocations: command runs whose settings are shown.
+        probes: table of the linear probe, used if `table` is empty.
     """
     shown = table if len(table) or probes is None else probes
     return render(
@@ -69,13 +69,13 @@ def render(
     """A page of sections.
 
     Args:
-        title: at the top.
-        facts: under it, by name.
+        title: heading of the page.
+        facts: lines under the heading, by name.
         sections: tables and figures.
-        images: SVG of every figure that `sections` names by its stem.
-        notes: at the end of the tables.
-        invocations: what is shown as settings.
-        text_columns: how many columns of a table, from the left, are text.
+        images: SVG of every figure that `sections` names, by file stem.
+        notes: notes after the tables.
+        invocations: command runs whose settings are shown.
+        text_columns: function that gives the number of text columns, from the left, of a table.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

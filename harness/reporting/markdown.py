@@ -24,10 +24,10 @@ def markdown_page(
     """The page; figures are links to PNG files beside it.
 
     Args:
-        experiment: its title.
-        parts: of `harness.reporting.sections`.
-        invocations: what is shown as settings.
-        notes: at the end of the tables.
+        experiment: title of the page.
+        parts: sections from `harness.reporting.sections`.
+        invocations: command runs whose settings are shown.
+        notes: notes after the tables.
     """
     lines = [f"# {experiment}", ""]
     for part in parts:

@@ -1,4 +1,4 @@
-"""The numbers of the SPIN paper (ICLR 2026, arXiv 2601.04441) that reports stand beside, all of them under IQL.
+"""The numbers of the SPIN paper (ICLR 2026, arXiv 2601.04441) that reports show for comparison, all under IQL.
 
 They are averages over five seeds at the paper's budget; those by tier are also averages over the paper's tasks. Columns
 are this project's policies, rows its tiers, tasks and bin counts.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-ALGORITHM, BINS = "iql", 3  # of all but `CARDINALITY`, which varies the bins
+ALGORITHM, BINS = "iql", 3  # algorithm and bins of all tables but `CARDINALITY`, which varies the bins
 POLICIES = ("factored", "autoregressive", "saint", "spin")
-EARLY_FRACTION = 0.01  # of the budget, for `SHARE_OF_BEST`
+EARLY_FRACTION = 0.01  # share of the budget for `SHARE_OF_BEST`
 CARDINALITY_TASK, CARDINALITY_TIER = "dog-trot", "medium-expert"
 
 

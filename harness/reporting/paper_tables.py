@@ -18,9 +18,9 @@ _COMBINED = (("average", "mean"), ("total", "sum"))  # last rows of the paper's 
 
 
 def paper_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
-    """The paper's tables with our numbers and then the paper's; an average is ours only if nothing is missing.
+    """The paper's tables with our numbers and then the paper's; our average is given only if no row is missing.
 
-    They hold simulated returns under the paper's main algorithm alone, and every policy of the study.
+    They hold simulated returns under the paper's main algorithm (IQL) only, and every policy of the study.
     """
     chosen = summary[(summary["metric"] == RETURN) & (summary["algorithm"] == paper_numbers.ALGORITHM)]
     for values, group in chosen.groupby(GROUP, sort=True):
@@ -53,7 +53,7 @@ def _returns(returns: pd.DataFrame, paper: pd.DataFrame, title: str, by: str) ->
 def _time_tables(
     rows: pd.DataFrame, title: str, paper: pd.DataFrame, by: Literal["tier", "bins"]
 ) -> Iterator[NamedTable]:
-    """How many datasets reached the target, and the restricted mean of the minutes."""
+    """Number of datasets on which the target was reached, and the restricted mean of the minutes."""
     times = targets(rows, by)
     if not times.reached.notna().any(axis=None):
         return
@@ -79,9 +79,9 @@ def _early_tables(rows: pd.DataFrame, title: str) -> Iterator[NamedTable]:
 
 
 def _beside(ours: pd.DataFrame, paper: pd.DataFrame, name: str, cell: Callable[[float], str] = number) -> pd.DataFrame:
-    """Rows and the four policies of `paper`, and whatever else `ours` has; `ours` to the left, `paper` to the right.
+    """Rows and policies of `paper` and further policies of `ours`; `ours` to the left, `paper` to the right.
 
-    A last row of `paper` that is an average or total is made for ours from the paper's other rows.
+    If the last row of `paper` is an average or total, ours is computed over the paper's other rows.
     """
     labels = [label for label in paper.index if label not in ("average", "total")]
     combined = {label: ours.reindex(labels).agg(how, skipna=False) for label, how in _COMBINED if label in paper.index}

@@ -1,4 +1,4 @@
-"""What the linear probe found, as tables and figures."""
+"""Results of the linear probe as tables and figures."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ NOTES = (
     "Majority: always answering a slot's most frequent choice. Independence: the product of the slots' accuracies.",
     "All in percent of what is held out: the mean over seeds, ± half of Student's 95% interval.",
 )
-# Of dog, whose 38 sub-actions are not those of other tasks; arXiv 2601.04441 leaves open what the probe sees, and of
-# which tier its data is.
+# For dog-trot with its 38 sub-actions; arXiv 2601.04441 does not state the input of its probe or the tier of its data.
 _PAPER_ROWS = pd.DataFrame(
     [
         ["trained, dog (paper)", "–", "90.0", "–", "1.83", "4.52"],
@@ -48,8 +47,8 @@ def probe_tables(table: pd.DataFrame, *, with_paper: bool = False) -> Iterator[N
     """A table for each dataset, averaged over seeds.
 
     Args:
-        table: as `harness.probe` stores it: a row for each ASM, input and seed.
-        with_paper: put the paper's numbers for dog below it.
+        table: table of `harness.probe`: a row for each ASM, input and seed.
+        with_paper: whether to add the paper's numbers for dog-trot.
     """
     for values, group in table.groupby(SETTING, sort=False):
         preset, task, bins, tier = values

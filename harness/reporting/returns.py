@@ -1,4 +1,4 @@
-"""The table of returns: one row for every evaluation episode, and nothing derived from it.
+"""The table of returns: one row for every evaluation episode, and nothing derived.
 
 Every table and figure is a pure function of these rows and of the reference returns in `ReportMeta`.
 """
@@ -46,12 +46,12 @@ COLUMNS = tuple(_DTYPES)
 SECONDS = ("asm_seconds", "start_seconds", "train_seconds", "evaluation_seconds")
 RETURNS_FILE = "returns.csv"
 META_FILE = "report_meta.json"
-IDENTITY = ("preset", *CELL_COLUMNS)  # what makes two row sets the same cell's
+IDENTITY = ("preset", *CELL_COLUMNS)  # columns that identify a cell
 
 
 @attrs.frozen
 class Reference:
-    """Returns that scores of one task and bin count are normalised by."""
+    """Random and expert return by which scores of one task and bin count are normalised."""
 
     random: float
     expert: float
@@ -59,10 +59,10 @@ class Reference:
 
 @attrs.frozen(kw_only=True)
 class ReportMeta:
-    """What the rows alone do not say.
+    """Data that belongs to a table of returns but is not in its rows.
 
     Attributes:
-        experiment: its MLflow name.
+        experiment: name of the experiment in MLflow.
         references: random and expert return by (task, bins); a task without one is reported unnormalised.
         asm_epochs: passes over the dataset that ASM pre-training makes at its full length, by (preset, task,
             bins, tier).
@@ -73,7 +73,7 @@ class ReportMeta:
     asm_epochs: Mapping[tuple[str, str, int, str], float] = attrs.field(factory=dict)
 
     def to_json(self) -> str:
-        """Text for the artifact that lies beside the returns."""
+        """JSON text for the artifact beside the returns."""
         references = [
             {"task": task, "bins": bins, **attrs.asdict(reference)}
             for (task, bins), reference in sorted(self.references.items())
@@ -100,21 +100,21 @@ class ReportMeta:
 
 
 def to_the_minute(seconds: float) -> str:
-    """A time since the epoch as `Invocation.started` has it, in UTC."""
+    """Seconds since the epoch as text in UTC, to the minute, as in `Invocation.started`."""
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
 
 
 @attrs.frozen(kw_only=True)
 class Invocation:
-    """One run of the command line that returns came from.
+    """One run of the command that produced returns.
 
     Attributes:
-        name: of its MLflow run.
-        started: when, in UTC.
-        status: of its MLflow run, e.g. ``FINISHED``.
-        tags: what it wrote down of itself: preset, git_commit, ``version.<package>``, ``machine.<choice>``.
-        given: gin files and bindings as given; empty where they are not stored.
-        resolved: the value of every field; empty where they are not stored.
+        name: name of its MLflow run.
+        started: start time in UTC.
+        status: status of its MLflow run, e.g. ``FINISHED``.
+        tags: tags of its run: preset, git_commit, ``version.<package>``, ``machine.<choice>``.
+        given: gin files and bindings as given; empty if not stored.
+        resolved: value of every field; empty if not stored.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Invocation:
     resolved: str
 
     def facts(self) -> list[tuple[str, str]]:
-        """Name and text of everything short, versions and machine choices in one line each."""
+        """Name and text of each short fact; versions and machine choices are one line each."""
         rows = [("started", f"{self.started} UTC"), ("status", self.status)]
         grouped: dict[str, list[str]] = {}
         for name, value in sorted(self.tags.items()):
@@ -146,8 +146,8 @@ def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str) -> p
     """One row an episode; ``metric`` says what its ``return`` holds.
 
     Args:
-        results: evaluations with the cell that they belong to, in any order.
-        preset: scale that the results were made at (``laptop``, ``paper``); every result names it.
+        results: pairs of cell and evaluation, in any order.
+        preset: scale of the results (``laptop``, ``paper``); every row names it.
     """
     rows = [
         {
@@ -201,7 +201,7 @@ def read_csv(source: str | Path) -> pd.DataFrame:
     """A table from a CSV file (a `Path`) or from CSV text (a `str`).
 
     Raises:
-        ValueError: naming the columns that are missing, or the value that is not of its column's type.
+        ValueError: if columns are missing or a value is not of its column's type; the message names them.
     """
     name = str(source) if isinstance(source, Path) else "the table"
     # Everything as text at first: a tier may be called "null", and floats are then read exactly.
@@ -218,21 +218,20 @@ def read_csv(source: str | Path) -> pd.DataFrame:
 
 
 def trained(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of policies in training; the others are of the ASM before it (`Evaluating.during_pretraining`)."""
+    """The rows of policies in training, without evaluations of the ASM before it (`Evaluating.during_pretraining`)."""
     return table[table["gradient_step"] > 0]
 
 
 def learning_seconds(table: pd.DataFrame) -> pd.Series:
-    """Seconds of each row that time to target counts: ASM pre-training, starts, and training."""
+    """Seconds of each row that count towards time to target: ASM pre-training, starts, and training."""
     return table["asm_seconds"] + table["start_seconds"] + table["train_seconds"]
 
 
 def merge(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """One table from the tables of several invocations, oldest first.
 
-    Of a cell that is in several, one row set is kept whole, estimates with the returns of the same training: the one
-    that was trained furthest, and of equals the latest. So a re-run replaces what was there, and one stopped half-way,
-    or a trial of a few steps, does not.
+    If a cell is in several tables, all rows of one training are kept: the longest training, and the latest among
+    equals. So a complete re-run replaces earlier results, and an unfinished or shorter one does not.
     """
     best: dict[tuple, pd.DataFrame] = {}
     for frame in frames:

@@ -1,4 +1,4 @@
-"""What a report says and in which order, for all its forms."""
+"""The sections of a report and their order, for all its formats."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOTES = (
 
 
 def notes(table: pd.DataFrame) -> list[str]:
-    """What to know of all numbers of a table of `harness.records`."""
+    """Notes on how the numbers of a report are computed."""
     budgets = table[table["fraction"] >= 1.0].groupby("gradient_step")["policy"].unique()
     if len(budgets) < 2:
         return list(NOTES)
@@ -96,8 +96,8 @@ class Section:
 
     Attributes:
         title: its heading.
-        note: what to know before reading it.
-        tables: each with its title.
+        note: text before the tables.
+        tables: tables with their titles.
         figures: file stems.
     """
 
@@ -111,16 +111,16 @@ def sections(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems
     """Every part of a report on returns and estimates that is not empty.
 
     Args:
-        table: of `harness.records`.
-        summary: of it, by `harness.reporting.statistics.summarize`.
-        meta: what goes with it.
-        stems: of the figures that were drawn.
+        table: table of returns as in `harness.records`.
+        summary: table of `harness.reporting.statistics.summarize`.
+        meta: reference returns and pre-training lengths that belong to the table.
+        stems: file stems of the figures that were drawn.
     """
     return [part for part in _all(table, summary, meta, stems) if part.tables or part.figures]
 
 
 def probe_section(probes: pd.DataFrame, stems: Sequence[str]) -> Section:
-    """The part of a report on the linear probe."""
+    """The section on the linear probe."""
     tables = list(probe_tables(probes, with_paper=True))
     return Section("Linear probe", _PROBE, tables, [stem for stem in stems if stem.startswith("probe_")])
 

@@ -1,6 +1,6 @@
 """The numbers of a report, as pure functions of the table in `harness.records`.
 
-A *line* is everything that shares preset, metric, algorithm, task, bins, tier and policy: one curve of a figure.
+A *line* is the set of rows with one preset, metric, algorithm, task, bins, tier and policy: one curve of a figure.
 Only seeds and episodes vary within it. Asymptotic return always means the return at the full budget, never
 that of the best checkpoint on the way.
 """
@@ -19,10 +19,10 @@ from scipy import stats
 from harness.records import PROTOCOL_FRACTIONS, RETURN
 from harness.reporting.returns import SECONDS, ReportMeta, learning_seconds, trained
 
-SETTING = ("preset", "metric", "algorithm", "task", "bins", "tier")  # what policies are compared within
+SETTING = ("preset", "metric", "algorithm", "task", "bins", "tier")  # policies are compared within one of these
 LINE = (*SETTING, "policy")
 REFERENCE_POLICY = "factored"
-ENOUGH = 10  # values in every stratum from which on an interval is resampled
+ENOUGH = 10  # from so many values in every stratum on, intervals are bootstrapped
 
 
 @attrs.frozen
@@ -31,9 +31,9 @@ class Interval:
 
     Attributes:
         value: the estimate.
-        low: lower bound; NaN if the data cannot give an interval.
-        high: upper bound, likewise.
-        over: what varies within the interval: ``seeds``, or the ``episodes`` of a single seed.
+        low: lower bound; NaN if there are too few values.
+        high: upper bound; NaN if there are too few values.
+        over: units of the interval: ``seeds``, or ``episodes`` of a single seed.
     """
 
     value: float
@@ -53,7 +53,7 @@ def iqm(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def units(returns: np.ndarray | pd.Series, seeds: np.ndarray | pd.Series) -> tuple[np.ndarray, str]:
-    """The values that an interval is made of, and what they are: the mean of each seed, or one seed's episodes.
+    """The units of an interval and their name: the means of the seeds, or the episodes of a single seed.
 
     Episodes of one seed share a policy, so pooling them over seeds would count one training several times.
     """
@@ -80,9 +80,9 @@ def mean_interval(
 
     Args:
         strata: `units` of each dataset (one array for a single dataset), (n_d,) each.
-        rng: draws the resamples; the same generator state gives the same interval.
-        weights: one for each stratum; the default weighs all alike, and 1 and −1 give a difference of two.
-        over: what the values are, for `Interval.over`.
+        rng: generator for the resamples; the same state gives the same interval.
+        weights: one weight per stratum; equal by default, 1 and −1 give the difference of two strata.
+        over: name of the units, for `Interval.over`.
         confidence: coverage of the interval.
         resamples: number of bootstrap resamples.
 
@@ -124,14 +124,14 @@ def bootstrap_interval(
 
     Args:
         strata: values of each dataset.
-        rng: draws the resamples.
-        statistic: a function of one array a stratum and of the keyword ``axis``, which it reduces.
+        rng: generator for the resamples.
+        statistic: function of one array per stratum and the keyword ``axis``, which it reduces.
         confidence: coverage of the interval.
         resamples: number of bootstrap resamples.
 
     Returns:
-        The interval; its bounds are NaN if a stratum has fewer than `ENOUGH` values, since resampling few values
-        claims far more than they tell.
+        The interval; its bounds are NaN if a stratum has fewer than `ENOUGH` values, since bootstrap intervals of few
+        values are far too narrow.
     """
     if any(np.isnan(sample).any() for sample in strata):  # trimming would count NaN as the highest value
         return Interval(float("nan"))
@@ -185,14 +185,14 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
 
 
 def asymptotic(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows at the full budget; a line that did not get there has none."""
+    """The rows at the full budget; a line that has not reached it has none."""
     return summary[summary["fraction"] >= 1.0]
 
 
 def share_of_best(summary: pd.DataFrame) -> pd.Series:
-    """100 · mean / best, best being the highest asymptotic return of any policy on the same dataset and algorithm.
+    """100 · mean / best, where best is the highest asymptotic return of any policy on the same dataset and algorithm.
 
-    NaN where no policy finished, or where the best is not positive (a share would mean nothing).
+    NaN if no policy finished, or if the best is not positive (a share of it has no meaning).
     """
     best = asymptotic(summary).groupby(list(SETTING))["mean"].max()
     index = pd.MultiIndex.from_frame(summary[list(SETTING)])
@@ -228,10 +228,10 @@ def time_to_target(
 
 
 def shown_fractions(summary: pd.DataFrame, most: int = 12) -> list[float]:
-    """The shares of the budget that tables and axes have room for, rising: all of a few, of many those next to
-    the protocol's.
+    """The shares of the budget that tables and axes show, rising: all if there are few, else those nearest to the
+    protocol's.
 
-    The paper's evaluation every 5,000 of 1M steps makes two hundred; curves are drawn through them all.
+    The paper evaluates every 5,000 of 1M steps, which is 200 shares; curves are drawn through all of them.
     """
     fractions = sorted(summary["fraction"].unique())
     if len(fractions) <= most:
@@ -242,8 +242,8 @@ def shown_fractions(summary: pd.DataFrame, most: int = 12) -> list[float]:
 def tier_by_policy(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
     """Rows tier and a last row ``average``, columns policy: `column` at the full budget, averaged over tasks.
 
-    NaN for a policy that lacks a task in the tier that any has finished in any tier, and then of the average too: a
-    mean over other tasks is no comparison.
+    NaN in a tier for a policy that lacks one of the tasks that any policy has finished in any tier, and then also in
+    the average, since means over different tasks do not compare.
     """
     table = mean_over(asymptotic(summary), column, "tier")
     table = table.loc[sorted(table.index, key=tier_order)]
@@ -255,7 +255,7 @@ def tier_by_policy(summary: pd.DataFrame, column: str = "mean") -> pd.DataFrame:
 def mean_over(rows: pd.DataFrame, column: str, by: str) -> pd.DataFrame:
     """Rows `by` (one of task, bins and tier), columns policy: the mean of `column` over the others of the three.
 
-    NaN for a policy that lacks one of the others' combinations, of those that there are for any policy and any `by`.
+    NaN for a policy that lacks one of the combinations of those others that exist for any policy and any `by`.
     """
     others = [name for name in ("task", "bins", "tier") if name != by]
     table = rows.pivot(index=[by, *others], columns="policy", values=column)

@@ -1,4 +1,4 @@
-"""A stored study, and the numbers and tables that pages about results take from it."""
+"""A stored study, and its numbers and tables for the pages about results."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from spinrl.errors import UserError
 
 
 class StudyError(UserError):
-    """A folder that holds no study, or one that cannot be read; the message is one line for the user."""
+    """A folder holds no study, or its study cannot be read; the message is one line for the user."""
 
 
 @attrs.frozen(eq=False)
 class Study:
-    """What is stored of one study, or of a part of it.
+    """The stored results of a study, or of a part of it.
 
     Attributes:
-        name: of its folder.
-        table: of `harness.records`, with returns and estimates.
-        summary: of the table, by `harness.reporting.statistics.summarize`.
-        meta: what goes with it.
-        probes: what the linear probe found, or None.
+        name: name of its folder.
+        table: table of returns and estimates as in `harness.records`.
+        summary: summary of the table by `harness.reporting.statistics.summarize`.
+        meta: reference returns and pre-training lengths that belong to the table.
+        probes: results of the linear probe, or None.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Study:
 
     @classmethod
     def read(cls, folder: Path) -> Study:
-        """The study in a folder as `harness.report.write_report` leaves it; figures and pages need not be there.
+        """Read a study from the folder of `harness.report.write_report`; figures and pages may be missing.
 
         Raises:
             StudyError: if the folder has neither returns nor probes, or a file cannot be read.
         """
         returns, meta, probes = folder / RETURNS_FILE, folder / META_FILE, folder / RESULTS_FILE
         if not returns.is_file() and not probes.is_file():
-            raise StudyError(f"{folder} has neither {RETURNS_FILE} nor {RESULTS_FILE}: name the folder of a report")
+            raise StudyError(f"{folder} has neither {RETURNS_FILE} nor {RESULTS_FILE}; give the folder of a report")
         try:
             table = read_csv(returns if returns.is_file() else ",".join(COLUMNS))
             found = ReportMeta(experiment=folder.resolve().name)
@@ -78,7 +78,7 @@ class Study:
         return asymptotic(self.summary[self.summary["metric"] == RETURN])
 
     def only(self, **where: str | int) -> Study:
-        """The part of the study with these values, e.g. ``tier="expert"``."""
+        """The part of the study with the given values, e.g. ``tier="expert"``."""
         table, summary = self.table, self.summary
         for column, value in where.items():
             table, summary = table[table[column] == value], summary[summary[column] == value]
@@ -96,7 +96,7 @@ class Study:
 
     @property
     def seeds(self) -> str:
-        """How many seeds there are, in words."""
+        """The number of seeds, in words."""
         low, high = int(self.full["seeds"].min()), int(self.full["seeds"].max())
         return "one seed" if high == 1 else f"{high if low == high else f'{low} to {high}'} seeds"
 
@@ -111,7 +111,7 @@ class Study:
         return int(self.full["gradient_step"].mode()[0])
 
     def datasets(self) -> list[tuple[str, Study]]:
-        """Name and part of each dataset; a name has the task and the tier, and the bins if they vary."""
+        """Name and part of the study for each dataset; the name has task and tier, and bins if they vary."""
         rows = self.summary[list(DATASET)].drop_duplicates().itertuples(index=False, name=None)
         bins = self.summary["bins"].nunique() > 1
         return [
@@ -159,7 +159,7 @@ class Study:
         ]
 
     def difference(self, policy: str, reference: str) -> Interval:
-        """How much more a policy returns at the full budget than another, as mean over the datasets of both."""
+        """Difference of two policies' returns at the full budget, as the mean over the datasets of both."""
         found = differences(self.returns[self.returns["policy"].isin([policy, reference])], reference)
         cell = found[policy].iloc[-1] if policy in found else None
         return Interval(float("nan")) if cell is None else cell
@@ -171,13 +171,13 @@ class Study:
     def grid(
         self, by: str, what: str = "return", *, fraction: float = 1.0, paper: pd.DataFrame | None = None
     ) -> pd.DataFrame:
-        """A row for each value of `by`, one for all, and the paper's rows below; a column a policy.
+        """A table with a row for each value of `by`, one for all, and the paper's rows; a column for each policy.
 
         Args:
             by: ``tier``, ``task``, ``bins``, ``algorithm`` or ``dataset``.
             what: ``return`` (mean with its interval) or ``share`` (see `mean`).
-            fraction: of the budget.
-            paper: a table of `harness.reporting.paper_numbers`.
+            fraction: share of the budget.
+            paper: table of `harness.reporting.paper_numbers`, or None.
         """
         parts = self.datasets() if by == "dataset" else [(value, self.only(**{by: value})) for value in self.values(by)]
         if len(parts) > 1 and by != "algorithm":
@@ -204,7 +204,7 @@ class Study:
         return pd.DataFrame(rows, columns=["dataset", *(f"{100 * fraction:g}%" for fraction in fractions)])
 
     def times(self) -> pd.DataFrame:
-        """Of each policy: minutes spent, on how many datasets it reached the target, and the mean minutes to it."""
+        """For each policy: minutes spent, number of datasets on which it reached the target, and mean minutes to it."""
         found, full = targets(self.summary[self.summary["metric"] == RETURN]), self.full
         rows = []
         for policy in self.policies:

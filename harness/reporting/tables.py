@@ -1,4 +1,4 @@
-"""The tables of a report, as text: each a title and a data frame of cells, for any of the report's forms."""
+"""The tables of a report: each a title and a data frame of text cells, for all formats of the report."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from harness.reporting.statistics import (
 
 GROUP = ["preset", "metric", "algorithm"]  # never averaged over
 SETTING_TITLE = ["task", "bins", *GROUP]
-PAPER = " (paper)"  # ends the name of a column with the paper's numbers
+PAPER = " (paper)"  # suffix of a column with the paper's numbers
 NamedTable = tuple[str, pd.DataFrame]
 
 
 def setting_tables(summary: pd.DataFrame, interval: Callable[[Any], str]) -> Iterator[NamedTable]:
-    """What there is for each task: returns, scores and shares over the budget, and times.
+    """Tables for each task: returns, scores and shares over the budget, and times.
 
     Args:
-        summary: of `harness.reporting.statistics.summarize`.
-        interval: writes a row's mean with its bounds.
+        summary: table of `harness.reporting.statistics.summarize`.
+        interval: formats a row's mean with its bounds.
     """
     for values, group in summary.groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
@@ -87,10 +87,10 @@ def per_task_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
 
 
 def difference_tables(table: pd.DataFrame) -> Iterator[NamedTable]:
-    """How much more each policy returns at the full budget than the reference policy.
+    """Difference of each policy's return at the full budget to that of the reference policy.
 
     Args:
-        table: of `harness.records`.
+        table: table of returns as in `harness.records`.
     """
     for values, group in table.groupby(GROUP, sort=True):
         found = differences(group, REFERENCE_POLICY)
@@ -104,8 +104,8 @@ def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
     """Interquartile mean and mean of the normalised score over tasks and seeds.
 
     Args:
-        runs: of `harness.reporting.comparisons`.
-        measure: ``asymptotic`` or ``best_checkpoint``, whichever `runs` is of.
+        runs: table of runs from `harness.reporting.comparisons`.
+        measure: ``asymptotic`` or ``best_checkpoint``, as in `runs`.
     """
     name = {"asymptotic": "asymptotic score", "best_checkpoint": "score of the best checkpoint"}[measure]
     for values, group in runs.groupby(GROUP, sort=True):
@@ -121,7 +121,7 @@ def aggregate_tables(runs: pd.DataFrame, measure: str) -> Iterator[NamedTable]:
 def asm_length_tables(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[NamedTable]:
     """Return at the full budget by the length of ASM pre-training, and as a share of the reference policy's.
 
-    Policies whose names have no length stand above, e.g. one whose ASM was masked in another way.
+    Policies without a length in their name come first, e.g. one whose ASM was masked in another way.
     """
     for values, group in summary.groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
@@ -148,10 +148,10 @@ def asm_length_tables(summary: pd.DataFrame, meta: ReportMeta) -> Iterator[Named
 
 
 def improvement_tables(runs: pd.DataFrame) -> Iterator[NamedTable]:
-    """Probability that the row's policy does better than the column's, given two policies and two seeds.
+    """Probability that the row's policy does better than the column's, from two policies and two seeds on.
 
     Args:
-        runs: of `harness.reporting.comparisons.asymptotic_runs`.
+        runs: table of `harness.reporting.comparisons.asymptotic_runs`.
     """
     for values, group in runs.groupby(GROUP, sort=True):
         samples = strata(group, "asymptotic_return")  # within a dataset, returns and scores have the same order
@@ -167,10 +167,10 @@ def improvement_tables(runs: pd.DataFrame) -> Iterator[NamedTable]:
 
 
 def estimate_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
-    """What was estimated without a simulator, and how that orders the policies where there are returns as well.
+    """Estimates from data alone, and their agreement with returns in the order of policies if there are both.
 
     Args:
-        summary: of `harness.reporting.statistics.summarize`, with returns and estimates.
+        summary: table of `harness.reporting.statistics.summarize`, with returns and estimates.
     """
     for values, group in summary[summary["metric"] != RETURN].groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
@@ -188,7 +188,7 @@ def estimate_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
 
 
 def text_columns(rows: pd.DataFrame) -> int:
-    """How many columns, from the left, name what a row is of."""
+    """Number of columns, from the left, that identify a row."""
     naming = ("policy", "tier", "task", "bins", "dataset", "algorithm", "estimate", "ASM", "sees")
     return sum(str(column) in naming for column in rows.columns)
 

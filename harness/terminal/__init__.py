@@ -1,1 +1,1 @@
-"""What a person sees in the terminal while cells run."""
+"""Output on the terminal while cells run."""

@@ -1,4 +1,4 @@
-"""Turns what happens in the cells into progress on the terminal and runs in MLflow."""
+"""Turns the events of cells into progress on the terminal and runs in MLflow."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ from spinrl.data import Store
 from spinrl.data.description import action_statistics, episode_statistics
 from spinrl.machine import ResolvedMachine
 
-PUBLISH_SECONDS = 30.0  # between two tables of all returns
-FIGURE_SAMPLE = 50_000  # transitions: enough to see the structure, little enough not to keep a run waiting
+PUBLISH_SECONDS = 30.0  # between two uploads of the table of returns
+FIGURE_SAMPLE = 50_000  # transitions in a dataset's figure: enough for its structure, few enough to be fast
 
 
 @attrs.define
 class _Open:
-    """A cell under way: its run, and what is shown of it."""
+    """A running cell: its MLflow run and its stages on the terminal."""
 
     run: CellRun
     stages: CellStages
 
 
 class RunObserver(Observer):
-    """Logs a grid as it runs.
+    """Logs a grid while it runs.
 
     Args:
-        experiment: the grid.
-        parent: the open run of this invocation.
-        progress: the live line.
-        console: for lines that stay.
+        experiment: experiment that the cells belong to.
+        parent: open MLflow run of this invocation.
+        progress: live line.
+        console: console for lines that stay.
         meta: reference returns, for normalised scores.
-        command: that runs the cells of those labels alone.
-        finished: the evaluations of cells that are not run again.
+        command: gives the command that runs the cells with the given labels alone.
+        finished: evaluations of cells that are not run again.
 
     Attributes:
-        results: every evaluation so far.
+        results: all evaluations so far.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RunObserver(Observer):
         self._publish_next = 0.0
         self._open: dict[CellKey, _Open] = {}
         self._drawn: set[str] = set()  # fingerprints of datasets
-        for key, each in self.results:  # a kill may have come between what is logged to a cell and to its parent
+        for key, each in self.results:  # a kill may have come between logging to a cell and to its parent
             parent.overview(key, each)
 
     def cell_started(self, cell: Cell, machine: ResolvedMachine, node: str) -> None:
@@ -123,7 +123,7 @@ class RunObserver(Observer):
                 log_dataset(run, event, cell)
                 self._draw_dataset(event, cell)
             case ASMReady(fingerprint, seconds, curve):
-                for each in curve:  # what was logged while it was made is not logged again
+                for each in curve:  # losses that were logged while the ASM was trained are not logged again
                     run.metrics(each.values, each.step)
                 run.tags({"asm_fingerprint": fingerprint})
                 run.metrics({"time/asm_seconds": seconds}, 0)
@@ -177,7 +177,7 @@ class RunObserver(Observer):
         run.finish("FAILED" if outcome.failure else "FINISHED")
 
     def _publish(self) -> None:
-        """Show all returns so far in the parent run: not at every evaluation, since the table grows with the grid."""
+        """Log all returns so far to the parent run, not at every evaluation, since the table grows with the grid."""
         began = time.monotonic()
         if began > self._publish_next:
             self._parent.publish(to_frame(self.results, preset=self._experiment.preset), self._meta)
@@ -186,7 +186,7 @@ class RunObserver(Observer):
 
     def _log_evaluation(self, key: CellKey, evaluation: Evaluation) -> None:
         this = (key, evaluation.identity)
-        if this in self._evaluated:  # before the cell was begun again
+        if this in self._evaluated:  # logged before the cell was restarted
             return
         self._evaluated.add(this)
         self.results.append((key, evaluation))
@@ -207,20 +207,20 @@ class RunObserver(Observer):
         )
         try:
             log_dataset_figure(self._parent, dataset, _dataset_name(cell), part)
-        except Exception as error:  # whatever is wrong with a figure, it is no reason to end a run
+        except Exception as error:  # a figure that fails must not end the run
             said = f"{_dataset_name(cell)}: its figure could not be drawn: {error}"
             self._console.print(said, style="yellow", markup=False, soft_wrap=True)
 
 
 def log_dataset_figure(run: TrackedRun, dataset: DatasetReady, name: str, part: str) -> None:
-    """What the dataset holds, as ``dataset/<name>.png`` and ``.svg``; the title says which part of it that is."""
+    """Log the dataset's figure as ``dataset/<name>.png`` and ``.svg``; its title names the part of the dataset."""
     store = Store.open(dataset.path)
     figure = overview(episode_statistics(store), action_statistics(store, FIGURE_SAMPLE), f"{name}{part}")
     run.figure(f"dataset/{name}", figure)
 
 
 def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
-    """The store as an input of the run, by description."""
+    """Log the dataset's description as an input of the run."""
     run.dataset(
         _dataset_name(cell),
         dataset.fingerprint,
@@ -235,12 +235,12 @@ def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
 
 
 def _choices(nvec: Sequence[int]) -> str:
-    """The choices of each sub-action in words, one number where all have as many."""
+    """The choices of each sub-action in words; a single number if all are equal."""
     *most, last = map(str, nvec)
     return last if len(set(nvec)) == 1 else f"{', '.join(most)} and {last}"
 
 
 def _dataset_name(cell: Cell) -> str:
-    """Without bins where they are the dataset's own."""
+    """Name of a cell's dataset; it has no bins if they are the dataset's own."""
     bins = f"{cell.key.bins}bins" if cell.key.bins else ""
     return "-".join(part for part in (cell.key.task, bins, cell.key.tier) if part)

@@ -1,4 +1,4 @@
-"""What is being done now, how fast, and how long it will still take: one live line, or plain lines in a log."""
+"""The current stage, its rate and the time left: one live line, or plain lines in a log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.terminal.time_left import TimeLeft
 
-PLAIN_PERIOD = 10.0  # seconds between two lines where there is no terminal
+PLAIN_PERIOD = 10.0  # seconds between two lines without a terminal
 
 
 class Stage:
@@ -34,7 +34,7 @@ class Stage:
         self._measured = (0.0, 0.0)  # units and seconds between updates
 
     def update(self, done: float, **metrics: float) -> None:
-        """Say how many units are done in all, and what is worth showing (a loss, a return)."""
+        """Set the total number of units done, and metrics to show (a loss, a return)."""
         now = self._progress.clock()
         if self._last is not None and self._paused_at is None:
             units, seconds = self._measured
@@ -47,12 +47,12 @@ class Stage:
         self._progress.end(self)
 
     def pause(self) -> None:
-        """Another stage of the same cell goes first; the time until the next update or `resume` does not count."""
+        """Another stage of the cell runs first; the time until the next update or `resume` does not count."""
         if self._paused_at is None:
             self._paused_at, self._last = self._progress.clock(), None
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
         if self._paused_at is not None:
             self._idle += self._progress.clock() - self._paused_at
             self._paused_at = None
@@ -65,13 +65,13 @@ class Stage:
 
     @property
     def rate(self) -> float | None:
-        """Units a second since the first update, so that start-up and compilation do not count."""
+        """Units per second since the first update, so that start-up and compilation do not count."""
         units, seconds = self._measured
         return units / seconds if units > 0 and seconds > 0 else None
 
     @property
     def left(self) -> float:
-        """Seconds to the end of the stage: by its rate, and until it has one by the plan."""
+        """Seconds to the end of the stage, by its rate or, before it has one, by the plan."""
         rate = self.rate
         if rate is not None:
             return max(self.total - self.done, 0.0) / rate
@@ -83,7 +83,7 @@ class Stage:
         return min(units / self.total, 1.0) if self.total else 0.0
 
     def line(self) -> str:
-        """What it does, share done, rate, time left, metrics."""
+        """Cell and stage, share done, rate, time left, metrics."""
         parts = [f"{self.cell}: {self.name} {100 * self.share(self.done):.0f}%"]
         if self.rate is not None:
             parts.append(f"{_rate(self.rate)} {self.unit}/s")
@@ -99,14 +99,14 @@ class Stage:
 
 
 class ProgressLine:
-    """The progress of a whole run; use it as a context manager, so that the terminal is left clean.
+    """The progress of a whole run; a context manager, which leaves the terminal clean.
 
     Args:
-        total_cells: how many cells there are.
-        console: where to show it: a live line if it is a terminal, a plain line every ten seconds if not.
-        plan: (cell label, stage, estimated seconds) of everything; see `TimeLeft`.
-        parallel: how many stages are worked on at once.
-        clock: seconds; for tests.
+        total_cells: number of cells.
+        console: console to print on: a live line on a terminal, a plain line every ten seconds elsewhere.
+        plan: (cell label, stage, estimated seconds) of all stages; see `TimeLeft`.
+        parallel: number of stages that run at once.
+        clock: function that gives seconds; for tests.
     """
 
     def __init__(
@@ -135,14 +135,14 @@ class ProgressLine:
     def stage(
         self, cell_label: str, stage_name: str, total_units: float, unit: str, *, begin: float | None = None
     ) -> Stage:
-        """Start a stage of a cell, or go on with one that ended before its total.
+        """Start a stage of a cell, or continue one that ended before its total.
 
         Args:
-            cell_label: which cell.
+            cell_label: label of the cell.
             stage_name: ``collecting``, ``pre-training``, ``training`` or ``evaluating``.
-            total_units: how many there are in all.
-            unit: what they are, e.g. ``steps``.
-            begin: how many were done before; by default those of the same stage of the cell so far.
+            total_units: total number of units.
+            unit: name of the units, e.g. ``steps``.
+            begin: units done before; by default those of the same stage of the cell so far.
         """
         with self._lock:
             if cell_label not in self._cells:
@@ -156,14 +156,14 @@ class ProgressLine:
         return stage
 
     def settle(self, cell_label: str, stage_name: str | None = None) -> None:
-        """Nothing more is to be done of a stage (it was cached), or of the cell (it is done or has failed)."""
+        """Mark a stage (it was cached) or a whole cell (it has finished or failed) as done."""
         with self._lock:
             for stage in [s for s in self._running if s.cell == cell_label and stage_name in (None, s.name)]:
                 self.end(stage)
             self.time_left.settle(cell_label, stage_name)
 
     def show(self, stage: Stage) -> None:
-        """Make `stage` the one that is shown, and the one of its cell that is being worked on."""
+        """Show `stage`, and make it the running stage of its cell."""
         with self._lock:
             for other in self._running:
                 if other is not stage and other.cell == stage.cell:
@@ -192,7 +192,7 @@ class ProgressLine:
         return self.time_left.left([(s.cell, s.name, s.share(s.begin), s.left) for s in self._running])
 
     def line(self) -> str:
-        """The line that is shown."""
+        """Text of the line."""
         with self._lock:
             left, stage = self.left(), self._current
             run = f"run: {duration(left)} left" if left else "run: nearly done"

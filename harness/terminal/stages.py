@@ -1,4 +1,4 @@
-"""The stages of one cell, shown as its events tell of them."""
+"""The stages of one cell on the terminal, from its events."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _ENDS = {DatasetReady: "collecting", ASMReady: "pre-training", FeaturesReady: "e
 
 
 class CellStages:
-    """Turns the events of one cell into its stages of a `ProgressLine`.
+    """Turns the events of one cell into stages of a `ProgressLine`.
 
     Args:
-        progress: where they are shown.
-        console: for the line that says what the cell waits for.
-        label: of the cell.
+        progress: line that shows the stages.
+        console: console for the line about a file that the cell waits for.
+        label: label of the cell.
     """
 
     def __init__(self, progress: ProgressLine, console: Console, label: str) -> None:
@@ -40,7 +40,7 @@ class CellStages:
         self._current: Stage | None = None
 
     def event(self, event: Event) -> None:
-        """Something happened in the cell."""
+        """Handle an event of the cell."""
         match event:
             case StageStarted(stage, total, unit):
                 if stage not in self._open:
@@ -65,7 +65,7 @@ class CellStages:
                 self._finish(STARTS[kind])
 
     def _finish(self, stage: str) -> None:
-        """A stage has ended, or was never begun because the cache had its result."""
+        """End a stage; one that was never begun had its result in the cache."""
         if stage in self._open:
             self._open.pop(stage).finish()
         else:

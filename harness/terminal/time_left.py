@@ -1,4 +1,4 @@
-"""Time left of a whole run, from a plan that is corrected by what its stages really take."""
+"""Time left of a whole run, from a plan that is corrected by the measured times of its stages."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class _Entry:
 
 
 class TimeLeft:
-    """What is left of a plan.
+    """Time left of a plan.
 
-    The plan's seconds are a guess made for some machine; what counts is their proportion. Each kind of stage is
-    corrected by the ratio of real to planned seconds of that kind so far, or of all kinds while it has none.
+    The plan's seconds are estimates, and only their proportions matter. Each kind of stage is corrected by the ratio
+    of measured to planned seconds of that kind so far, or of all kinds while it has none.
 
     Args:
-        plan: (cell label, stage, estimated seconds) of all that is to be done; a stage that is done in several
-            parts from scratch (evaluations) has an entry for each.
-        parallel: how many stages are worked on at once.
+        plan: (cell label, stage, estimated seconds) of all work; a stage with several separate parts (evaluations)
+            has an entry for each.
+        parallel: number of stages that run at once.
     """
 
     def __init__(self, plan: Sequence[tuple[str, str, float]], parallel: int = 1) -> None:
@@ -37,9 +37,9 @@ class TimeLeft:
         self._parallel = max(parallel, 1)
 
     def record(self, cell: str, stage: str, begin: float, end: float, seconds: float | None) -> None:
-        """One part of a stage went from share `begin` to share `end` of that part in `seconds`.
+        """Record that a part of a stage went from share `begin` to share `end` in `seconds`.
 
-        None for seconds means that it says nothing about speed: another run did it.
+        Seconds are None if the time says nothing about speed, since another run did the work.
         """
         entry = self._plan.get((cell, stage))
         if entry is None:
@@ -51,13 +51,13 @@ class TimeLeft:
         self._planned[stage] = self._planned.get(stage, 0.0) + entry.seconds * (end - begin) / entry.parts
 
     def settle(self, cell: str, stage: str | None = None) -> None:
-        """Nothing more is to be done of a stage, or of the whole cell: it is done, was cached, or failed."""
+        """Mark a stage or a whole cell as done: it has finished, was cached, or has failed."""
         for (its_cell, its_stage), entry in self._plan.items():
             if its_cell == cell and stage in (None, its_stage):
                 entry.completed = 1.0
 
     def part(self, cell: str, stage: str) -> float:
-        """Seconds that one part of the stage is now thought to take, 0 for one that is not in the plan."""
+        """Expected seconds of one part of the stage; 0 if it is not in the plan."""
         entry = self._plan.get((cell, stage))
         return 0.0 if entry is None else entry.seconds / entry.parts * self._correction(stage)
 
@@ -65,8 +65,8 @@ class TimeLeft:
         """Seconds to the end.
 
         Args:
-            running: (cell, stage, share of its part at which it began, seconds left of the part) of each stage
-                that is under way.
+            running: (cell, stage, share of its part at which it began, seconds left of the part) of each running
+                stage.
         """
         total = 0.0
         under_way = {(cell, stage): begin for cell, stage, begin, _left in running}
@@ -76,7 +76,7 @@ class TimeLeft:
                 share -= (1.0 - under_way[cell, stage]) / entry.parts
             total += max(share, 0.0) * entry.seconds * self._correction(stage)
         seconds = [left for *_, left in running]
-        # Never sooner than the longest stage under way.
+        # Never sooner than the longest running stage.
         return max((total + sum(seconds)) / self._parallel, max(seconds, default=0.0))
 
     def _correction(self, stage: str) -> float:

@@ -1,1 +1,1 @@
-"""MLflow: one writer with a queue that survives a store that is away; runs, resuming, reading back."""
+"""MLflow: one writer with a queue on disk, which outlasts an unreachable store; runs, resuming, reading back."""

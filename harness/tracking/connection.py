@@ -1,4 +1,4 @@
-"""Finding the tracking store and the experiment in it, with one clear line when that fails."""
+"""Finds the tracking store and the experiment in it; errors are one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _REMOTE = ("http", "https", "databricks", "databricks-uc", "uc")
 _SQLITE = "sqlite:///"
-_ELSEWHERE = "give --tracking-uri the address of a store elsewhere, such as sqlite:////a/folder/mlflow.db"
+_ELSEWHERE = "give --tracking-uri the address of another store, such as sqlite:////a/folder/mlflow.db"
 
 
 class TrackingError(UserError):
@@ -44,11 +44,11 @@ def store_uri(given: str | None, directory: Path = Path()) -> str:
     """The address of the store: `given` or else `default_uri`, with ``~`` for the home folder.
 
     Raises:
-        TrackingError: when it is an address that MLflow makes no store of, with the one that was probably meant.
+        TrackingError: when MLflow takes no such address; the message gives the one that was probably meant.
     """
     uri = given or default_uri(directory)
     try:
-        if uri.startswith(f"{_SQLITE}~"):  # which would be a folder of that name
+        if uri.startswith(f"{_SQLITE}~"):  # SQLite would make a folder called ~
             uri = f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).expanduser()}"
     except RuntimeError:
         raise TrackingError(f"this user has no home folder for {uri}; {_ELSEWHERE}") from None
@@ -63,10 +63,10 @@ def store_uri(given: str | None, directory: Path = Path()) -> str:
 
 
 def check_address(given: str | None, directory: Path = Path()) -> None:
-    """Check what can be known of a store without opening or making it, before anything is trained.
+    """Check a store's address before anything is trained, without opening or creating the store.
 
     Raises:
-        TrackingError: when there can be none at the address, or its folder cannot be written.
+        TrackingError: when no store can be at the address, or its folder cannot be written.
     """
     uri = store_uri(given, directory)
     local = sqlite_path(uri)
@@ -83,12 +83,12 @@ def redacted(uri: str) -> str:
 
 
 def is_remote(uri: str) -> bool:
-    """Whether a server is asked, rather than a file or database opened from here."""
+    """Whether the store is a server, rather than a file or database that this process opens."""
     return urlsplit(uri).scheme in _REMOTE
 
 
 def connect(uri: str, experiment: str, directory: Path, probe_seconds: float) -> tuple[MlflowClient, str]:
-    """A client of the store at `uri` and the id of the experiment, created when it is not there.
+    """A client of the store at `uri` and the id of the experiment, which is created if missing.
 
     Raises:
         TrackingError: as `ask`, and when the experiment has been deleted.
@@ -102,7 +102,7 @@ def _require_writable(uri: str, local: Path | None, directory: Path) -> None:
     try:
         if local:
             require_writable(local.parent, _ELSEWHERE)
-        else:  # what the store does not take waits there
+        else:  # the journal is kept there
             require_writable(directory, "go to a folder of your own")
     except CacheError as error:
         raise TrackingError(f"cannot use the MLflow store at {redacted(uri)}: {error}") from error
@@ -111,16 +111,16 @@ def _require_writable(uri: str, local: Path | None, directory: Path) -> None:
 
 
 def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_seconds: float = 10.0) -> T:
-    """What `question` answers, given a new client of the store at `uri`.
+    """The result of `question`, called with a new client of the store at `uri`.
 
     Args:
-        uri: of the store.
-        question: the first use of the client.
-        directory: where the lock lies that guards the creation of a local store that is no file.
-        probe_seconds: how long a server may take; a local store has no limit, as creating it takes its time.
+        uri: address of the store.
+        question: function of the client; its first use.
+        directory: folder of the lock that guards the creation of a local store without a file of its own.
+        probe_seconds: time limit of a server in seconds; a local store has none, since creating it takes a while.
 
     Raises:
-        TrackingError: in one line, when the store cannot be reached or used.
+        TrackingError: when the store cannot be reached or used; the message is one line.
     """
     outcome: list[T | Exception] = []
     remote = is_remote(uri)
@@ -148,7 +148,7 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
     before = {name: os.environ.get(name) for name in impatient}
     os.environ.update(impatient)
     try:
-        # In a thread, as neither a name look-up nor a server that answers drop by drop has a time limit.
+        # In a thread, since a name look-up and a slow stream of bytes have no time limit of their own.
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         thread.join(probe_seconds if remote else None)
@@ -182,8 +182,8 @@ def _guard(folder: Path) -> Iterator[None]:
 
 
 def _create_sqlite(path: Path) -> None:
-    """Have MLflow make its tables in a file beside, unless there is one: a kill on the way would leave a store that it
-    neither completes nor opens."""
+    """Have MLflow make its tables in a temporary file, then rename it: MLflow can neither complete nor open a store
+    that a kill left half-made."""
     if path.exists() and path.stat().st_size:
         return
     for left_over in path.parent.glob(f".{path.name}.*.new"):
@@ -194,13 +194,13 @@ def _create_sqlite(path: Path) -> None:
 
 
 def _check_sqlite(path: Path) -> None:
-    """Open the file at once: MLflow would try for minutes to make sense of one that is no database."""
+    """Open the file: MLflow itself would retry for minutes with a file that is no database."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA schema_version")
 
 
 def _age(path: Path, uri: str) -> str:
-    """What an sqlite store whose schema MLflow refuses was made by, and what to do."""
+    """Text for an SQLite store whose schema MLflow refuses: the MLflow that made it, and what to do."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         (found,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     migrations = resources.files("mlflow.store.db_migrations") / "versions"

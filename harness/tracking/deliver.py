@@ -1,4 +1,4 @@
-"""The journals that runs left behind: which they are, and sending them."""
+"""Finds and sends journals that ended runs left behind."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from harness.tracking.operations import MlflowSink
 from harness.tracking.outbox import Outbox, one_line
 from spinrl.errors import UserError
 
-STALE_SECONDS = 600.0  # after which a half-written file was left by a killed run
+STALE_SECONDS = 600.0  # age from which a half-written file is one that a killed run left
 
 
 class SyncError(UserError):
-    """A journal that could not be sent, in one line."""
+    """A journal could not be sent; the message is one line."""
 
 
 def at_work(header: Mapping[str, Any]) -> bool:
-    """Whether the process that writes a journal is still running on this machine."""
+    """Whether the process that writes the journal is still running on this machine."""
     if header.get("host") != socket.gethostname():
         return False
     try:
@@ -34,10 +34,10 @@ def at_work(header: Mapping[str, Any]) -> bool:
 
 
 def left_over(folder: Path) -> Iterator[Journal]:
-    """The journals whose runs are no more, oldest first.
+    """The journals whose runs have ended, oldest first.
 
     Raises:
-        ValueError: naming the file that is no journal.
+        ValueError: if a file is no journal; the message names it.
     """
     for path in sorted(folder.glob("*.jsonl")):
         journal = Journal.read(path)
@@ -50,18 +50,18 @@ def left_over(folder: Path) -> Iterator[Journal]:
 
 
 def deliver(journal: Journal, sink: MlflowSink, sent: Callable[[int], None] = lambda _count: None) -> int:
-    """Send a journal and delete it; what the store refuses stays in it.
+    """Send a journal and delete it; operations that the store refuses stay in it.
 
     Args:
-        journal: that no other process sends.
-        sink: takes the operations; it knows those that it has.
-        sent: called with the number of operations sent so far.
+        journal: journal that no other process sends at the time.
+        sink: applies the operations; it skips those that the store has.
+        sent: callback with the number of operations sent so far.
 
     Returns:
-        How many were refused.
+        The number of refused operations.
 
     Raises:
-        SyncError: when the store goes away; nothing is deleted then.
+        SyncError: when the store becomes unreachable; nothing is deleted then.
     """
     total = len(journal.waiting)
     error = Outbox(sink, journal, warn=lambda _line: None).send(sent)

@@ -1,6 +1,6 @@
-"""The queue of what goes to the tracking store, kept in a file, so that a kill loses nothing of it.
+"""The queue of operations for the tracking store, kept in a file, so that a kill loses none.
 
-The file has JSON lines that say all that sending them needs. The first line is a header (``tracking_uri``,
+The file has JSON lines with all that sending them needs. The first line is a header (``tracking_uri``,
 ``experiment``, ``version``, and the process that writes it); each other line is one operation as
 `harness.tracking.operations.MlflowSink.apply` takes it, keyed by the run's own key, which is also its tag in MLflow.
 """
@@ -25,20 +25,20 @@ Operation = dict[str, Any]
 
 
 class Journal:
-    """The queue of one invocation, in memory and in its file, which exists only while something waits.
+    """The queue of one invocation, in memory and in its file, which exists only while operations wait.
 
-    Sending an operation twice changes nothing, so the file may hold more than what waits, but never less: what was sent
-    is taken out of it when all was sent. Only a full disk makes it hold less; then it holds a beginning of the queue
-    until it takes all again, since what comes after a gap would hide the gap.
+    Sending an operation twice changes nothing, so the file may hold operations that were sent; it is cleared once all
+    were. It holds fewer than wait only if the disk is full: then it keeps the beginning of the queue, until all can be
+    written again, so that it never has a gap.
 
     Args:
-        path: of the file.
-        header: its first line.
-        waiting: the operations that the file holds already.
+        path: path of the file.
+        header: content of its first line.
+        waiting: operations that the file holds already.
 
     Attributes:
         waiting: operations to be sent, in order.
-        refused: operations that the store does not take, each with the reason as ``refused``.
+        refused: operations that the store refused, each with the reason under ``refused``.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], waiting: Iterable[Operation] = ()) -> None:
@@ -51,12 +51,12 @@ class Journal:
 
     @classmethod
     def read(cls, path: Path) -> Journal:
-        """The queue that another process left; without the last operation where a kill left half of it.
+        """The queue that another process left; a half-written last operation is dropped.
 
         Raises:
-            ValueError: naming the file, when it is not a journal or of a newer version.
+            ValueError: if the file is not a journal or of a newer version; the message names it.
         """
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what no newline ends was still being written
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a line without its newline was still being written
         try:
             header, *operations = [json.loads(line) for line in lines]
             version = header["version"]
@@ -73,7 +73,7 @@ class Journal:
 
     @property
     def left(self) -> list[Operation]:
-        """Everything that the store has not taken."""
+        """All operations that the store does not have."""
         return [*self.refused, *self.waiting]
 
     @property
@@ -82,10 +82,10 @@ class Journal:
         return self.path.with_suffix(".files")
 
     def stage(self) -> Path:
-        """A new folder in it; from here on the journal's file exists, by which the folder is found after a kill.
+        """A new folder in `staging`; the journal's file exists from now on, so that the folder is found after a kill.
 
         Raises:
-            OSError: when the disk does not take it.
+            OSError: when the disk is full or cannot be written.
         """
         if not self.path.exists():
             self._write(self.left)
@@ -105,7 +105,7 @@ class Journal:
             self.waiting = deque([*itertools.islice(self.waiting, 1), *rest])
         replaced = len(self.waiting) < before
         self.waiting.append(operation)
-        with contextlib.suppress(OSError):  # a full disk does not stop the training
+        with contextlib.suppress(OSError):  # a full disk must not stop the training
             if self._whole and not replaced:
                 self._whole = False
                 self._append(operation)
@@ -114,9 +114,9 @@ class Journal:
                 self.rewrite()
 
     def settle(self, operation: Operation, refused: str | None = None) -> None:
-        """The first operation has been sent, or the store does not take it for the reason `refused`.
+        """Remove the first operation: it was sent, or the store refused it for the reason `refused`.
 
-        Once nothing waits, the file follows; a full disk may keep what was sent, which does no harm.
+        Once nothing waits, the file is rewritten; on a full disk it may keep sent operations, which is harmless.
         """
         if not self.waiting or self.waiting[0] is not operation:
             return
@@ -130,10 +130,10 @@ class Journal:
                 self.rewrite()
 
     def rewrite(self) -> None:
-        """Make the file hold exactly what is left, and delete it where that is nothing.
+        """Make the file hold exactly the operations that are left; delete it if there are none.
 
         Raises:
-            OSError: when the disk does not take it.
+            OSError: when the disk is full or cannot be written.
         """
         self._whole = False
         if self.left or self.staging.exists():
@@ -149,10 +149,10 @@ class Journal:
         self._whole = True
 
     def close(self) -> None:
-        """Leave behind what is left, and nothing else: staged files that nobody sends either.
+        """Write the operations that are left, and delete staged files that none of them names.
 
         Raises:
-            OSError: when the disk does not take it.
+            OSError: when the disk is full or cannot be written.
         """
         self.rewrite()
         if not self.left and self.staging.exists():
@@ -174,7 +174,7 @@ class Journal:
                 raise
 
     def _write(self, operations: Iterable[Operation]) -> None:
-        """All of it, never half."""
+        """Write a new file atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(".partial")
         try:
@@ -186,7 +186,7 @@ class Journal:
 
 
 def _text_name(operation: Operation) -> tuple[str, str] | None:
-    """The run and the name of the text that an operation writes, whatever was there before."""
+    """Run and artifact name of an operation that replaces a text, None for other operations."""
     return (operation["run"], operation["artifact_file"]) if operation["op"] == "text" else None
 
 

@@ -1,7 +1,7 @@
 """MLflow's local store in a project folder that was moved or copied.
 
-MLflow keeps the address of every artifact as an absolute path, and offers no way to change it. In another folder, or on
-another machine, it would show nothing of the runs that are there, and write new ones to the old place.
+MLflow stores the address of every artifact as an absolute path, and offers no way to change it. After a move, it would
+find no artifacts of the old runs, and write those of new runs to the old place.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _ADDRESSES = (  # (table, column) of MLflow's that hold addresses of artifacts
 
 
 def follow_artifacts(database: Path) -> list[str]:
-    """Point an sqlite store of MLflow's to the artifacts beside it, where it names a place that they have left.
+    """Point an SQLite store of MLflow to the artifacts beside it, if its addresses are outdated.
 
-    That is so where the folder that it names is gone, or where ``mlruns/`` beside it holds runs that it places
-    elsewhere: a copy of a project has its own artifacts.
+    They are outdated if the stored folder is gone, or if ``mlruns/`` beside the database holds runs that the database
+    places elsewhere: a copied project has its own artifacts.
 
     Args:
-        database: an sqlite file, which nobody else opens meanwhile.
+        database: SQLite file that no other process has open.
 
     Returns:
-        One line for each place that was left.
+        One line for each folder whose addresses were changed.
 
     Raises:
         sqlite3.OperationalError: when the database cannot be written.
@@ -65,6 +65,6 @@ def follow_artifacts(database: Path) -> list[str]:
 
 
 def _folder(address: str) -> Path | None:
-    """The folder that an address of artifacts names, None for what is no folder of this machine."""
+    """The folder that an artifact address names, None if it is not a folder on this machine."""
     parts = urlsplit(address)
     return Path(unquote(parts.path)) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None

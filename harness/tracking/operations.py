@@ -1,7 +1,7 @@
-"""The operations that tracking consists of, applied to MLflow so that applying one twice changes nothing.
+"""The operations of tracking, applied to MLflow so that applying one twice changes nothing.
 
 An operation is a JSON-able dict with ``op`` and ``run``, the key that the harness gave the run. The key is also
-a tag of the MLflow run, so that a run whose creation was sent but never answered is found again, not doubled.
+a tag of the MLflow run, so that a run whose creation got no answer is found again, not created twice.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Before MLflow is imported: it reads these once. A training run has no business talking to anyone else, and
-# the lines on the terminal are the harness's own.
+# Set before MLflow is imported, which reads these once: no telemetry, and no output between the harness's lines.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -27,16 +26,16 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from harness.tracking.journal import Operation
 
-MOST_RUNS = SEARCH_MAX_RESULTS_THRESHOLD  # to ask for where all are wanted; unasked, MLflow stops after a thousand
+MOST_RUNS = SEARCH_MAX_RESULTS_THRESHOLD  # asks for all runs; by default MLflow returns a thousand
 RUN_KEY_TAG = "spinrl.run_key"
-ENDED_TAGS = {"stopped", "failed"}  # say why a run ended before it was done, until it is gone on with
-_ALIVE_TAG = "spinrl.last_asked"  # of the experiment
+ENDED_TAGS = {"stopped", "failed"}  # reasons of an early end; removed when the run is resumed
+_ALIVE_TAG = "spinrl.last_asked"  # tag of the experiment
 _MAX_METRICS, _MAX_PARAMS, _MAX_TAGS = 1000, 100, 100  # of one log_batch
 _MAX_PARAM, _MAX_TAG = 6000, 5000  # characters
 _RETRY_STATUS = (408, 429)  # besides every 5xx
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # a fresh sqlite store is announced table by table
-# The outbox says in a line, and once, what these say at every attempt, the first one with a traceback.
+# The outbox reports a failure once, in a line; these loggers would at every attempt, with tracebacks.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
@@ -50,7 +49,7 @@ class MlflowSink:
         self.run_ids: dict[str, str] = {}  # MLflow's id by the harness's key, as far as known
 
     def run_id(self, key: str) -> str | None:
-        """MLflow's id of the run that the harness calls `key`, None where there is none yet."""
+        """MLflow's id of the run with the harness's key `key`, None if there is none yet."""
         if key not in self.run_ids:
             found = self.client.search_runs(
                 [self.experiment_id], filter_string=f"tags.`{RUN_KEY_TAG}` = '{key}'", max_results=1
@@ -60,14 +59,14 @@ class MlflowSink:
         return self.run_ids.get(key)
 
     def is_transient(self, error: Exception) -> bool:
-        """True when the same operation may succeed later: the store is away or busy, rather than refusing it."""
+        """Whether the same operation may succeed later: the store is unreachable or busy, and did not refuse it."""
         if isinstance(error, MlflowException):
             status = error.get_http_status_code()
             return status >= 500 or status in _RETRY_STATUS
         return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
     def is_alive(self) -> bool:
-        """Whether the store takes a trivial thing; one whose disk is full still answers questions."""
+        """Whether the store accepts a trivial write; one with a full disk still answers queries."""
         try:
             self.client.set_experiment_tag(self.experiment_id, _ALIVE_TAG, time.time())
         except Exception:
@@ -78,7 +77,7 @@ class MlflowSink:
         """Carry out one operation.
 
         Raises:
-            LookupError: when it is for a run that was never created.
+            LookupError: when its run was never created.
             Exception: whatever MLflow raises; `is_transient` tells whether trying again makes sense.
         """
         fields = {name: value for name, value in operation.items() if name not in ("op", "run", "refused")}
@@ -110,7 +109,7 @@ class MlflowSink:
         params: dict[str, str] | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        """Metrics are (name, value, milliseconds, step); MLflow ignores one that it has with all four equal."""
+        """Metrics are (name, value, milliseconds, step); MLflow ignores an exact repetition."""
         values = [Metric(name, float(value), time, step) for name, value, time, step in metrics]
         parameters = [Param(name, value[:_MAX_PARAM]) for name, value in (params or {}).items()]
         run_tags = [RunTag(name, value[:_MAX_TAG]) for name, value in (tags or {}).items()]
@@ -131,7 +130,7 @@ class MlflowSink:
         self.client.log_text(run_id, text, artifact_file)
 
     def _artifact(self, run_id: str, *, path: str, artifact_directory: str | None, staged: bool) -> None:
-        """`staged` files were made for this operation alone; the journal deletes them once it does not name them."""
+        """Log a file. `staged` files were made for this operation; the journal deletes them once it is sent."""
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} is gone")
         self.client.log_artifact(run_id, path, artifact_directory)

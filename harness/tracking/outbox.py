@@ -1,6 +1,6 @@
-"""The one sender of tracking operations: in a thread of its own during a run, or over a journal that was left behind.
+"""The one sender of tracking operations: in a thread during a run, or for a journal that was left behind.
 
-The training loop only ever adds to the journal. While the store is away the journal grows, and sending is tried again
+The training loop only adds to the journal. While the store is unreachable the journal grows, and sending is retried
 with growing pauses, in the same order.
 """
 
@@ -16,8 +16,8 @@ from typing import TypeVar
 from harness.tracking.journal import Journal, Operation
 from harness.tracking.operations import MlflowSink
 
-MAX_METRICS = 1000  # of one operation, which MLflow takes in one call
-_DISK_PATIENCE = 600.0  # seconds for which a full disk is waited for
+MAX_METRICS = 1000  # metrics per operation, the most that MLflow takes in one call
+_DISK_PATIENCE = 600.0  # seconds to wait for room on a full disk
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5  # attempts at one operation that fails while the store answers other questions
 
@@ -29,11 +29,11 @@ class Outbox:
     """Sends the operations of a journal in order.
 
     Args:
-        sink: takes the operations; it knows those that it has.
-        journal: the queue.
+        sink: applies the operations; it skips those that the store has.
+        journal: queue of operations.
         period: seconds between two sendings.
-        max_delay: longest pause in seconds between two attempts while the store is away.
-        warn: is told in one line when the store goes away, is back, or refuses something.
+        max_delay: longest pause in seconds between two attempts while the store is unreachable.
+        warn: callback with one line when the store becomes unreachable, is back, or refuses an operation.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class Outbox:
         self._idle = threading.Condition(self._lock)
         self._closing = False
         self._closed = False  # from here on the journal is final
-        self._attempts = 0  # at the first operation of the queue, while the store was alive
-        self._delay = 0.0  # of the back-off; 0 while the store answers
+        self._attempts = 0  # failed attempts at the first operation while the store was alive
+        self._delay = 0.0  # pause of the back-off; 0 while the store answers
         self.busy_seconds = 0.0  # CPU time of the thread
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
@@ -68,11 +68,11 @@ class Outbox:
 
     @property
     def away(self) -> bool:
-        """True while the store does not answer."""
+        """Whether the store does not answer at present."""
         return self._delay > 0
 
     def put(self, operation: Operation) -> None:
-        """Queue an operation behind every metric of its run that came before it."""
+        """Queue an operation after the buffered metrics of its run."""
         with self._lock:
             self._seal(operation["run"])
             self.journal.add(operation)
@@ -83,22 +83,22 @@ class Outbox:
             self._buffers.setdefault(run, []).extend(metrics)
 
     def stage(self) -> Path:
-        """A new folder for files that are deleted once they have been sent.
+        """A new folder for files that are deleted after sending.
 
         Raises:
-            OSError: when the disk does not take it.
+            OSError: when the disk is full or cannot be written.
         """
         with self._lock:
             return self.journal.stage()
 
     def send(self, sent: Callable[[int], None] = lambda _count: None) -> Exception | None:
-        """Send all that waits.
+        """Send all waiting operations.
 
         Args:
-            sent: called with the number of operations sent so far.
+            sent: callback with the number of operations sent so far.
 
         Returns:
-            The error because of which the rest waits for the store; None when nothing waits.
+            The error that stopped sending; None when nothing waits.
         """
         count = 0
         while True:
@@ -125,7 +125,7 @@ class Outbox:
             sent(count)
 
     def flush(self, timeout: float) -> bool:
-        """Send now; True when all was sent, False when the store is away or `timeout` seconds passed."""
+        """Send now; True when all was sent, False when the store is unreachable or `timeout` seconds passed."""
         deadline = time.monotonic() + timeout
         with self._idle:
             self._seal(*self._buffers)
@@ -135,11 +135,11 @@ class Outbox:
             return not self.journal.waiting
 
     def close(self, timeout: float) -> int:
-        """Send the rest, and stop when for `timeout` seconds nothing could be sent (ten times that while the store
-        answers: it may be taking in a large file).
+        """Send the rest. Give up when nothing could be sent for `timeout` seconds (ten times that while the store
+        answers, since it may be receiving a large file).
 
         Returns:
-            How many operations were not sent (or were refused); the journal's file holds them.
+            The number of operations that were not sent or were refused; the journal's file holds them.
         """
         self._closing = True
         with self._idle:
@@ -147,11 +147,11 @@ class Outbox:
             waiting, since = len(self.journal.waiting), time.monotonic()
             try:
                 while waiting and time.monotonic() - since < (timeout if self.away else 10 * timeout):
-                    self._wake.set()  # no long pauses now
+                    self._wake.set()  # end a long pause
                     self._idle.wait(0.2)
                     if len(self.journal.waiting) < waiting:
                         waiting, since = len(self.journal.waiting), time.monotonic()
-            finally:  # a second Ctrl-C loses nothing either
+            finally:  # also after a second Ctrl-C
                 self._closed = True
                 left = len(self.journal.left)
                 self.patiently(self.journal.close, f"{left} operations")
@@ -160,10 +160,10 @@ class Outbox:
         return left
 
     def patiently(self, write: Callable[[], T], what: str) -> T:
-        """Do what writes `what` beside the journal; while the disk is full, wait for room, which somebody may make.
+        """Call `write`, which writes `what` beside the journal; while the disk is full, wait for room.
 
         Raises:
-            OSError: when there was none for ten minutes, or for any other reason.
+            OSError: when there was no room for ten minutes, or for any other reason.
         """
         until = time.monotonic() + _DISK_PATIENCE
         warned = False
@@ -182,7 +182,7 @@ class Outbox:
                 time.sleep(1.0)
 
     def _seal(self, *runs: str) -> None:
-        """Queue the metrics of runs."""
+        """Queue the buffered metrics of runs."""
         for run in runs:
             metrics = self._buffers.pop(run, [])
             for start in range(0, len(metrics), MAX_METRICS):
@@ -212,7 +212,7 @@ class Outbox:
 
 
 def root(error: BaseException) -> BaseException:
-    """What an exception goes back to: "connection refused" rather than what four layers above made of it."""
+    """The first cause of an exception, e.g. "connection refused" rather than the error of the layers above."""
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     return error

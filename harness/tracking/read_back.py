@@ -23,30 +23,30 @@ CONFIG_FILES = (
     "config/given.gin",
     "config/resolved.gin",
 )  # as `Tracker.start_parent` stores them
-MERGED_REPORT = "merged_report"  # what a run logs of itself is in report/
-_NOT_SETTINGS = ("mlflow.", "spinrl.")  # MLflow's own tags, and ours that link runs
+MERGED_REPORT = "merged_report"  # artifact folder of reports over several runs; a run's own is in report/
+_NOT_SETTINGS = ("mlflow.", "spinrl.")  # prefixes of tags that are no settings
 
 
 class ResultsError(UserError):
-    """There is nothing to report; the message is one line for the user."""
+    """The experiment has nothing to report; the message is one line for the user."""
 
 
 class NoReturnsError(ResultsError):
-    """The experiment is there, but no returns are."""
+    """The experiment exists, but has no returns."""
 
 
 def load_results(
     tracking_uri: str | None, experiment: str, directory: Path = Path()
 ) -> tuple[pd.DataFrame, ReportMeta]:
-    """The merged table of all invocations of an experiment, and what goes with it.
+    """The merged table of all invocations of an experiment, with its `ReportMeta`.
 
     Args:
-        tracking_uri: as for `harness.tracking.tracker.Tracker.open`.
-        experiment: its name.
-        directory: where the embedded store is looked for.
+        tracking_uri: address of the store, as for `harness.tracking.tracker.Tracker.open`.
+        experiment: name of the experiment.
+        directory: folder in which the embedded store is looked for.
 
     Raises:
-        ResultsError: when the store cannot be used, or there is no such experiment, or it holds no returns.
+        ResultsError: when the store cannot be used, or the experiment does not exist or holds no returns.
     """
     client, runs = _runs_with_returns(tracking_uri, experiment, directory)
     frames: list[pd.DataFrame] = []
@@ -61,17 +61,18 @@ def load_results(
                 epochs.setdefault(key, set()).add(value)
         except (ValueError, KeyError, TypeError) as error:
             raise ResultsError(f"the returns of run {run.info.run_name} cannot be read: {error}") from error
-    agreed = {key: values.pop() for key, values in epochs.items() if len(values) == 1}  # else a length means nothing
+    agreed = {key: values.pop() for key, values in epochs.items() if len(values) == 1}  # else ambiguous
     return merge(frames), ReportMeta(experiment=experiment, references=references, asm_epochs=agreed)
 
 
 def load_probes(
     tracking_uri: str | None, experiment: str, directory: Path = Path()
 ) -> tuple[pd.DataFrame | None, list[Invocation]]:
-    """What the linear probe found in an experiment: a row for each ASM, input and seed, the latest of each; None where
-    nothing was probed. And what its runs wrote down of themselves.
+    """Results of an experiment's linear probe, and the invocations that made them.
 
-    Args and errors are those of `load_results`, but that there need not be returns.
+    The table has a row for each ASM, input and seed, the latest of each; it is None if nothing was probed.
+
+    Args and errors are those of `load_results`, except that missing returns are no error.
     """
     client, whole = _runs_with_probes(tracking_uri, experiment, directory)
     if not whole:
@@ -82,7 +83,7 @@ def load_probes(
 
 
 def load_invocations(tracking_uri: str | None, experiment: str, directory: Path = Path()) -> list[Invocation]:
-    """What the invocations with stored returns wrote down of themselves, oldest first.
+    """The invocations with stored returns, oldest first.
 
     Args and errors are those of `load_results`.
     """
@@ -93,7 +94,7 @@ def load_invocations(tracking_uri: str | None, experiment: str, directory: Path 
 def log_merged_report(
     tracking_uri: str | None, experiment: str, paths: Sequence[Path], directory: Path = Path()
 ) -> str:
-    """Log the files of a report to the latest parent run that it has numbers of, under ``merged_report``.
+    """Log the files of a report under ``merged_report`` to the latest parent run with numbers.
 
     Args and errors are those of `load_results`.
 
@@ -144,7 +145,7 @@ def _runs_with_probes(tracking_uri: str | None, experiment: str, directory: Path
 def _runs(
     tracking_uri: str | None, experiment: str, directory: Path, role: str, files: set[str]
 ) -> tuple[MlflowClient, Sequence[Run]]:
-    """The runs of a role that have stored these files, oldest first; others were stopped before they had numbers."""
+    """The runs of a role that have stored these files, oldest first; others ended before they had numbers."""
     try:
         uri = store_uri(tracking_uri, directory)
         local = sqlite_path(uri)
@@ -168,10 +169,10 @@ def _runs(
 
 
 def read_artifact(client: MlflowClient, run: Run, name: str) -> str:
-    """The text of an artifact.
+    """Text of an artifact.
 
     Raises:
-        MlflowException, OSError: when there is none.
+        MlflowException, OSError: when the artifact does not exist.
     """
     with tempfile.TemporaryDirectory() as folder:
         return Path(client.download_artifacts(run.info.run_id, name, folder)).read_text(encoding="utf-8")

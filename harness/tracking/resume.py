@@ -1,8 +1,8 @@
-"""A study that was interrupted, found again in the tracking store, so that the same command goes on with it.
+"""Finds an interrupted study in the tracking store, so that the same command resumes it.
 
-A study is all that one configuration asks for. Its parent run carries the fingerprint of that configuration; while it
-runs a file lock is held, so that a second run of the same command at the same time starts a study of its own, and one
-that was killed, which leaves its run marked as running, is known for what it is.
+A study is all cells of one configuration. Its parent run carries the fingerprint of the configuration. A file lock is
+held while it runs: a second run of the same command at the same time starts a study of its own, and a killed run,
+which MLflow still shows as running, is recognised.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ HOST_TAG = "spinrl.host"
 SESSION_TAG = "spinrl.session"
 RESOLVED_FILE = "config/resolved.gin"
 _PARENT_TAG = "mlflow.parentRunId"
-_CHANGES = 20  # lines shown of what differs
-_PLACES = ("Machine.", "Local.", "Ray.", "Slurm.", "Experiment.machine", "Experiment.launcher")  # no study differs by
+_CHANGES = 20  # most lines of differences shown
+_PLACES = ("Machine.", "Local.", "Ray.", "Slurm.", "Experiment.machine", "Experiment.launcher")  # not in the identity
 
 
 @attrs.frozen(kw_only=True)
 class Interrupted:
-    """A study to go on with.
+    """A study to resume.
 
     Attributes:
-        parent: its run.
-        session: how many invocations have worked on it.
-        finished: the evaluations of every cell that needs nothing more.
-        cells: the runs of the other cells that were begun.
+        parent: parent run of the study.
+        session: number of invocations that have worked on it.
+        finished: evaluations of every finished cell.
+        cells: runs of cells that were begun and not finished.
     """
 
     parent: EarlierRun
@@ -51,7 +51,7 @@ class Interrupted:
 
 
 def hold(run_key: str) -> FileLock | None:
-    """The lock of a study that is being worked on; the system frees it when the process dies. None if it is taken."""
+    """Acquire the lock of a study; the system frees it when the process dies. None if another process holds it."""
     lock = file_lock(home() / "studies" / f"{run_key}.lock")
     try:
         lock.acquire(timeout=0)
@@ -61,18 +61,18 @@ def hold(run_key: str) -> FileLock | None:
 
 
 def find_interrupted(client: MlflowClient, experiment_id: str, study: str) -> tuple[Interrupted, FileLock] | None:
-    """The latest study of this configuration, unless it is finished, or being worked on; its lock is held then.
+    """The latest study of this configuration with its acquired lock; None if it is finished or running.
 
     Args:
-        client: of the tracking store.
-        experiment_id: of the experiment.
-        study: of `study_key`.
+        client: client of the tracking store.
+        experiment_id: MLflow's id of the experiment.
+        study: fingerprint from `study_key`.
     """
     runs = _parents(client, experiment_id, f"tags.`{STUDY_TAG}` = '{study}'")
     if not runs or runs[0].info.status == "FINISHED":
         return None
     run = runs[0]
-    # Whether a run of another machine is still at work cannot be told from here.
+    # Whether a run on another machine is still going cannot be known here.
     if run.info.status == "RUNNING" and run.data.tags.get(HOST_TAG) != socket.gethostname():
         return None
     lock = hold(run.data.tags[RUN_KEY_TAG])
@@ -92,17 +92,17 @@ def find_interrupted(client: MlflowClient, experiment_id: str, study: str) -> tu
 
 
 def changes_since(client: MlflowClient, experiment_id: str, study: str, resolved_text: str) -> list[str]:
-    """How the configuration differs from that of the latest run of the experiment, where that was interrupted.
+    """Differences of the configuration to that of the experiment's latest run, if that was interrupted.
 
     Returns:
-        Lines as of a diff without context; none where the latest run finished, or is of this very study.
+        Lines of a diff without context; none if the latest run finished, or belongs to this study.
     """
     runs = _parents(client, experiment_id, "")
     if not runs or runs[0].info.status == "FINISHED" or runs[0].data.tags.get(STUDY_TAG, study) == study:
         return []
     try:
         before = read_artifact(client, runs[0], RESOLVED_FILE)
-    except (MlflowException, OSError):  # stopped before it was logged
+    except (MlflowException, OSError):  # the run ended before it was logged
         return []
     lines = difflib.unified_diff(before.splitlines(), resolved_text.splitlines(), lineterm="", n=0)
     changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
@@ -128,11 +128,11 @@ def _cell_key(run: Run) -> CellKey:
 
 
 def _published(client: MlflowClient, run: Run) -> dict[CellKey, list[Evaluation]]:
-    """What MLflow shows of the returns, for a study whose own file is on another machine or was deleted."""
+    """The returns as MLflow has them, for a study whose returns file is on another machine or was deleted."""
     stored: dict[CellKey, list[Evaluation]] = {}
     try:
         text = read_artifact(client, run, RETURNS_FILE)
-    except (MlflowException, OSError):  # stopped before anything was evaluated
+    except (MlflowException, OSError):  # the run ended before its first evaluation
         return stored
     for key, evaluation in from_frame(read_csv(text)):
         stored.setdefault(key, []).append(evaluation)

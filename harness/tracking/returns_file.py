@@ -1,4 +1,4 @@
-"""The evaluations of an unfinished study on disk: by them the same command goes on, and MLflow shows what they say."""
+"""The evaluations of an unfinished study on disk, by which it is resumed; MLflow mirrors them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def study_folder(run_key: str) -> Path:
 
 
 class ReturnsFile:
-    """A file of JSON lines that grows by one line an evaluation. What a full disk does not take is added later.
+    """A file of JSON lines, one per evaluation. Lines that a full disk does not take are written later.
 
     Args:
-        path: of the file, which need not exist.
+        path: path of the file, which need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,9 +34,9 @@ class ReturnsFile:
         return cls(study_folder(run_key) / "returns.jsonl")
 
     def add(self, key: CellKey, evaluation: Evaluation) -> None:
-        """Write an evaluation down."""
+        """Append an evaluation."""
         line = json.dumps({"cell": attrs.asdict(key), "evaluation": evaluation.to_plain()})
-        self._pending += f"\n{line}\n"  # the first newline ends what a kill or a full disk may have left half done
+        self._pending += f"\n{line}\n"  # the first newline ends a line that a kill or a full disk left half-written
         content = self._pending.encode()
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class ReturnsFile:
                     self._pending = ""
 
     def read(self) -> dict[CellKey, list[Evaluation]]:
-        """The evaluations of each cell, in order, without lines that are not whole; nothing where there is no file."""
+        """The evaluations of each cell, in order; half-written lines are skipped, and a missing file is empty."""
         found: dict[CellKey, dict[tuple[int, str], Evaluation]] = {}
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         for line in filter(None, lines):
@@ -59,7 +59,7 @@ class ReturnsFile:
         return {key: list(each.values()) for key, each in found.items()}
 
     def delete(self) -> None:
-        """Remove the file, and the study's folder where nothing else is in it."""
+        """Remove the file, and the study's folder if it is then empty."""
         self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()

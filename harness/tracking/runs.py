@@ -1,4 +1,4 @@
-"""MLflow runs that are being written: the parent of an invocation, and its cells."""
+"""Open MLflow runs: the parent of an invocation, and its cells."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ STATUSES = ("FINISHED", "KILLED", "FAILED")
 
 @attrs.frozen
 class EarlierRun:
-    """A run that is there already.
+    """A run that exists already.
 
     Attributes:
-        key: that the harness gave it.
-        run_id: MLflow's.
-        last_steps: the highest step of each of its metrics; what is not beyond it has been logged.
+        key: key that the harness gave it.
+        run_id: MLflow's id.
+        last_steps: highest logged step of each metric.
     """
 
     key: str
@@ -48,22 +48,22 @@ class EarlierRun:
 
 @attrs.define(kw_only=True, eq=False)
 class TrackedRun:
-    """A run that is being written. Every method returns at once; a background thread does the sending."""
+    """An open run. Every method returns at once; a background thread sends the operations."""
 
     sink: MlflowSink
     outbox: Outbox
     key: str
     name: str
     finished: bool = False
-    last_steps: dict[str, int] = attrs.field(factory=dict)  # of each metric, of earlier invocations too
+    last_steps: dict[str, int] = attrs.field(factory=dict)  # highest step of each metric, earlier invocations included
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id, None while the store has not answered yet."""
+        """MLflow's id, None until the store has answered."""
         return self.sink.run_ids.get(self.key)
 
     def create(self, tags: Mapping[str, Any], params: Mapping[str, Any], parent: str | None) -> None:
-        """Queue the creation of the run itself."""
+        """Queue the creation of the run."""
         all_tags = {
             "mlflow.user": getpass.getuser(),
             "mlflow.source.name": "harness.run",
@@ -76,15 +76,15 @@ class TrackedRun:
         self._put("batch", params={_allowed(name): str(value) for name, value in params.items()})
 
     def go_on(self, earlier: EarlierRun) -> None:
-        """Be a run that is there already: what it has is not logged again."""
+        """Continue an existing run; metrics that it has are not logged again."""
         self.key = earlier.key
         self.last_steps = dict(earlier.last_steps)
         self.sink.run_ids[earlier.key] = earlier.run_id
         self._put("reopen")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log metrics at a gradient step, each once a step and in rising order: what a resumed training repeats is not
-        logged again. NaN stays NaN; an infinite value, which MLflow has not, becomes a tag.
+        """Log metrics at a gradient step, each once per step and in rising order, so that steps that a resumed training
+        repeats are not logged again. NaN stays NaN; an infinite value, which MLflow lacks, becomes a tag.
         """
         time_ = _now()
         named = {_allowed(name): float(value) for name, value in values.items()}
@@ -92,7 +92,7 @@ class TrackedRun:
         self.last_steps.update(dict.fromkeys(numbers, step))
         self.outbox.put_metrics(
             self.key,
-            # JSON has no NaN: it travels as text.
+            # JSON has no NaN: it is sent as text.
             [(name, "nan" if math.isnan(x) else x, time_, step) for name, x in numbers.items() if not math.isinf(x)],
         )
         infinite = {f"nonfinite.{name}": f"{x} at step {step}" for name, x in numbers.items() if math.isinf(x)}
@@ -108,7 +108,7 @@ class TrackedRun:
         self._put("text", text=text, artifact_file=artifact_file)
 
     def hand_over(self, path: Path, artifact_directory: str | None = None) -> None:
-        """Log a file and take it: moved now, and deleted once it has been sent."""
+        """Log a file and take it over: it is moved now, and deleted after sending."""
 
         def move() -> Path:
             return Path(shutil.move(path, self.outbox.stage() / path.name))
@@ -136,20 +136,20 @@ class TrackedRun:
         schema: Mapping[str, str],
         context: str = "training",
     ) -> None:
-        """Log a dataset as an input, by description only.
+        """Log the description of a dataset as an input.
 
         Args:
-            name: e.g. ``humanoid-stand-3-expert``.
-            fingerprint: of its contents.
-            source: where it lies.
+            name: name of the dataset, e.g. ``humanoid-stand-3-expert``.
+            fingerprint: fingerprint of its contents.
+            source: folder of the store.
             rows: number of transitions.
             schema: type of each field, e.g. ``{"observation": "float32 (67,)"}``.
-            context: what it was used for.
+            context: purpose, e.g. ``training``.
         """
         columns = [{"name": field, "type": kind, "required": True} for field, kind in schema.items()]
         fields = {
             "name": name,
-            "digest": fingerprint[:36],  # as much as MLflow takes
+            "digest": fingerprint[:36],  # the most that MLflow takes
             "source_type": "local",
             "source": json.dumps({"uri": source}),
             "schema": json.dumps({"mlflow_colspec": columns}),
@@ -184,9 +184,9 @@ class CellRun(TrackedRun):
     parent: ParentRun
 
     def evaluation(self, evaluation: Evaluation, normalized_score: float | None = None) -> None:
-        """Log one evaluation at its gradient step; the score is left out where there is no reference return."""
+        """Log one evaluation at its gradient step; the score is None without a reference return."""
         returns, metric, mean = evaluation.returns, evaluation.metric, evaluation.mean
-        if not evaluation.gradient_step:  # the ASM, before the policy's training: at percents of its pre-training
+        if not evaluation.gradient_step:  # an ASM before the policy's training: steps are percents of pre-training
             values = {"pretraining/return_mean": mean, "pretraining/asm_seconds": evaluation.asm_seconds}
             self.metrics(values, round(100 * evaluation.asm_share))
             return
@@ -212,9 +212,9 @@ class ParentRun(TrackedRun):
 
     Attributes:
         planned: all cells of the study.
-        cells: the runs of those that have started.
+        cells: runs of the cells that have started.
         earlier: runs of cells that an earlier invocation began and did not finish.
-        session: how many invocations have worked on the study, this one included.
+        session: number of invocations that have worked on the study, this one included.
     """
 
     planned: Sequence[CellKey] = ()
@@ -224,13 +224,13 @@ class ParentRun(TrackedRun):
 
     @property
     def returns_file(self) -> ReturnsFile:
-        """Where the evaluations of the study are kept until it is finished."""
+        """The file that keeps the evaluations of the study until it is finished."""
         return ReturnsFile.of(self.key)
 
     def overview_name(self, cell: CellKey, metric: str = "return") -> str | None:
-        """Metric of this run that shows a cell's return: ``return/`` with the tier and whatever else varies.
+        """Name of this run's metric for a cell's return: ``return/`` with the tier and the other fields that vary.
 
-        So invocations that differ in the policy share their charts, one a tier. None for a cell not planned.
+        Invocations that differ in the policy thus share charts, one per tier. None for a cell that is not planned.
         """
         if cell not in self.planned:
             return None
@@ -240,9 +240,9 @@ class ParentRun(TrackedRun):
         return f"{metric}/" + " ".join(str(getattr(cell, name)) for name in varying)
 
     def overview(self, cell: CellKey, evaluation: Evaluation) -> None:
-        """Show an evaluation of a cell here too.
+        """Log an evaluation of a cell to this run too.
 
-        The UI folds children away and charts parents alone: without this its first page would compare nothing.
+        The UI's first page hides child runs and charts parents only, and would show no returns without this.
         """
         name = self.overview_name(cell, evaluation.metric)
         if name is not None and evaluation.gradient_step:
@@ -263,23 +263,23 @@ class ParentRun(TrackedRun):
         return run
 
     def publish(self, table: pd.DataFrame, meta: ReportMeta) -> None:
-        """Show the raw returns so far, from which `harness.report` rebuilds everything."""
+        """Log the raw returns so far, from which `harness.report` rebuilds all tables and figures."""
         self.text(RETURNS_FILE, to_csv(table))
         self.text(META_FILE, meta.to_json())
 
     def finish(self, status: str = "FINISHED") -> None:
-        """End this run, and with the same status those of its cells that have not ended."""
+        """End this run, and its open cells with the same status."""
         for cell in self.cells:
             cell.finish(status)
         if not self.finished:
             self.metrics({"time/logging_seconds": self.outbox.busy_seconds}, self.session)
         TrackedRun.finish(self, status)
-        if status == "FINISHED":  # nothing is gone on with
+        if status == "FINISHED":  # nothing is left to resume
             self.returns_file.delete()
 
 
 def _allowed(name: str) -> str:
-    """The name as MLflow takes it, which refuses others, such as those with the policy spin-asm-20% in them."""
+    """The name with characters that MLflow allows; it refuses e.g. the % of the policy spin-asm-20%."""
     return re.sub(r"[^\w./: -]", "_", name)
 
 

@@ -1,4 +1,4 @@
-"""One experiment's runs in MLflow: a parent run for each invocation and a child run for each cell.
+"""An experiment's runs in MLflow: a parent run for each invocation and a child run for each cell.
 
 Only one process writes, the parent of all cells, and it never waits for the store: see `harness.tracking.outbox`.
 """
@@ -51,25 +51,25 @@ class Tracker:
         period: float = 2.0,
         warn: Callable[[str], None] = print,
     ) -> Tracker:
-        """Open, and where needed create, an experiment.
+        """Open an experiment; create it if missing.
 
         Args:
-            tracking_uri: any that MLflow takes; None means `default_uri` of `harness.tracking.connection`.
+            tracking_uri: address of the store; None for `harness.tracking.connection.default_uri`.
             experiment: name of the experiment.
-            directory: working directory: the embedded store, its artifacts and the journal live there; of another
-                sqlite store they live beside it.
-            probe_seconds: how long a server may take to answer before it counts as unreachable.
+            directory: working directory, which holds the embedded store, its artifacts and the journal; for another
+                SQLite store they are beside its file.
+            probe_seconds: seconds without an answer after which a server counts as unreachable.
             period: seconds between two sendings.
-            warn: is told in one line about a store that goes away, comes back or refuses something.
+            warn: callback with one line when the store becomes unreachable, is back, or refuses an operation.
 
         Raises:
             TrackingError: when the store cannot be reached or used.
         """
         uri = store_uri(tracking_uri, directory)
-        if local := sqlite_path(uri):  # beside a database on disk, wherever it was asked for
+        if local := sqlite_path(uri):  # artifacts and journal lie beside a database on disk
             directory = local.parent
         client, experiment_id = connect(uri, experiment, directory, probe_seconds)
-        # MLflow would try for minutes on its own, with everything behind it waiting; the outbox does it better.
+        # MLflow's own retries would block the queue for minutes; the outbox retries instead.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         sink = MlflowSink(client, experiment_id)
@@ -80,10 +80,10 @@ class Tracker:
         return cls(sink, uri, experiment, directory, outbox)
 
     def send_left_over(self) -> int:
-        """Send what runs of this experiment that are no more have left in journals; returns how many operations.
+        """Send journals that ended runs of this experiment left behind; returns the number of operations.
 
         Raises:
-            TrackingError: when the store goes away meanwhile.
+            TrackingError: when the store becomes unreachable.
         """
         folder, sent = self.directory / FOLDER, 0
         if not folder.exists():
@@ -110,16 +110,16 @@ class Tracker:
         cells: Sequence[CellKey] = (),
         interrupted: Interrupted | None = None,
     ) -> ParentRun:
-        """Start the run of a study and log its configuration, or go on with one that was interrupted.
+        """Start the parent run of a study and log its configuration, or resume an interrupted one.
 
         Args:
-            name: shown in the UI.
+            name: name shown in the UI.
             params: flat configuration values.
-            tags: preset, git_commit and the like.
-            given_text: the gin files and bindings as given, logged as ``config/given.gin``.
+            tags: tags such as preset and git_commit.
+            given_text: gin files and bindings as given, logged as ``config/given.gin``.
             resolved_text: every value, logged as ``config/resolved.gin``.
-            cells: all of the study; their returns are shown on the parent too.
-            interrupted: what to go on with, of the same configuration.
+            cells: all cells of the study; their returns are shown on the parent too.
+            interrupted: study of the same configuration to resume, or None.
         """
         run = ParentRun(sink=self.sink, outbox=self.outbox, key=uuid.uuid4().hex, name=name, planned=tuple(cells))
         if interrupted:
@@ -134,16 +134,16 @@ class Tracker:
         return run
 
     def ui_line(self) -> str:
-        """What the user types or opens to see the results."""
+        """The command or address that shows the results."""
         if urlsplit(self.uri).scheme in ("http", "https"):
             return f"open {redacted(self.uri)}/#/experiments/{self.sink.experiment_id}"
         return f"mlflow ui --backend-store-uri '{redacted(self.uri)}'"
 
     def close(self, timeout: float = 15.0) -> str | None:
-        """Send what is left; give up when nothing could be sent for `timeout` seconds.
+        """Send the rest of the queue; give up when nothing could be sent for `timeout` seconds.
 
         Returns:
-            None when all was sent, else one line that says how much was not and where it is kept.
+            None when all was sent, else one line with the number of unsent operations and the file that keeps them.
         """
         journal = self.outbox.journal
         place = f"kept in {journal.path}; {typed('harness.sync')} sends them"

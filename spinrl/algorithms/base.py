@@ -157,7 +157,7 @@ class Algorithm(nn.Module, ABC):
             ValueError: when they are not those of this algorithm.
         """
         if set(state) != set(self.optimizers):
-            raise ValueError(f"wants optimizer states of {sorted(self.optimizers)}, got {sorted(state)}")
+            raise ValueError(f"expected optimizer states of {sorted(self.optimizers)}, got {sorted(state)}")
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
 

@@ -46,10 +46,10 @@ class Masking(Component):
             raise ValueError("probability changes nothing where share is per_sample: least is what counts there")
         if self.share == "fixed" and self.least:
             raise ValueError(
-                "least changes nothing where share is fixed, and wants to be 0: probability is what counts there"
+                "least changes nothing where share is fixed, and has to be 0: probability is what counts there"
             )
         if self.mask + self.random > 1 + 1e-9:
-            raise ValueError(f"random wants at most 1 - mask, got mask {self.mask} and random {self.random}")
+            raise ValueError(f"random has to be at most 1 - mask, got mask {self.mask} and random {self.random}")
 
     def apply(
         self, action: torch.Tensor, nvec: torch.Tensor, generator: torch.Generator

@@ -43,7 +43,7 @@ class ASMEncoder(Component):
 
     def __attrs_post_init__(self) -> None:
         if self.d_model % self.num_heads:
-            raise ValueError(f"d_model wants to be a multiple of num_heads, got {self.d_model} and {self.num_heads}")
+            raise ValueError(f"d_model has to be a multiple of num_heads, got {self.d_model} and {self.num_heads}")
 
     def build(self, observation_size: int, action_spec: ActionSpec, *, seed: int) -> ASM:
         """An ASM with fresh weights from the named child seed."""

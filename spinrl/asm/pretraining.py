@@ -63,7 +63,7 @@ class Pretraining(ASMSource):
 
     def __attrs_post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"exactly one of epochs and steps wants to be set, got {self.epochs} and {self.steps}")
+            raise ValueError(f"exactly one of epochs and steps has to be set, got {self.epochs} and {self.steps}")
 
     def total_steps(self, transitions: int) -> int:
         steps = self.steps

@@ -142,7 +142,7 @@ def split_transitions(config: LinearProbe, store: Store, seed: int) -> tuple[tor
     """
     episodes = store.metadata.episodes
     if episodes < 2:
-        raise ProbeError(f"a probe wants two episodes or more, one of them held out; the store {store.path} has one")
+        raise ProbeError(f"a probe needs two episodes or more, one of them held out; the store {store.path} has one")
     held_out = min(max(round(config.held_out * episodes), 1), episodes - 1)
     order = torch.randperm(episodes, generator=torch_generator(seed, "probe", "episodes"))
     tested = min(max(round(config.held_out * config.transitions), 1), config.transitions - 1)

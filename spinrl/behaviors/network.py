@@ -43,7 +43,7 @@ class DecoupledQNetwork(nn.Module):
         # Gives the parameters the names that shipped weights have.
         self.body = nn.Sequential(*(part for layer in self._layers for part in (*layer, nn.SiLU())))
         self.head = nn.Linear(width, action_spec.num_sub_actions * action_spec.max_choices)
-        # Rewards of a few thousandths a step drown in the noise of a random output layer.
+        # A random output layer would hide rewards of a few thousandths a step.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -62,15 +62,15 @@ class DecoupledQNetwork(nn.Module):
         return functional.linear(hidden, self.head.weight, self.head.bias).unflatten(-1, self.shape)
 
     def state_for(self, action_spec: ActionSpec) -> dict[str, torch.Tensor]:
-        """Its state for another number K' of choices: utilities between two choices are interpolated.
+        """The state dict for another number K' of choices: utilities between two choices are interpolated.
 
         Choices are points spread evenly over the same range, so that the first and the last stay what they are.
 
         Args:
-            action_spec: of as many sub-actions, all with K' choices.
+            action_spec: as many sub-actions, all with K' choices.
 
         Raises:
-            ValueError: when the number of sub-actions is another.
+            ValueError: when the number of sub-actions differs.
         """
         num_sub_actions, choices = self.shape
         if action_spec.num_sub_actions != num_sub_actions:

@@ -23,20 +23,20 @@ Level = Literal["expert", "medium", "random"]
 
 
 class BehaviorError(UserError):
-    """A behaviour policy that is not shipped, or whose files do not fit together."""
+    """A behaviour policy is not shipped, or its files do not fit together."""
 
 
 @attrs.frozen(eq=False)
 class Behavior:
-    """A policy that data is collected with.
+    """A behaviour policy, which collects data.
 
     Attributes:
         task: name of the task.
         bins: choices per sub-action.
         level: "expert", "medium" or "random".
-        fingerprint: of the weights; data collected with other weights has another provenance.
-        card: how it was trained and what it returns; empty for the random policy.
-        network: its frozen Q-network, shared by all who load it, or None for the random policy.
+        fingerprint: fingerprint of the weights; it is part of the provenance of collected data.
+        card: record of its training and returns; empty for the random policy.
+        network: frozen Q-network, shared by all who load it; None for the random policy.
     """
 
     task: str
@@ -47,10 +47,10 @@ class Behavior:
     network: DecoupledQNetwork | None
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """Greedy bins for (B, S) float32 observations: (B, N) int64, the same for a row whatever the others.
+        """Greedy bins for (B, S) float32 observations: (B, N) int64; a row's result does not depend on other rows.
 
         Raises:
-            BehaviorError: for the random policy, which has no greedy action; its share of random sub-actions is 1.
+            BehaviorError: for the random policy, which has no greedy action.
         """
         if self.network is None:
             raise BehaviorError("the random behaviour has no greedy action; collect with epsilon 1")
@@ -62,7 +62,8 @@ def load_behavior(task: str, bins: int, level: Level | str) -> Behavior:
     """The shipped behaviour of a task, number of bins and level.
 
     Raises:
-        BehaviorError: when none is shipped (naming what is, and how to train one) or its files are damaged.
+        BehaviorError: when none is shipped (the message lists those that are, and how to train one), or its files
+            are damaged.
     """
     get_task(task)  # names the tasks that there are
     if level == "random":

@@ -21,11 +21,11 @@ from spinrl.config.words import is_fixed_tuple, is_worded, kind_words, leaves, n
 
 
 class Mismatch(Exception):
-    """A value that a field does not take; the text follows ``Component.field``."""
+    """A value does not fit a field; the text follows ``Component.field``."""
 
 
 class _WrongType(Exception):
-    """A value that is not of a type; the text, often empty, follows what was found."""
+    """A value is not of a type; the text, often empty, follows the found value."""
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ from spinrl.config.gin_text import Binding, Place, Reference, Statements
 from spinrl.config.registry import Component, ConfigError, component_names, did_you_mean, find
 from spinrl.config.resolve import Resolver
 
-_PLAIN = "plain configuration"  # the place of what is wrong in plain data
+_PLAIN = "plain configuration"  # name of the place in errors about plain data
 
 
 def to_plain(component: Component) -> dict[str, Any]:

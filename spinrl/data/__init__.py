@@ -1,6 +1,6 @@
 """Datasets: the on-disk store, tier recipes, collection by rolling out behaviour policies, and the replay loader."""
 
-from spinrl.cache import Making, Progress, get_or_build, home, locked
+from spinrl.cache import BuildOptions, Progress, get_or_build, home, locked
 from spinrl.data.collect.processes import CollectionError, collect_episodes
 from spinrl.data.collect.rollout import Rollout, Source, roll_out
 from spinrl.data.collect.tiers import Tier, cached_tier, cached_transitions, combine, rollouts, source_store, tier_store
@@ -15,12 +15,12 @@ from spinrl.data.store.store import Episode, Store
 from spinrl.data.store.writer import StoreWriter
 
 __all__ = [
+    "BuildOptions",
     "CollectionError",
     "DatasetPlan",
     "Episode",
     "HoldingOut",
     "Imported",
-    "Making",
     "Progress",
     "Published",
     "Recipe",

@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers: returns, coverage of the choices, what binds sub-actions together, and faults."""
+"""A dataset in numbers: returns, coverage of choices, dependence of sub-actions, and possible faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spinrl.data.store.metadata import SourceRecord
 from spinrl.data.store.store import Store
 from spinrl.seeding import numpy_generator
 
-SAMPLE = 200_000  # transitions from which mutual information is estimated, at most
+SAMPLE = 200_000  # most transitions from which mutual information is estimated
 _ROWS = 65_536  # observations read at once
 
 
@@ -33,16 +33,16 @@ class EpisodeStatistics:
 
 @attrs.frozen(eq=False, kw_only=True)
 class ActionStatistics:
-    """Which choices were made, and how much those of two sub-actions of one transition tell about each other.
+    """Frequencies of choices, and mutual information between the sub-actions of a transition.
 
     Attributes:
         nvec: choices of each of the N sub-actions.
-        transitions: T, all of which `counts` counts.
-        sampled: transitions that mutual information was estimated from.
-        counts: for each sub-action (nvec[i],) int64, how often each choice was taken.
-        mutual_information: (N, N) bits, entropy on the diagonal. Estimates of few transitions are too high.
-        chance: (N, N) bits, the same estimate with every sub-action shuffled by itself: what independent ones would
-            show. Successive steps are alike, so that in truth chance is somewhat higher still.
+        transitions: T, the number of transitions behind `counts`.
+        sampled: number of transitions from which mutual information was estimated.
+        counts: (nvec[i],) int64 for each sub-action, frequency of each choice.
+        mutual_information: (N, N) bits, entropy on the diagonal. Estimates from few transitions are too high.
+        chance: (N, N) bits, the same estimate with each sub-action shuffled independently. It is somewhat too low,
+            since successive steps are alike.
     """
 
     nvec: tuple[int, ...]
@@ -67,7 +67,7 @@ class ActionStatistics:
 
     @property
     def effective_choices(self) -> np.ndarray:
-        """(N,) exponential of the entropy: as many choices, taken equally often, would have it; 1 to nvec."""
+        """(N,) exponential of the entropy: the number of equally frequent choices with that entropy, 1 to nvec."""
         return 2.0**self.entropy
 
     @property
@@ -89,7 +89,7 @@ class ObservationStatistics:
 
     Attributes:
         low, high, mean, std: (S,) float64.
-        nonfinite: (S,) int64, how many values are NaN or infinite.
+        nonfinite: (S,) int64, number of values that are NaN or infinite.
     """
 
     low: np.ndarray
@@ -118,7 +118,7 @@ def episode_statistics(store: Store) -> EpisodeStatistics:
 
 
 def source_labels(sources: Sequence[SourceRecord]) -> list[str]:
-    """A name for each source, e.g. ``expert, 5% random``, with its position where two would have the same."""
+    """A name for each source, e.g. ``expert, 5% random``; equal names get their position."""
     labels = []
     for source in sources:
         noise = f", {100 * source.epsilon:g}% random" if 0 < source.epsilon < 1 else ""
@@ -130,8 +130,8 @@ def action_statistics(store: Store, sample: int = SAMPLE) -> ActionStatistics:
     """Coverage, entropy and mutual information of a store's actions.
 
     Args:
-        store: of T transitions.
-        sample: mutual information is estimated from so many of them, drawn at random, where there are more.
+        store: store of T transitions.
+        sample: most transitions, drawn at random, from which mutual information is estimated.
     """
     nvec, actions = store.action_spec.nvec, store.data["transitions", "action"].numpy()  # (T, N)
     rng = numpy_generator(0, "description")
@@ -149,13 +149,13 @@ def action_statistics(store: Store, sample: int = SAMPLE) -> ActionStatistics:
 
 
 def entropy(counts: np.ndarray) -> float:
-    """Bits, of the shares that counts are of."""
+    """Entropy in bits of the distribution given by counts."""
     shares = counts[counts > 0] / counts.sum()
     return max(0.0, -float(np.sum(shares * np.log2(shares))))
 
 
 def mutual_information(actions: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
-    """Between all pairs of sub-actions, as the counts have it: no correction for their being few.
+    """Mutual information between all pairs of sub-actions, from counts, without a small-sample correction.
 
     Args:
         actions: (T, N) integers.
@@ -174,7 +174,7 @@ def mutual_information(actions: np.ndarray, nvec: Sequence[int]) -> np.ndarray:
 
 
 def _counts(codes: np.ndarray, size: int) -> np.ndarray:
-    """How often each code below `size` occurs; a table of all of them where it is not much larger than the data."""
+    """Frequency of each code below `size`, as a full table unless that is much larger than the data."""
     return np.bincount(codes) if size <= 4 * len(codes) else np.unique(codes, return_counts=True)[1]
 
 
@@ -205,11 +205,11 @@ def observation_statistics(store: Store) -> ObservationStatistics:
 
 
 def duplicate_transitions(store: Store) -> int:
-    """How many transitions equal an earlier one in observation, action, reward and next observation."""
+    """Number of transitions that equal an earlier one in observation, action, reward and next observation."""
     transitions, observation = store.data["transitions"], store.data["observations", "observation"].numpy()
     actions, rewards, first = (transitions[key].numpy() for key in ("action", "reward", "row"))
     hashes = np.fromiter(
-        # Of 64 bits: among ten million transitions the chance of a wrong match is one in 300,000.
+        # 64-bit hashes: among ten million transitions the chance of a wrong match is one in 300,000.
         (
             hash(observation[row : row + 2].tobytes() + action.tobytes() + reward.tobytes())
             for row, action, reward in zip(first.tolist(), actions, rewards, strict=True)
@@ -222,14 +222,14 @@ def duplicate_transitions(store: Store) -> int:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Description:
-    """Everything about a store.
+    """The whole description of a store.
 
     Attributes:
-        episodes, actions, observations: the parts.
-        duplicates: transitions that equal an earlier one.
-        rewards: (lowest, highest) finite one.
-        nonfinite_rewards: how many are NaN or infinite.
-        suspicions: what may be wrong with the values, a line each.
+        episodes, actions, observations: statistics of each.
+        duplicates: number of transitions that equal an earlier one.
+        rewards: (lowest, highest) finite reward.
+        nonfinite_rewards: number of rewards that are NaN or infinite.
+        suspicions: possible faults in the values, one line each.
         outliers: observation values far outside all others of their entry.
     """
 

@@ -1,4 +1,4 @@
-"""What a frozen network makes of every observation of a dataset, computed once and memory-mapped."""
+"""Outputs of a frozen network for every observation of a dataset, computed once and memory-mapped."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class RowFeatures:
     """One bfloat16 feature array for each stored observation.
 
     Attributes:
-        values: (R, ...), mapped; row r belongs to row r of the store's observations.
-        seconds: that computing them took, whether it was done now or found in the cache.
-        num_bytes: on the disk.
-        path: their folder.
+        values: (R, ...), memory-mapped; row r belongs to row r of the store's observations.
+        seconds: time of computing them, also if they come from the cache.
+        num_bytes: size on disk.
+        path: folder of the features.
     """
 
     values: torch.Tensor
@@ -45,12 +45,12 @@ class RowFeatures:
 
 
 def features_bytes(rows: int, shape: tuple[int, ...]) -> int:
-    """Bytes on the disk of features of `shape` for so many rows."""
+    """Bytes on disk of features of `shape` for so many rows."""
     return rows * prod(shape) * BYTES_PER_VALUE
 
 
 def features_path(identity: str, store_fingerprint: str) -> Path:
-    """Where the features of a network over a dataset are cached."""
+    """Cache folder of a network's features over a dataset."""
     return home() / "features" / _entry(identity, store_fingerprint)
 
 
@@ -65,20 +65,20 @@ def row_features(
     on_wait: OnWait | None = None,
     on_damage: OnDamage | None = None,
 ) -> RowFeatures:
-    """The features of every observation of a store: from the cache, else computed and put there.
+    """The features of every observation of a store, from the cache, or computed and cached.
 
     Args:
-        store: the dataset.
-        encode: the frozen network, (B, S) → (B, *shape).
-        shape: of the features of one observation.
-        identity: fingerprint of the network: of everything but the data that features depend on.
-        device: of the observations that `encode` is called with.
-        progress: called with (rows done, in all) while computing.
-        on_wait: called with a path when another run is computing the same.
-        on_damage: told of damaged ones, which are then computed anew; without it they are an error.
+        store: dataset.
+        encode: frozen network, (B, S) → (B, *shape).
+        shape: shape of the features of one observation.
+        identity: fingerprint of the network, i.e. of all that the features depend on besides the data.
+        device: device on which `encode` is called.
+        progress: callback with (rows done, rows in all) while computing.
+        on_wait: callback with a path while another run computes the same features.
+        on_damage: callback for damaged cached features, which are then computed anew; None raises an error instead.
 
     Raises:
-        StoreError: when the cached ones are damaged, or the disk does not take them; nothing is left behind then.
+        StoreError: when cached features are damaged, or the disk is full; no partial files are left.
     """
     name = _entry(identity, store.fingerprint)
     observation = store.data["observations", "observation"]  # (R, S)
@@ -117,7 +117,7 @@ def _compute(
             part = observation[at : at + _BATCH]
             encoded = encode(part.to(device)).to("cpu", torch.bfloat16).contiguous()
             if encoded.shape[1:] != shape:
-                raise ValueError(f"features of shape {tuple(encoded.shape[1:])} came where {shape} were promised")
+                raise ValueError(f"expected features of shape {shape}, got {tuple(encoded.shape[1:])}")
             file.write(encoded.view(torch.int16).numpy())
             if progress is not None:
                 progress(at + len(part), len(observation))
@@ -136,17 +136,17 @@ def _compute(
 
 def _open(path: Path, rows: int, shape: tuple[int, ...]) -> RowFeatures:
     remake = "delete the folder to compute them anew"
-    wanted = (rows, *shape)
+    expected = (rows, *shape)
     try:
         card = json.loads((path / CARD).read_text(encoding="utf-8"))
         found = tuple(card["shape"]), (path / ARRAY).stat().st_size
-        if found != (wanted, features_bytes(rows, shape)):
+        if found != (expected, features_bytes(rows, shape)):
             raise DamagedStoreError(
-                f"the features at {path} have shape {found[0]} in {found[1]} bytes, not {wanted}; {remake}"
+                f"the features at {path}: expected shape {expected}, found {found[0]} in {found[1]} bytes; {remake}"
             )
         if checksum(path / ARRAY) != card["crc32"]:
             raise DamagedStoreError(f"the features at {path} have been altered (their checksum differs); {remake}")
-        values = torch.from_numpy(np.memmap(path / ARRAY, np.int16, mode="c", shape=wanted)).view(torch.bfloat16)
+        values = torch.from_numpy(np.memmap(path / ARRAY, np.int16, mode="c", shape=expected)).view(torch.bfloat16)
         return RowFeatures(values, float(card["seconds"]), found[1], path)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedStoreError(f"the features at {path} are damaged: {error}; {remake}") from error

@@ -1,4 +1,4 @@
-"""Splitting a dataset by episodes, so that estimates are made on data that nothing was trained on."""
+"""Splits a dataset, so that estimates are made on data that no training used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from spinrl.cache import AS_IT_IS, Making, get_sound, home
+from spinrl.cache import DEFAULT_BUILD, BuildOptions, get_sound, home
 from spinrl.config.serialize import fingerprint
 from spinrl.data.recipe import DatasetPlan
 from spinrl.data.store.metadata import StoreError
@@ -23,17 +23,17 @@ HeldOutBy = Literal["episodes", "rows"]
 
 
 def split(
-    store: Store, share: float, seed: int, making: Making = AS_IT_IS, by: HeldOutBy = "episodes"
+    store: Store, share: float, seed: int, options: BuildOptions = DEFAULT_BUILD, by: HeldOutBy = "episodes"
 ) -> tuple[Store, Store]:
-    """Two stores: what to train on, and what is held out; in the cache, verified.
+    """Two verified stores in the cache: the training part and the held-out part.
 
     Args:
-        store: of all episodes.
-        share: that is held out, in (0, 1).
-        seed: of the choice of episodes.
-        making: who is told.
-        by: draw whole episodes, at least one, and leave at least one; or take the last rows of each episode, for data
-            of one or a few long episodes. An episode of one row is trained on.
+        store: store of all episodes.
+        share: share of the episodes or rows to hold out, in (0, 1).
+        seed: seed of the choice of episodes.
+        options: options and callbacks for building.
+        by: unit of the split. "episodes" draws whole episodes, at least one for each part. "rows" takes the last rows
+            of each episode, for data of one or a few long episodes; an episode of one row is trained on.
 
     Raises:
         StoreError: when nothing can be held out, or the disk is full.
@@ -48,7 +48,7 @@ def split(
                 _copy(store, path, *_cut(store, share, which))
 
         entry = _entry(store, share, seed, which, by)
-        return get_sound("stores", entry, build, opener(), on_wait=making.on_wait, on_damage=making.on_damage)
+        return get_sound("stores", entry, build, opener(), on_wait=options.on_wait, on_damage=options.on_damage)
 
     return part(_TRAINING), part(_HELD_OUT)
 
@@ -57,7 +57,7 @@ def check_split(store: Store, by: HeldOutBy) -> None:
     """Check that something can be held out of a store.
 
     Raises:
-        StoreError: naming the settings that change it.
+        StoreError: if not; the message names the settings to change.
     """
     if by == "episodes" and store.metadata.episodes < 2:
         raise StoreError(
@@ -85,7 +85,7 @@ def _entry(store: Store, share: float, seed: int, which: str, by: HeldOutBy) -> 
 
 
 def _drawn(store: Store, share: float, seed: int, which: str) -> tuple[np.ndarray, Iterator[Episode]]:
-    """The lengths of the episodes that are in a part, and the episodes."""
+    """The lengths of the episodes in a part, and the episodes."""
     episodes = store.metadata.episodes
     count = min(max(1, round(share * episodes)), episodes - 1)
     held_out = np.zeros(episodes, dtype=bool)
@@ -95,7 +95,7 @@ def _drawn(store: Store, share: float, seed: int, which: str) -> tuple[np.ndarra
 
 
 def _cut(store: Store, share: float, which: str) -> tuple[np.ndarray, Iterator[Episode]]:
-    """The first or the last rows of the episodes, as `_drawn`."""
+    """The first or the last rows of the episodes, in the form of `_drawn`."""
     lengths = store.data["episodes", "length"].numpy()
     trained = np.maximum(1, lengths - np.maximum(1, np.round(share * lengths).astype(lengths.dtype)))
     if which == _TRAINING:
@@ -124,10 +124,10 @@ def _copy(store: Store, path: Path, lengths: np.ndarray, episodes: Iterator[Epis
 
 
 class HoldingOut(DatasetPlan):
-    """Another plan, of whose transitions a share is kept from training.
+    """A plan that holds out a share of another plan's transitions.
 
     Args:
-        plan: of all of them.
+        plan: plan of all transitions.
         share, seed, by: as for `split`.
     """
 
@@ -148,9 +148,9 @@ class HoldingOut(DatasetPlan):
         if whole := self._plan.cached():
             check_split(whole, self._by)
 
-    def store(self, making: Making = AS_IT_IS) -> Store:
-        whole = self._plan.store(making)
-        training, self._held_out = split(whole, self._share, self._seed, making, self._by)
+    def store(self, options: BuildOptions = DEFAULT_BUILD) -> Store:
+        whole = self._plan.store(options)
+        training, self._held_out = split(whole, self._share, self._seed, options, self._by)
         return training
 
     def held_out(self) -> Store | None:

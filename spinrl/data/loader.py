@@ -22,8 +22,7 @@ with headless():  # TorchRL imports MuJoCo
 
 @contextlib.contextmanager
 def _without_mujoco() -> Iterator[None]:
-    """TorchRL asks whether there is mujoco.mjx, which imports MuJoCo, which fails by a MUJOCO_GL that is for another
-    machine: within there is none."""
+    """Hide mujoco.mjx from TorchRL, which would import MuJoCo, which fails if MUJOCO_GL does not fit the machine."""
     hidden = "mujoco.mjx" not in sys.modules
     if hidden:
         sys.modules["mujoco.mjx"] = None  # type: ignore[assignment]
@@ -40,11 +39,11 @@ with _without_mujoco():
 
 
 class StoreStorage(Storage):
-    """A store as TorchRL's storage: what is asked for is gathered, nothing can be written.
+    """A store as a read-only storage of TorchRL.
 
     Args:
-        store: the dataset.
-        device: where to gather. The arrays are copied to a device that is not the CPU.
+        store: dataset.
+        device: device on which batches are gathered; the arrays are copied to a GPU, and mapped on the CPU.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class StoreStorage(Storage):
         transitions = store.data["transitions"]
         observation = place(store.data["observations", "observation"])  # (R, S)
         rows, size = observation.shape
-        # Every observation together with the row after it: one gather gives a transition's both ends.
+        # Each observation with the row after it, so that one gather gives both ends of a transition.
         self._ends = observation.as_strided((rows - 1, 2, size), (size, size, 1))  # (R-1, 2, S)
         self._row = place(transitions["row"])  # (T,)
         self._action = place(transitions["action"])  # (T, N)
@@ -72,10 +71,10 @@ class StoreStorage(Storage):
         self._features: torch.Tensor | None = None
         self._next_features = False
 
-    def give_along(self, features: torch.Tensor | None, *, following: bool = False) -> None:
-        """Give features (R, ...) of the stored observations along from now on, and of the next ones if `following`.
+    def attach_features(self, features: torch.Tensor | None, *, following: bool = False) -> None:
+        """Add features (R, ...) of the stored observations to batches, and those of next observations if `following`.
 
-        They are gathered where they lie, normally from a memory map, since they may be larger than a GPU.
+        They are gathered on their own device, normally from a memory map, since they may be larger than a GPU.
         """
         self._features, self._next_features = features, following
 
@@ -131,13 +130,13 @@ class StoreStorage(Storage):
 
 
 class ReplayLoader:
-    """Uniform batches with replacement from a store, in an order that the seed alone decides.
+    """Uniform batches with replacement from a store; their order depends on the seed alone.
 
     Args:
-        store: the dataset.
+        store: dataset.
         batch_size: B.
-        seed: the experiment's; the loader draws from a child seed of its own.
-        device: where batches are gathered; a GPU holds the arrays, a CPU maps them.
+        seed: seed of the experiment, from which the loader derives its own.
+        device: device on which batches are gathered; the arrays are copied to a GPU, and mapped on the CPU.
     """
 
     def __init__(
@@ -154,7 +153,7 @@ class ReplayLoader:
             storage=self._storage,
             sampler=RandomSampler(),
             writer=ImmutableDatasetWriter(),
-            collate_fn=_as_it_is,
+            collate_fn=_uncollated,
             batch_size=batch_size,
             generator=self._generator,
         )
@@ -169,14 +168,14 @@ class ReplayLoader:
         """
         return self.buffer.sample()
 
-    def give_along(self, features: torch.Tensor | None, *, following: bool = False) -> None:
-        """From now on give `policy_input` along: the rows of `features` (R, ...) that belong to the observations.
+    def attach_features(self, features: torch.Tensor | None, *, following: bool = False) -> None:
+        """Add the key `policy_input` to batches: the rows of `features` (R, ...) that belong to the observations.
 
         Args:
-            features: of every stored observation, or None for no such key.
-            following: also ("next", "policy_input").
+            features: features of every stored observation; None removes the key.
+            following: whether to add ("next", "policy_input") too.
         """
-        self._storage.give_along(features, following=following)
+        self._storage.attach_features(features, following=following)
 
     def sample_actions(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """The observations (B, S), actions (B, N) and allowed choices of the next batch alone, at half the cost."""
@@ -184,14 +183,14 @@ class ReplayLoader:
         return self._storage.actions(index)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The random state, from which batches go on exactly."""
+        """The random state, from which the sequence of batches can be continued exactly."""
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from a random state."""
+        """Continue from a random state."""
         self._generator.set_state(state["generator"].cpu())
 
 
-def _as_it_is(batch: TensorDict) -> TensorDict:
+def _uncollated(batch: TensorDict) -> TensorDict:
     """The storage gathers whole batches: there is nothing to collate."""
     return batch

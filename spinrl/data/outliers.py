@@ -1,4 +1,4 @@
-"""Values far outside all others of a column, as codes of missing values are: -999, 1e20, the largest number."""
+"""Values far outside all others of a column, such as codes for missing values (-999, 1e20)."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 
 from spinrl.data.store.store import Store
 
-SQUARES_OVERFLOW = 1e18  # beyond it, single precision does not hold the squares that deviations and losses are made of
+SQUARES_OVERFLOW = 1e18  # larger values have squares (in deviations and losses) that overflow single precision
 _LARGE_REWARD = 1e9
 _ROWS = 65_536  # read at once
-_DISTINCT = 5  # values that others must have at least, or a flag that is rarely set would count as an outlier
-_FAR, _NEAR = 2.0, 0.1  # gaps, in ranges of the others: of any value, and of a code that is repeated
+_DISTINCT = 5  # fewest distinct other values; a flag that is rarely set is no outlier
+_FAR, _NEAR = 2.0, 0.1  # least gap, in ranges of the others: for any value, and for a repeated code
 _CODES = {sign * code for sign in (-1, 1) for code in (99, 999, 9999, 99_999, 999_999)}
 
 
 @attrs.frozen(kw_only=True)
 class Outlier:
-    """A value of one entry that lies far outside its others.
+    """A value that lies far outside the other values of its observation entry.
 
     Attributes:
-        entry: of the observation.
-        value: the outlying one.
-        count: rows that have it.
-        low, high: the range of the entry's other values.
+        entry: index of the observation entry.
+        value: outlying value.
+        count: number of rows with it.
+        low, high: range of the entry's other values.
     """
 
     entry: int
@@ -42,11 +42,11 @@ def outliers(values: np.ndarray) -> list[Outlier]:
     """The outliers of each entry.
 
     Args:
-        values: (R, S) floats; what is not finite does not count.
+        values: (R, S) floats; values that are not finite are ignored.
     """
     extremes = [_two_largest(values, sign) for sign in (1, -1)]
     (high, below), (low, above) = extremes[0], [-each for each in extremes[1]]
-    with np.errstate(invalid="ignore"):  # of entries that have one value alone
+    with np.errstate(invalid="ignore"):  # for entries with a single value
         inner = np.maximum(below - above, 0)
         gap = np.maximum(high - below, above - low)
         apart = np.isfinite(gap) & (gap > _NEAR * inner)
@@ -54,7 +54,7 @@ def outliers(values: np.ndarray) -> list[Outlier]:
 
 
 def _two_largest(values: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]:
-    """(S,) float64 each: the largest and the second largest distinct value times `sign`; -inf where there is none."""
+    """(S,) float64 each: largest and second largest distinct value times `sign`; -inf if there is none."""
     first = second = np.full(values.shape[1], -np.inf)
     for at in range(0, len(values), _ROWS):
         rows = sign * values[at : at + _ROWS].astype(np.float64)
@@ -68,7 +68,7 @@ def _two_largest(values: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _peeled(entry: int, column: np.ndarray) -> list[Outlier]:
-    """The outermost values, one by one, while each lies far outside those within it."""
+    """The outermost values, one by one, as long as each lies far outside the rest."""
     values, counts = np.unique(column[np.isfinite(column)].astype(np.float64), return_counts=True)
     found = []
     while len(values) > 1:
@@ -89,10 +89,10 @@ def _peeled(entry: int, column: np.ndarray) -> list[Outlier]:
 
 
 def suspicions(store: Store, entries: Sequence[str] = ()) -> list[str]:
-    """What may be wrong with the values of a store, and with their number, a line each.
+    """Possible faults in the values of a store and in its size, one line each.
 
     Args:
-        store: what is looked at.
+        store: dataset.
         entries: names of the observation's entries, if known.
     """
     observation = store.data["observations", "observation"].numpy()

@@ -1,4 +1,4 @@
-"""A recipe says how a dataset of a task comes about; its plan says what the dataset will be before it is made."""
+"""Recipes of datasets, and plans: the properties of a dataset that are known before it is made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
-from spinrl.cache import AS_IT_IS, Making
+from spinrl.cache import DEFAULT_BUILD, BuildOptions
 from spinrl.config.registry import Component
 from spinrl.data.collect.rollout import Rollout
 from spinrl.data.store.metadata import StoreError
@@ -15,13 +15,13 @@ from spinrl.specs import ActionSpec
 
 
 class DatasetPlan(ABC):
-    """A dataset that is there or can be made.
+    """A dataset that exists or can be made.
 
     Attributes:
         transitions: T.
         observation_size: S.
         action_spec: N sub-actions and their choices.
-        parts: how many transitions it takes from the start of which sequences of episodes, where it is collected.
+        parts: sequences of episodes of a collected dataset, with the number of transitions from the start of each.
     """
 
     transitions: int
@@ -31,37 +31,37 @@ class DatasetPlan(ABC):
 
     @abstractmethod
     def cached(self) -> Store | None:
-        """The store to train on, if it is there; not verified.
+        """The store to train on if it exists, else None; not verified.
 
         Raises:
-            StoreError: when it is there and damaged.
+            StoreError: when it exists and is damaged.
         """
 
-    def check(self) -> None:  # noqa: B027  # nothing is known of most
-        """Find out, as far as that is known before it is made, whether `store` would refuse.
+    def check(self) -> None:  # noqa: B027  # most plans have nothing to check
+        """Check whether `store` would raise, as far as that is known before.
 
         Raises:
             StoreError: in one line.
         """
 
     @abstractmethod
-    def store(self, making: Making = AS_IT_IS) -> Store:
-        """The store to train on, verified; made where missing.
+    def store(self, options: BuildOptions = DEFAULT_BUILD) -> Store:
+        """The verified store to train on; made if missing.
 
         Args:
-            making: in how many processes, and who is told.
+            options: options and callbacks for building.
 
         Raises:
             BehaviorError, CollectionError, StoreError: in one line each.
         """
 
     def held_out(self) -> Store | None:
-        """The store of what `store` leaves out of training, after that; None where that is nothing."""
+        """The held-out store, once `store` was called; None if nothing is held out."""
         return None
 
     @property
     def unwritten(self) -> int:
-        """Transitions that making it writes, those of `parts` not counted. A damaged store counts as written."""
+        """Number of transitions still to write, without those of `parts`. A damaged store counts as written."""
         return 0 if self._there() else self.transitions
 
     def _there(self) -> bool:
@@ -72,26 +72,26 @@ class DatasetPlan(ABC):
 
 
 class Recipe(Component, ABC):
-    """Base of kind "tier": how a dataset of a task comes about."""
+    """Base of kind "tier": how the dataset of a task is made."""
 
     kind: ClassVar[str] = "tier"
-    benchmark_only: ClassVar[bool] = False  # whether no other tasks than the benchmark's have such datasets
+    benchmark_only: ClassVar[bool] = False  # whether only tasks of the benchmark have such datasets
 
     @abstractmethod
     def plan(self, name: str, task: str, bins: int, transitions: int, seed: int) -> DatasetPlan:
-        """The dataset of one task.
+        """The plan of a task's dataset.
 
         Args:
-            name: of the tier.
-            task: its name.
-            bins: choices of every sub-action; 0 where the data says them.
-            transitions: the experiment's size.
-            seed: of what is drawn.
+            name: name of the tier.
+            task: name of the task.
+            bins: choices of every sub-action; 0 takes those of the data.
+            transitions: size of the experiment's datasets.
+            seed: seed of random draws.
 
         Raises:
-            BehaviorError, StoreError, ValueError: when it cannot be made, in one line that says what to do.
+            BehaviorError, StoreError, ValueError: when it cannot be made; the message is one line that says what to do.
         """
 
     def smaller(self, transitions: int) -> Self:
-        """The same with no more transitions, where that is for the recipe to say."""
+        """The same recipe with at most so many transitions, if the recipe sets their number."""
         return self

@@ -1,4 +1,4 @@
-"""The standard units of a dataset's observations: with few gradient steps, networks learn little from raw ones."""
+"""Mean and scale of a dataset's observations; in few gradient steps, networks learn little from raw ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spinrl.data.store.store import Store
 from spinrl.nn.standardizer import standardizers
 
 SMALLEST = 1e-6  # standard deviation, as a share of the largest value, below which an entry counts as constant
-RULE = 2  # counts the ways in which scales were chosen, for what is cached
+RULE = 2  # version of the rule for scales, part of cache fingerprints
 
 
 def standard_units(store: Store) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,10 +25,10 @@ def standard_units(store: Store) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def standardize(network: nn.Module, store: Store) -> None:
-    """Let a network, and all networks within it, read raw observations in the dataset's standard units.
+    """Set the dataset's mean and scale in every `Standardizer` of a network.
 
     Raises:
-        ValueError: when it holds no `Standardizer` to set.
+        ValueError: when the network has no `Standardizer`.
     """
     found = standardizers(network)
     if not found:

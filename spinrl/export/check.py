@@ -1,4 +1,4 @@
-"""Whether an exported policy is the policy that was trained: compared input by input, before it is handed over."""
+"""Compares an exported policy with the trained policy, input by input."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ import torch
 from spinrl.errors import UserError
 from spinrl.policies import Policy, gumbel_noise
 
-TOLERANCE = 1e-5  # of logits, relative to the largest of the row where that is over 1
+TOLERANCE = 1e-5  # largest difference of logits, relative to the largest logit of the row if that is over 1
 LARGE_BATCH = 4096
 
 
 @attrs.frozen
 class Comparison:
-    """One format against the trained policy on one kind of input.
+    """Comparison of one format with the trained policy on one kind of input.
 
     Attributes:
-        inputs: what they were.
-        rows: how many.
-        difference: the largest of the logits, relative to the largest logit of its row where that is over 1; infinite
-            where other choices exist, or a control value is not that of the choice.
-        actions: sub-actions that differ, greedy and sampled, of all `decided`; sampled ones that were as good as tied
-            are left out.
-        decided: sub-actions compared.
+        inputs: kind of the inputs.
+        rows: number of inputs.
+        difference: largest difference of logits, relative to the largest logit of the row if that is over 1; infinite
+            if other choices exist, or a control value does not belong to its choice.
+        actions: number of greedy and sampled sub-actions that differ; sampled near-ties do not count.
+        decided: number of sub-actions compared.
     """
 
     inputs: str
@@ -38,12 +37,12 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the export may be handed over."""
+        """Whether the export is equal within the tolerance."""
         return self.actions == 0 and self.difference <= TOLERANCE
 
 
 def kinds_of_inputs(observations: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """Observations to compare on: those of the dataset (R, S), and the edges."""
+    """Kinds of observations to compare on: those of the dataset (R, S), and extreme ones."""
     yield "dataset", observations
     yield "one row", observations[:1]
     copies = -(-LARGE_BATCH // len(observations))
@@ -54,13 +53,13 @@ def kinds_of_inputs(observations: torch.Tensor) -> Iterator[tuple[str, torch.Ten
 
 @torch.no_grad()
 def compare(runner: Any, policy: Policy, controls: torch.Tensor, observations: torch.Tensor) -> list[Comparison]:
-    """Compare a runner (see `runners`) with the trained policy: greedy, sampled, and with choices forbidden.
+    """Compare a runner with the trained policy: greedy, sampled, and with forbidden choices.
 
     Args:
-        runner: with `act`.
-        policy: the policy as it was evaluated.
-        controls: (N, K) the control value of every choice.
-        observations: (R, S) of the dataset.
+        runner: runner object with the method `act`.
+        policy: trained policy.
+        controls: (N, K) control value of every choice.
+        observations: (R, S) observations of the dataset.
     """
     policy.eval()
     return [_compare(runner, policy, controls, *each) for each in kinds_of_inputs(observations)]
@@ -97,21 +96,21 @@ def _compare(runner: Any, policy: Policy, controls: torch.Tensor, name: str, obs
 
 
 def _scale(logits: torch.Tensor) -> torch.Tensor:
-    """The largest logit of each row, 1 at least: digits are lost in proportion to it. (B, N, K) → (B,)."""
+    """The largest logit of each row, at least 1, to which rounding errors are proportional. (B, N, K) → (B,)."""
     return logits.masked_fill(~logits.isfinite(), 0.0).abs().amax((-1, -2)).clamp_min(1.0)
 
 
 def _near_ties(
     action: torch.Tensor, theirs: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor | None
 ) -> torch.Tensor:
-    """(B,) rows sampled differently because the two best choices were closer than the tolerance of the logits.
+    """(B,) rows sampled differently because the two best choices were closer than the tolerance.
 
     Greedy choices have to be the same whatever the margin.
     """
     if noise is None:
         return torch.zeros(len(action), dtype=torch.bool)
     differs = theirs != action
-    first = differs.long().argmax(-1, keepdim=True)  # what follows it may depend on it
+    first = differs.long().argmax(-1, keepdim=True)  # later sub-actions may depend on it
     scores = (logits + noise).gather(1, first[..., None].expand(-1, -1, logits.shape[-1])).squeeze(1)  # (B, K)
     chosen, other = (scores.gather(-1, part.clamp_min(0).gather(-1, first)).squeeze(-1) for part in (action, theirs))
     return differs.any(-1) & (chosen - other <= 2 * TOLERANCE * _scale(logits))

@@ -1,4 +1,4 @@
-"""A trained policy as it is handed over: from the raw observation to the actuators, in one network."""
+"""A trained policy for export: one network from raw observation to control values."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from spinrl.algorithms.bcq import FilteredPolicy
 from spinrl.nn import FoldedSlots
 from spinrl.policies import IndependentPolicy, Policy, SAINTPolicy, SPINPolicy
 
-UNDECIDED = -1  # the action where there is none to give
+UNDECIDED = -1  # action of a sub-action that cannot be decided
 Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class FoldedPolicy(IndependentPolicy):
-    """SAINT or SPIN with everything computed once that no observation changes.
+    """SAINT or SPIN with everything precomputed that does not depend on the observation.
 
     Args:
-        policy: trained, and trained no more.
+        policy: trained policy.
     """
 
     def __init__(self, policy: SAINTPolicy | SPINPolicy) -> None:
@@ -32,7 +32,7 @@ class FoldedPolicy(IndependentPolicy):
 
 
 def folded(policy: Policy) -> Policy:
-    """The same policy, with everything computed once that no observation changes."""
+    """The same policy with everything precomputed that does not depend on the observation."""
     if isinstance(policy, SAINTPolicy | SPINPolicy):
         return FoldedPolicy(policy)
     if isinstance(policy, FilteredPolicy):
@@ -46,12 +46,12 @@ def folded(policy: Policy) -> Policy:
 class DeployedPolicy(nn.Module):
     """Observation → action, control values and logits.
 
-    Where no action can be given it says so instead of acting: in a row whose observation is not finite, and for a
-    sub-action none of whose choices is allowed, the action is -1 and the control NaN; logits of such a row are NaN.
+    If a row's observation is not finite, or a sub-action has no allowed choice, the action is -1 and the control NaN.
+    The logits of a row that is not finite are NaN.
 
     Args:
-        policy: what decides, left in evaluation mode.
-        controls: (N, K) the control value of every choice, NaN where there is none.
+        policy: trained policy; it is put into evaluation mode.
+        controls: (N, K) control value of every choice, NaN if it does not exist.
     """
 
     controls: torch.Tensor
@@ -68,7 +68,7 @@ class DeployedPolicy(nn.Module):
         """Decide.
 
         Args:
-            observation: (B, S) float32, as the sensors give it.
+            observation: (B, S) float32, raw.
             noise: (B, N, K) standard Gumbel noise to sample with, or None for the most likely choices.
             allowed: (B, N, K) bool, False for choices that must not be made; None for all.
 
@@ -87,10 +87,10 @@ class DeployedPolicy(nn.Module):
 
 
 class EntryPoint(nn.Module):
-    """What is exported. Without noise it takes the most likely choices; with noise, an input, it samples.
+    """The exported module. Without the input `noise` it takes the most likely choices; with noise it samples.
 
     Args:
-        deployed: what decides.
+        deployed: deployed policy.
     """
 
     def __init__(self, deployed: DeployedPolicy) -> None:

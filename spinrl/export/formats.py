@@ -1,4 +1,4 @@
-"""Writing a deployed policy in each format: what is written needs no pickle to be read, and spinrl is not needed."""
+"""Writes a deployed policy in each format; the files need neither pickle nor spinrl to be read."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def write(deployed: DeployedPolicy, name: str, folder: Path) -> None:
     """Write the files of one format, and its runner, into an existing folder.
 
     Args:
-        deployed: the policy.
-        name: of `FORMATS`.
-        folder: where to.
+        deployed: policy to write.
+        name: format, a key of `FORMATS`.
+        folder: existing folder to write to.
 
     Raises:
         UserError: when a package that the format needs is missing, or it cannot express the policy.
@@ -44,7 +44,7 @@ def write(deployed: DeployedPolicy, name: str, folder: Path) -> None:
         FORMATS[name](deployed, folder)
     except UserError:
         raise
-    except Exception as error:  # a policy may hold anything, and so may what torch says of it
+    except Exception as error:  # a user's policy can make torch raise any exception
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"format {name} cannot express {type(deployed.policy).__name__}: {reason[:300]}") from error
     for runner in (f"run_{name}.py", *(() if name == "onnx" else ("torch_policy.py",))):
@@ -52,7 +52,7 @@ def write(deployed: DeployedPolicy, name: str, folder: Path) -> None:
 
 
 def require_packages(names: Sequence[str]) -> None:
-    """Check that everything is installed that formats need.
+    """Check that the packages of the formats are installed.
 
     Raises:
         UserError: when a package is missing.
@@ -64,10 +64,10 @@ def require_packages(names: Sequence[str]) -> None:
 
 
 def network(policy: Policy) -> dict[str, Any]:
-    """What ``run_safetensors.py`` has to know of a policy besides its weights.
+    """The structure of a policy that ``run_safetensors.py`` needs besides its weights.
 
     Raises:
-        UserError: for a policy that it does not know.
+        UserError: for a policy of an unknown class.
     """
     match policy:
         case FactoredPolicy():
@@ -152,7 +152,7 @@ NEEDS: dict[str, tuple[str, ...]] = {"pt2": (), "onnx": ("onnx", "onnxscript", "
 
 
 def load_runner(folder: Path, name: str) -> Any:
-    """The `Policy` of a folder's own runner, as whoever it is handed to would have it."""
+    """The `Policy` of the runner in a folder, as a user of the export loads it."""
     path, before = str(folder.resolve()), dict(sys.modules)
     importlib.invalidate_caches()  # the files may be younger than the import system's last look
     sys.path.insert(0, path)

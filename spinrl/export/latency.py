@@ -1,4 +1,4 @@
-"""How long one decision takes, in each format and in eager PyTorch."""
+"""Time of one decision, in each format and in eager PyTorch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Latency:
     """Milliseconds of one call, on one thread.
 
     Attributes:
-        format: whose.
-        batch: rows of a call.
-        median: of all calls.
-        slow: their 99th percentile.
+        format: name of the format.
+        batch: rows per call.
+        median: median over all calls.
+        slow: 99th percentile over all calls.
     """
 
     format: str

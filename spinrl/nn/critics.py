@@ -18,7 +18,7 @@ from spinrl.specs import ActionSpec
 class CriticEnsemble(nn.Module):
     """E independent MLPs S→hidden→Σm_i (ReLU) as one batched matmul (E, in, out) a layer.
 
-    Q(s, a) is the sum over sub-actions of the chosen outputs (PAPER, Algorithms: common).
+    Q(s, a) is the sum over sub-actions of the chosen outputs (arXiv 2601.04441, algorithms).
 
     Args:
         observation_size: S.

@@ -1,4 +1,4 @@
-"""Dropout whose random numbers do not cost more than the layers around it."""
+"""Dropout with cheap random numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Dropout(nn.Module):
     one 64-bit draw serves four entries, each with 16 bits of it, so the share is kept to 1/65536.
 
     Args:
-        share: of entries set to zero.
+        share: share of entries set to zero.
     """
 
     def __init__(self, share: float) -> None:

@@ -1,4 +1,4 @@
-"""State tokens and slots through a stack of blocks: what the ASM, SAINT and SPIN have in common."""
+"""State tokens and slots through a stack of blocks, shared by the ASM, SAINT and SPIN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spinrl.nn.transformer import TransformerBlock
 
 
 class StateEncoder(nn.Sequential):
-    """Observation (B, S) → state tokens (B, M, d): Linear S→W, GELU, Linear W→M·d; the published W is 2d."""
+    """Observation (B, S) → state tokens (B, M, d): Linear S→W, GELU, Linear W→M·d; the paper's W is 2d."""
 
     def __init__(self, observation_size: int, d_model: int, num_state_tokens: int, width: int | None = None) -> None:
         width = 2 * d_model if width is None else width
@@ -35,9 +35,9 @@ class SlotEncoder(nn.Module):
         num_heads: attention heads of every block.
         num_blocks: L, at least 1.
         num_state_tokens: M.
-        state_width: W, of the state encoder's hidden layer; None for 2d.
-        dropout: of every block.
-        state_conditioning: whether there are state tokens at all.
+        state_width: W, width of the state encoder's hidden layer; None for 2d.
+        dropout: share of activations set to zero in every block in training.
+        state_conditioning: whether there are state tokens.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class SlotEncoder(nn.Module):
             observation: (B, S).
             table: (R, d), the different tokens.
             index: (B, N), the table row of each slot; None when slot i is row i for the whole batch.
-            rows: (N, C), for each slot the samples whose embedding is wanted; None for all of them.
+            rows: (N, C), for each slot the samples whose embeddings are returned; None for all of them.
 
         Returns:
             (B, N, d), or (N, C, d) when `rows` is given.

@@ -1,4 +1,4 @@
-"""Network calls whose rounding does not depend on how many rows happen to be asked for together."""
+"""Network calls whose rounding does not depend on the number of rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROWS = 16
 
 
 def in_fixed_batches(function: Callable[..., torch.Tensor], *inputs: torch.Tensor, rows: int = ROWS) -> torch.Tensor:
-    """Call `function` on batches of exactly `rows` rows, the last one padded, and join what it gives.
+    """Call `function` on batches of exactly `rows` rows, the last one padded, and join the results.
 
     Matrix products round differently at different batch sizes, which in a chaotic simulation grows into other
     returns. With one fixed size a row's result depends on that row alone.

@@ -10,10 +10,10 @@ from spinrl.nn.transformer import TransformerBlock
 
 
 class FoldedBlock(TransformerBlock):
-    """A block whose projection is computed once: for networks that are trained no more.
+    """A block with a precomputed projection, for trained networks.
 
     Args:
-        block: what to copy; its remaining layers are shared.
+        block: block whose projection is copied; its other layers are shared.
     """
 
     weight: torch.Tensor
@@ -34,13 +34,13 @@ class FoldedBlock(TransformerBlock):
 
 
 class FoldedSlots(nn.Module):
-    """What a `SlotEncoder` makes of observations when its slots are fixed: (B, S) → (B, N, d).
+    """A `SlotEncoder` with fixed slots: (B, S) → (B, N, d).
 
-    The first block's projection of the slots does not depend on the observation: it is a constant here.
+    The first block's projection of the slots does not depend on the observation, so it is precomputed.
 
     Args:
-        encoder: trained blocks and state encoder.
-        slots: (N, d), the slot tokens.
+        encoder: trained encoder.
+        slots: (N, d) slot tokens.
 
     Raises:
         ValueError: when the encoder has no state encoder: then nothing would depend on the observation.

@@ -1,4 +1,4 @@
-"""An LSTM that is given its input gates, so that what they have in common is computed once."""
+"""An LSTM with precomputed input gates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LSTMLayer(nn.Module):
 
     Args:
         d_in: width of an input.
-        width: h, of the hidden state.
+        width: h, width of the hidden state.
     """
 
     def __init__(self, d_in: int, width: int) -> None:
@@ -33,7 +33,7 @@ class LSTMLayer(nn.Module):
 
     @property
     def bias(self) -> torch.Tensor:
-        """What is added to the gates whatever the input, (4h,)."""
+        """The sum of both biases, (4h,)."""
         return self.bias_ih + self.bias_hh
 
     def input_gates(self, x: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, d_model: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         if d_model % num_heads:
-            raise ValueError(f"d_model wants to be a multiple of num_heads, got {d_model} and {num_heads}")
+            raise ValueError(f"d_model has to be a multiple of num_heads, got {d_model} and {num_heads}")
         self.num_heads = num_heads
         self.norm_query = nn.LayerNorm(d_model)
         self.norm_key_value = nn.LayerNorm(d_model)

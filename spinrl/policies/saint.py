@@ -27,7 +27,7 @@ class SAINT(PolicyConfig):
     @encoder.validator
     def _sees_the_state(self, _attribute: attrs.Attribute, value: ASMEncoder) -> None:
         if not value.state_conditioning:
-            raise ValueError("SAINT.encoder wants state_conditioning=True: nothing else tells the policy the state")
+            raise ValueError("SAINT.encoder needs state_conditioning=True: nothing else tells the policy the state")
 
     def build(
         self, observation_size: int, action_spec: ActionSpec, *, asm: PretrainedASM | None = None, seed: int

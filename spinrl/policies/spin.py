@@ -56,7 +56,7 @@ class SPIN(PolicyConfig):
         for field, wanted, holds in fixed if self.cached else ():
             if not holds:
                 raise ValueError(
-                    f"cached=True wants {field} to be {wanted}, got {getattr(self, field)}: slot embeddings that "
+                    f"cached=True needs {field} to be {wanted}, got {getattr(self, field)}: slot embeddings that "
                     "change in training cannot be computed once"
                 )
 
@@ -64,14 +64,14 @@ class SPIN(PolicyConfig):
         self, observation_size: int, action_spec: ActionSpec, *, asm: PretrainedASM | None = None, seed: int
     ) -> SPINPolicy:
         if asm is None:
-            raise ValueError("SPIN wants a pre-trained ASM, got none")
+            raise ValueError("SPIN needs a pre-trained ASM, got none")
         model = asm.model
         if model.observation_size != observation_size:
             raise ValueError(
-                f"SPIN wants an ASM for observations of size {observation_size}, got one for {model.observation_size}"
+                f"SPIN needs an ASM for observations of size {observation_size}, got one for {model.observation_size}"
             )
         if model.action_spec != action_spec:
-            raise ValueError(f"SPIN wants an ASM for nvec {action_spec.nvec}, got one for {model.action_spec.nvec}")
+            raise ValueError(f"SPIN needs an ASM for nvec {action_spec.nvec}, got one for {model.action_spec.nvec}")
         self.frozen_shape(model.config, action_spec)  # refuses what cannot be fixed
         with seeded_initialization(seed, "policy"):
             return SPINPolicy(self, model, asm.fingerprint)
@@ -85,7 +85,7 @@ class SPIN(PolicyConfig):
             return None
         if not encoder.state_conditioning:
             raise ValueError(
-                "SPIN.cached=True wants ASMEncoder.state_conditioning=True: without it, SPIN trains a state encoder "
+                "SPIN.cached=True needs ASMEncoder.state_conditioning=True: without it, SPIN trains a state encoder "
                 "of its own, and slot embeddings cannot be computed once; set SPIN.cached=False"
             )
         return action_spec.num_sub_actions, encoder.d_model

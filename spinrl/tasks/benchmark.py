@@ -15,7 +15,7 @@ MIN_BINS, MAX_BINS = 2, 100
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """One task of the suite, its sizes and the published returns that normalise its scores.
+    """One task of the suite, its sizes and the benchmark's returns that normalise its scores.
 
     Attributes:
         name: the benchmark's name, ``<domain>-<task>``.
@@ -23,8 +23,8 @@ class Task:
         task: dm_control suite task.
         observation_size: S, of the suite's observation arrays flattened in their own order.
         num_sub_actions: N, actuators.
-        published: (random, expert) return of the published data by number of bins. Where a number of bins has
-            not been published, the 3-bin figures stand in, and `reference_bins` says so.
+        reference_returns: (random, expert) return of the benchmark's data by number of bins; other numbers of bins use
+            the 3-bin figures, see `reference_bins`.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Task:
     task: str
     observation_size: int
     num_sub_actions: int
-    published: Mapping[int, tuple[float, float]]
+    reference_returns: Mapping[int, tuple[float, float]]
 
     def action_spec(self, bins: int) -> ActionSpec:
         """The joint action with `bins` choices for every actuator.
@@ -45,16 +45,16 @@ class Task:
         return ActionSpec((bins,) * self.num_sub_actions)
 
     def reference_bins(self, bins: int) -> int:
-        """The number of bins whose published returns normalise scores at `bins`."""
-        return bins if bins in self.published else 3
+        """The number of bins whose benchmark returns normalise scores at `bins`."""
+        return bins if bins in self.reference_returns else 3
 
     def random_return(self, bins: int) -> float:
-        """Published return of the random policy."""
-        return self.published[self.reference_bins(bins)][0]
+        """The benchmark's return of the random policy."""
+        return self.reference_returns[self.reference_bins(bins)][0]
 
     def expert_return(self, bins: int) -> float:
-        """Published return of the expert's data."""
-        return self.published[self.reference_bins(bins)][1]
+        """The benchmark's return of the expert data."""
+        return self.reference_returns[self.reference_bins(bins)][1]
 
 
 TASKS: dict[str, Task] = {
@@ -66,7 +66,7 @@ TASKS: dict[str, Task] = {
             task="spin",
             observation_size=9,
             num_sub_actions=2,
-            published={3: (4.36, 853.62)},
+            reference_returns={3: (4.36, 853.62)},
         ),
         Task(
             name="fish-swim",
@@ -74,7 +74,7 @@ TASKS: dict[str, Task] = {
             task="swim",
             observation_size=24,
             num_sub_actions=5,
-            published={3: (72.32, 418.58)},
+            reference_returns={3: (72.32, 418.58)},
         ),
         Task(
             name="cheetah-run",
@@ -82,7 +82,7 @@ TASKS: dict[str, Task] = {
             task="run",
             observation_size=17,
             num_sub_actions=6,
-            published={3: (5.39, 664.57)},
+            reference_returns={3: (5.39, 664.57)},
         ),
         Task(
             name="quadruped-walk",
@@ -90,7 +90,7 @@ TASKS: dict[str, Task] = {
             task="walk",
             observation_size=78,
             num_sub_actions=12,
-            published={3: (121.31, 781.19)},
+            reference_returns={3: (121.31, 781.19)},
         ),
         Task(
             name="humanoid-stand",
@@ -98,7 +98,7 @@ TASKS: dict[str, Task] = {
             task="stand",
             observation_size=67,
             num_sub_actions=21,
-            published={3: (4.54, 711.9)},
+            reference_returns={3: (4.54, 711.9)},
         ),
         Task(
             name="dog-trot",
@@ -106,7 +106,7 @@ TASKS: dict[str, Task] = {
             task="trot",
             observation_size=223,
             num_sub_actions=38,
-            published={
+            reference_returns={
                 3: (7.32, 724.37),
                 10: (6.48, 736.95),
                 30: (6.39, 768.24),  # the other public table says 681.14

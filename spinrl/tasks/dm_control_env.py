@@ -64,8 +64,8 @@ class BatchedEnvironment:
         """Start a new episode in environment `index`.
 
         Args:
-            index: which environment.
-            seed: of the task's own randomness.
+            index: number of the environment.
+            seed: seed of the task's randomness.
 
         Returns:
             (S,) float32 observation.
@@ -121,7 +121,7 @@ class BatchedEnvironment:
 
 
 def _twin(simulator: Simulator) -> Simulator:
-    """Another one that shares nothing that steps or resets change, many times sooner than by compiling its model."""
+    """A copy with its own state and a shared model, which is much faster than compiling the model again."""
     twin = copy.copy(simulator)
     twin._physics, twin._task = simulator.physics.copy(), copy.deepcopy(simulator.task)
     return twin

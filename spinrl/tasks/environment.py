@@ -13,7 +13,7 @@ from spinrl.specs import ActionSpec
 
 
 class SimulatorError(UserError):
-    """A simulator that cannot be used, or that fails; one line."""
+    """A simulator cannot be used or fails; the message is one line."""
 
 
 class Environment(Protocol):
@@ -42,7 +42,7 @@ class Environment(Protocol):
         """
 
     def over(self, indices: Sequence[int]) -> bool:
-        """Whether all of these episodes have ended by themselves; further steps give no reward."""
+        """Whether all of these episodes have ended on their own; further steps give no reward."""
 
     def allowed(self, indices: Sequence[int]) -> np.ndarray | None:
         """The choices that these environments allow in their next step.
@@ -51,8 +51,8 @@ class Environment(Protocol):
             indices: n environment numbers, each reset before.
 
         Returns:
-            (n, N, K) bool, False also where a sub-action has fewer than K choices; None where the environments have
-            said nothing of it since their last reset or step, so that every choice is allowed.
+            (n, N, K) bool, False also if a sub-action has fewer than K choices; None if every choice is allowed,
+                since the environments gave no mask at their last reset or step.
         """
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ def control_values(low: np.ndarray, high: np.ndarray, nvec: Sequence[int]) -> np
 
 @contextmanager
 def in_one_line(failed: str) -> Iterator[None]:
-    """Say what failed in one line, whatever the user's code raises: none of its errors are known here.
+    """Turn any exception of the user's code into an error of one line.
 
     Raises:
         SimulatorError: for every exception within, which is its cause.

@@ -1,4 +1,4 @@
-"""Gymnasium's environments stepped in lock-step."""
+"""Gymnasium environments stepped in lock-step."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from spinrl.tasks.spaces import (
 
 
 class GymnasiumEnvironment:
-    """Environments of Gymnasium in lock-step. One that has ended stays where it is and gives no more reward.
+    """Gymnasium environments in lock-step. An ended one keeps its state and gives no more reward.
 
     Actions are choices from 0, whatever the environment's space is; see `spinrl.tasks.spaces`. Masks of allowed choices
     are taken from ``info["action_mask"]`` of each reset and step, or else from the environment's ``action_masks()``.
 
     Args:
-        name: for messages.
-        environments: of one kind, at least one.
+        name: name of the simulator, for messages.
+        environments: one or more environments of one kind.
 
     Raises:
-        SimulatorError: for a space that is not supported; and by `reset`, `step` and `allowed` for whatever the
-            environment raises, and for values that are not of its spaces.
+        SimulatorError: for a space that is not supported; `reset`, `step` and `allowed` raise it for any exception of
+            the environment, and for values outside its spaces.
     """
 
     def __init__(self, name: str, environments: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Importing MuJoCo, or what imports it, whatever GL library the user's environment asks for."""
+"""Imports MuJoCo, or packages that import it, independently of MUJOCO_GL."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def headless() -> Iterator[None]:
     """Within the block, MuJoCo is imported without a GL library.
 
-    Nothing here draws by MuJoCo's own renderer (`spinrl.tasks.rendering` has contexts of its own). A MUJOCO_GL that is
-    left in a profile, of a library that is not there, would end whatever imports MuJoCo, as dm_control and TorchRL do.
+    MuJoCo's own renderer is not used (`spinrl.tasks.rendering` makes its own contexts). If MUJOCO_GL names a missing
+    library, importing MuJoCo, dm_control or TorchRL would fail.
     """
     given = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = "disable"

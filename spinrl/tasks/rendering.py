@@ -12,11 +12,11 @@ from dm_control.mujoco import Physics
 
 from spinrl.errors import UserError
 
-LIBRARIES = {"egl": "libegl1", "osmesa": "libosmesa6"}  # of OpenGL, with the package of Debian and Ubuntu
+LIBRARIES = {"egl": "libegl1", "osmesa": "libosmesa6"}  # OpenGL library, and its package on Debian and Ubuntu
 
 
 class RenderingError(UserError):
-    """No picture can be drawn on this machine; one line that says what to install."""
+    """No picture can be drawn on this machine; the message says what to install."""
 
 
 class Drawing:
@@ -25,13 +25,13 @@ class Drawing:
     MuJoCo's own renderer is bound to the library that MUJOCO_GL named when MuJoCo was imported; this one is not.
 
     Args:
-        physics: the simulation.
-        width, height: of a picture, in pixels, at most those of the model's offscreen buffer (640 × 480).
+        physics: simulation to draw.
+        width, height: size of a picture in pixels, at most that of the model's offscreen buffer (640 × 480).
         camera: number or name of one of the model's cameras; -1 for the free one.
 
     Raises:
-        RenderingError: when neither library is there.
-        ValueError: for a picture or a camera that the model does not have.
+        RenderingError: when neither library is installed.
+        ValueError: for a size that is too large, or a camera that the model does not have.
     """
 
     def __init__(self, physics: Physics, *, width: int = 320, height: int = 240, camera: int | str = 0) -> None:
@@ -54,7 +54,7 @@ class Drawing:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
 
     def __call__(self) -> np.ndarray:
-        """The state as it is now: (height, width, 3) uint8."""
+        """The current state: (height, width, 3) uint8."""
         self._gl.make_current()
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self._model, self._data, mujoco.MjvOption(), None, self._camera, everything, self._scene)
@@ -64,7 +64,7 @@ class Drawing:
         return pixels[::-1].copy()  # OpenGL's first row is the lowest
 
     def close(self) -> None:
-        """Free what drawing took."""
+        """Free the drawing context."""
         self._gl.make_current()
         self._context.free()
         self._gl.free()
@@ -89,4 +89,4 @@ def _context(width: int, height: int) -> Any:
         except Exception as error:  # a missing library fails in whatever way its loader happens to
             tried.append(f"{library} ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
     packages = " or ".join(f"apt install {package}" for package in LIBRARIES.values())
-    raise RenderingError(f"nothing draws on this machine: {', '.join(tried)}; {packages}")
+    raise RenderingError(f"no OpenGL library works on this machine: {', '.join(tried)}; {packages}")

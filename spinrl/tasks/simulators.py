@@ -1,4 +1,4 @@
-"""Simulators that are not the benchmark's, for evaluating what was trained on the user's own data."""
+"""Simulators outside the benchmark, for evaluating policies trained on the user's own data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Simulator(Component, ABC):
 
     @abstractmethod
     def build(self, num_envs: int) -> Environment:
-        """So many environments.
+        """An `Environment` with so many members.
 
         Raises:
-            SimulatorError: when there is no such simulator, or its actions are not discrete.
+            SimulatorError: when the simulator does not exist, or its actions are not discrete.
         """
 
 
@@ -38,9 +38,9 @@ class Gymnasium(Simulator):
     these; `spinrl.tasks.spaces` flattens them.
 
     Attributes:
-        id: its name in Gymnasium's registry.
-        options: keyword arguments for it.
-        module: imported first, to register it; None for one that Gymnasium knows.
+        id: id in Gymnasium's registry.
+        options: keyword arguments of the environment.
+        module: module that registers it and is imported first; None if Gymnasium knows the id.
     """
 
     id: str = attrs.field(validator=min_len(1))

@@ -21,7 +21,7 @@ from spinrl.specs import ActionSpec
 
 
 class SpaceError(ValueError):
-    """A space that is not supported, or a value that does not belong to its space; one line that names the part."""
+    """A space is not supported, or a value is not in its space; the message is one line that names the part."""
 
 
 def observation_size(space: spaces.Space) -> int:
@@ -37,8 +37,8 @@ def flat_observations(space: spaces.Space, values: Any, rows: int) -> np.ndarray
     """Many observations of a space, flat.
 
     Args:
-        space: made of Box, Discrete, MultiDiscrete and MultiBinary parts, alone or in Dict and Tuple.
-        values: as the space has them, each part an array with `rows` rows.
+        space: space of Box, Discrete, MultiDiscrete and MultiBinary parts, alone or in Dict and Tuple.
+        values: values in the form of the space, each part an array with `rows` rows.
         rows: T.
 
     Returns:
@@ -88,7 +88,7 @@ def action_spec(space: spaces.Space) -> ActionSpec:
 
 
 def action_start(space: spaces.Space) -> list[int]:
-    """What a space calls the first choice of each of its N sub-actions; `space` as `action_spec` accepts it."""
+    """Number of the first choice of each of a space's N sub-actions; `space` as `action_spec` accepts it."""
     return [int(first) for _, part in _leaves(space) for first in _choices(part)[1]]
 
 
@@ -96,8 +96,8 @@ def flat_actions(space: spaces.Space, values: Any, rows: int) -> np.ndarray:
     """Many actions of a space as choices from 0.
 
     Args:
-        space: as `action_spec` accepts it.
-        values: as the space has them, each part an array with `rows` rows.
+        space: space that `action_spec` accepts.
+        values: values in the form of the space, each part an array with `rows` rows.
         rows: T.
 
     Returns:
@@ -113,11 +113,11 @@ def flat_actions(space: spaces.Space, values: Any, rows: int) -> np.ndarray:
 
 
 def own_action(space: spaces.Space, choices: Iterable[int]) -> Any:
-    """An action as the space itself has it, with its types, shapes and numbering.
+    """An action in the form of the space, with its types, shapes and numbering.
 
     Args:
-        space: as `action_spec` accepts it.
-        choices: (N,) from 0.
+        space: space that `action_spec` accepts.
+        choices: (N,) choices, counted from 0.
     """
     remaining = iter(choices)
 
@@ -138,8 +138,8 @@ def allowed_choices(space: spaces.Space, mask: Any) -> np.ndarray:
     """A mask of allowed choices, (N, K) bool; False where a sub-action has fewer than K choices.
 
     Args:
-        space: as `action_spec` accepts it.
-        mask: in Gymnasium's form (of ``space.sample(mask)``: nested as the space is, None where all is allowed, and
+        space: space that `action_spec` accepts.
+        mask: mask in Gymnasium's form (of ``space.sample(mask)``: nested like the space, None if all is allowed, and
             for MultiBinary 0, 1 or 2 for either), as one row of all sub-actions' choices side by side (of sb3-contrib's
             ``action_masks()``), or (N, K).
 

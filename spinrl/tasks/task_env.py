@@ -1,4 +1,4 @@
-"""A task of the benchmark as an environment of Gymnasium."""
+"""A task of the benchmark as a Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from spinrl.tasks.rendering import Drawing
 class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One environment of a task; `gymnasium.make` makes it, e.g. ``spinrl/humanoid-stand-3bins-v0``.
 
-    Its steps are those of `spinrl.tasks.BatchedEnvironment` to the bit, which a policy is trained and evaluated in. An
-    episode ends by the time limit of 1,000 steps alone, which `gymnasium.make` adds.
+    Its steps equal those of `spinrl.tasks.BatchedEnvironment`, in which policies are evaluated, to the bit. An episode
+    ends only by the time limit of 1,000 steps, which `gymnasium.make` adds.
 
     Args:
         task: name of the task.
         bins: choices of each sub-action, 2 to 100, spread evenly over the actuator's range with both ends.
         render_mode: "rgb_array" or None.
-        width, height: of a picture, in pixels.
+        width, height: size of a picture in pixels.
         camera: number or name of one of the model's cameras; -1 for the free one.
 
     Attributes:
@@ -31,7 +31,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         observation_space: Box (S,) of float32.
 
     Raises:
-        KeyError: when no task is called so, with the known ones.
+        KeyError: for an unknown task; the message lists the known ones.
         ValueError: for another number of bins or render mode.
     """
 

@@ -56,14 +56,14 @@ def test_another_network_or_dataset_is_another_entry(store: Store, tmp_path: Pat
 def test_batches_bring_the_features_of_both_ends(store: Store) -> None:
     features = row_features(store, encode, SHAPE, "net").values
     loader, plain = (ReplayLoader(store, 64, seed=0) for _ in range(2))
-    loader.give_along(features, following=True)
+    loader.attach_features(features, following=True)
     batch = loader.sample()
     assert torch.equal(batch[ACTION], plain.sample()[ACTION])
     torch.testing.assert_close(batch[POLICY_INPUT], encode(batch[OBSERVATION]).bfloat16())
     torch.testing.assert_close(batch[NEXT_POLICY_INPUT], encode(batch[NEXT_OBSERVATION]).bfloat16())
-    loader.give_along(features)
+    loader.attach_features(features)
     assert NEXT_POLICY_INPUT not in loader.sample().keys(include_nested=True)
-    loader.give_along(None)
+    loader.attach_features(None)
     assert POLICY_INPUT not in loader.sample().keys()  # noqa: SIM118 (iterating goes over the batch)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spinrl.data import Making, Store, StoreError
+from spinrl.data import BuildOptions, Store, StoreError
 from spinrl.data.holdout import cached_split, split
 from spinrl.specs import ActionSpec
 from tests.data.store_samples import random_episode, write_store
@@ -89,5 +89,8 @@ def test_a_damaged_part_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has been altered"):
         split(whole, 0.5, 0)
     said: list[str] = []
-    assert split(whole, 0.5, 0, Making(on_damage=said.append))[0].fingerprint == training.fingerprint and len(said) == 1
+    assert (
+        split(whole, 0.5, 0, BuildOptions(on_damage=said.append))[0].fingerprint == training.fingerprint
+        and len(said) == 1
+    )
     split(whole, 0.5, 0)

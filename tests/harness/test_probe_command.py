@@ -85,7 +85,7 @@ def test_every_setting_is_probed_and_logged(shared_cache, capsys):
 def test_a_dataset_of_one_episode_fails_its_probes_in_one_line(shared_cache, capsys):
     assert command.main(with_bindings(*HALF_AN_EPISODE)) == 1
     output = " ".join(capsys.readouterr().out.split())
-    assert "failed: cheetah-run/3 expert probe s0: a probe wants two episodes" in output
+    assert "failed: cheetah-run/3 expert probe s0: a probe needs two episodes" in output
 
 
 def test_one_probe_a_setting_however_many_policies():

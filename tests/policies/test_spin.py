@@ -66,7 +66,7 @@ def test_dropout_in_frozen_blocks_is_an_option():
 
 
 def test_a_missing_asm_is_an_error():
-    with pytest.raises(ValueError, match="wants a pre-trained ASM, got none"):
+    with pytest.raises(ValueError, match="needs a pre-trained ASM, got none"):
         SPIN().build(contracts.SIZE, SPEC, seed=0)
 
 

@@ -173,8 +173,8 @@ def damaged(path, tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("format_version"), "has format None, this spinrl exports 2"),
-        (lambda state: state.update(format_version=1), "has format 1, this spinrl exports 2; export with the version"),
+        (lambda state: state.pop("format_version"), "has format None, and this version exports format 2"),
+        (lambda state: state.update(format_version=1), "has format 1, and this version exports format 2; export with"),
         (lambda state: state.update(step=10), "stopped at 10 of 20 gradient steps"),
         (lambda state: state["cell"].update(asm_fingerprint="another"), "these weights came from ASM"),
         (lambda state: state["cell"].update(nvec=[3] * 5), "are not those of cheetah-run"),
@@ -267,7 +267,7 @@ def test_an_unfinished_run_is_refused(finished, capsys):
     client = mlflow.MlflowClient(uri)
     run = client.create_run(client.get_run(ids["cell"]).info.experiment_id, run_name="under way")
     assert export_policy.main([run.info.run_id, "--out", "exported"]) == 2
-    assert "under way) is RUNNING, only finished ones can be exported" in capsys.readouterr().err
+    assert "under way) is RUNNING; only a FINISHED run can be exported" in capsys.readouterr().err
     shutil.rmtree("exported", ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from spinrl.tasks import EPISODE_STEPS, BatchedEnvironment, get_task
 
 
 class Mailbox:
-    """Weights published by the learner, read by actors; a torn read mixes two neighbouring updates, harmlessly."""
+    """The learner's weights in shared memory; a torn read mixes two successive updates, which is harmless."""
 
     def __init__(self, folder: Path, network: DecoupledQNetwork) -> None:
         size = sum(value.numel() for value in network.state_dict().values())
@@ -33,7 +33,7 @@ class Mailbox:
         self._array[0] += 1
 
     def collect(self, network: DecoupledQNetwork) -> bool:
-        """Load what was published since; True once anything has been."""
+        """Load weights that the learner wrote since; True once there were any."""
         version = float(self._array[0])
         if version != self._seen:
             self._seen = version

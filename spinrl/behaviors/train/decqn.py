@@ -1,4 +1,4 @@
-"""How a behaviour policy is trained: the configuration of DecQN."""
+"""The configuration of DecQN, which trains behaviour policies."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class DecQN(Component):
         bins: choices per sub-action.
         seed: seed of initial weights, exploration and episodes.
         hidden: widths of the hidden layers.
-        critics: networks that learn side by side; the least of their values is the target (Fujimoto et al., ICML
+        critics: number of Q-networks; the minimum of their values is the target (Fujimoto et al., ICML
             2018), which keeps values from growing where many sub-actions are maximised over. The first one acts.
-        learning_rate: Adam's.
-        final_learning_rate: what it falls to geometrically over `decay_updates`, and stays at; None keeps it as it is.
-        decay_updates: updates in all, counted from the first, until the learning rate is the final one.
+        learning_rate: learning rate of Adam.
+        final_learning_rate: value to which it falls geometrically over `decay_updates`; None keeps it constant.
+        decay_updates: number of updates until the learning rate is the final one.
         batch_size: transitions per update.
         gamma: discount per control step.
         n_step: rewards summed before bootstrapping.
@@ -37,8 +37,8 @@ class DecQN(Component):
         max_gradient_norm: gradients are clipped to this norm.
         reward_scale: rewards are multiplied by this in the targets.
         shaping: bonus added to the training reward, or none.
-        num_actors: actor processes; 0 for one on each core but the learner's. Another number may go on with a training.
-        envs_per_actor: environments stepped in lock-step by each.
+        num_actors: number of actor processes; 0 is one for each core but the learner's. It may change on resuming.
+        envs_per_actor: environments that each actor steps in lock-step.
         epsilon: share of random sub-actions of the most exploring environment; the others fall geometrically.
         min_epsilon: share of random sub-actions of the least exploring environment.
         hold_steps: mean length of a random sub-action, in control steps, in every second environment.
@@ -82,7 +82,7 @@ class DecQN(Component):
     compile: bool = False
 
     def on_this_machine(self) -> DecQN:
-        """With the device and the number of actors decided where they were left to the machine.
+        """The configuration with `device` and `num_actors` resolved: the learner uses a GPU if there is one.
 
         Raises:
             ValueError: when CUDA is asked for and torch finds none.

@@ -30,13 +30,13 @@ class Learner:
         self.updates = 0
         self.seconds = 0.0
         self.started_from: str | None = None  # name and fingerprint of a behaviour
-        self.phases: list[dict[str, Any]] = []  # which command, from which update on
-        self.can_act = False  # before that, actors act at random, which tells what is normal for an observation
+        self.phases: list[dict[str, Any]] = []  # command and its first update
+        self.can_act = False  # before that, actors act at random, and their observations fix the normalisation
         self._loss = torch.compile(self.loss) if config.compile else self.loss
 
     @property
     def network(self) -> DecoupledQNetwork:
-        """The one that acts."""
+        """The network that acts."""
         network = self.networks[0]
         assert isinstance(network, DecoupledQNetwork)
         return network
@@ -49,10 +49,10 @@ class Learner:
         self.can_act = True
 
     def start_from(self, behavior: Behavior) -> None:
-        """Begin with the network of a behaviour of the same task, of whatever number of choices.
+        """Begin with the network of a behaviour of the same task; the number of choices may differ.
 
-        Critics beside the first keep a fifth of their random hidden layers: equal ones would stay equal, and the least
-        of their values would correct nothing.
+        Critics beside the first keep a fifth of their random hidden layers, since equal critics would stay equal, and
+        their minimum would correct nothing.
         """
         assert behavior.network is not None
         state = behavior.network.state_for(get_task(self.config.task).action_spec(self.config.bins))
@@ -67,7 +67,7 @@ class Learner:
         self.can_act = True
 
     def begin_phase(self, command: str) -> None:
-        """From here on it learns as `command` says; a phase without an update leaves no trace."""
+        """Record that `command` trains from now on; a phase without an update is dropped."""
         self.phases = [phase for phase in self.phases if phase["from_updates"] < self.updates]
         if not self.phases or self.phases[-1]["command"] != command:
             self.phases.append({"from_updates": self.updates, "command": command})
@@ -116,7 +116,7 @@ class Learner:
         } | self.origin()
 
     def origin(self) -> dict[str, Any]:
-        """How it came to be what it is, as plain data."""
+        """The history of the training as plain data."""
         return {"started_from": self.started_from, "phases": self.phases, "configuration": to_plain(self.config)}
 
     def load(self, state: dict[str, Any]) -> None:

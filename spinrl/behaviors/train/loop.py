@@ -1,7 +1,7 @@
 """Training behaviour policies: actor processes step environments, the learner updates a decoupled Q-network.
 
-They share the replay and the published weights through memory-mapped files and nothing else, so that either
-side runs at its own speed and a killed run resumes from its folder.
+They share only the replay and the learner's weights, through memory-mapped files, so that both sides run at their own
+speed and a killed run resumes from its folder.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ def train(
 ) -> Iterator[dict[str, Any]]:
     """Train in `folder`, resuming what is there; yields progress about every `report_every` seconds.
 
-    Every `save_every` seconds the learner is saved; every `snapshot_every` seconds a copy of the network is kept
-    beside it, of which a behaviour of any level can be chosen later. At first copies are kept up to twelve times as
-    often, since an easy task passes a medium level in a minute.
+    The learner is saved every `save_every` seconds. Every `snapshot_every` seconds a copy of the network is kept, from
+    which behaviours can be chosen later; at first up to twelve times as often, since an easy task passes a medium level
+    in a minute.
 
     Args:
-        config: how.
-        folder: where training lives.
-        command: what trains like this, for the record.
-        start: where a new training begins, of the same task and hidden layers; None for random weights. One that
-            resumes has begun already.
-        fresh_replay: forget the transitions collected before, as when their reward is shaped in another way now.
-        report_every, save_every, snapshot_every: in seconds.
+        config: configuration of the training.
+        folder: folder of the training.
+        command: command line, for the record.
+        start: behaviour with which a new training begins, of the same task and hidden layers; None for random weights.
+            Ignored on resuming.
+        fresh_replay: whether to forget earlier transitions, e.g. after a change of reward shaping.
+        report_every, save_every, snapshot_every: periods in seconds.
 
     Yields:
         updates, env_steps, loss, greedy (mean return of the last ten greedy episodes), seconds, updates_per_second.
 
     Raises:
-        RuntimeError: when another training works in the folder, or an actor dies.
-        ValueError: when the folder is of other networks or another replay, or the device is not there.
+        RuntimeError: when another training uses the folder, or an actor dies.
+        ValueError: when the folder has other network or replay sizes, or the device is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder):
@@ -107,7 +107,7 @@ def train(
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """No other training works in the folder meanwhile; the system frees the lock when the process dies."""
+    """Hold the folder's lock against other trainings; the system frees it when the process dies."""
     lock = file_lock(folder / "training.lock", remedy="name another --folder")
     try:
         lock.acquire(timeout=0)
@@ -144,8 +144,8 @@ def _learn(
         if learner.updates % 100 == 0:
             mailbox.publish(learner.network)
             waiting = time.monotonic() + report_every  # for the actors, but not without a report
-            wanted = config.warmup_steps + learner.updates * config.steps_per_update
-            while replay.env_steps.sum() < wanted and time.monotonic() < waiting:
+            needed = config.warmup_steps + learner.updates * config.steps_per_update
+            while replay.env_steps.sum() < needed and time.monotonic() < waiting:
                 time.sleep(0.01)
         now = time.monotonic()
         if now - reported >= report_every:
@@ -168,7 +168,7 @@ def _learn(
 
 
 def _keep_snapshot(learner: Learner, replay: SharedReplay, folder: Path) -> None:
-    """Keep the network as it is now, with what is known of it, for `spinrl.behaviors.train.ship` to choose from."""
+    """Keep a snapshot of the network and its figures, for `spinrl.behaviors.train.ship` to choose from."""
     kept = {
         "network": learner.network.state_dict(),
         "updates": learner.updates,
@@ -180,7 +180,7 @@ def _keep_snapshot(learner: Learner, replay: SharedReplay, folder: Path) -> None
 
 
 def _keep_starts(learner: Learner, start: Behavior, folder: Path) -> None:
-    """Keep what is shipped as snapshots too, weakest first: a short training may better neither expert nor medium."""
+    """Keep the shipped behaviours as snapshots too, weakest first, since a short training may not improve on them."""
     for number, level in enumerate(("medium", "expert")):
         behavior = load_behavior(start.task, start.bins, level)
         assert behavior.network is not None

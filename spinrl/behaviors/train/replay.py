@@ -1,6 +1,6 @@
 """Replay of n-step transitions shared between actor and learner processes through memory-mapped files.
 
-Files rather than process memory: whatever kills the run, the replay is still there when it resumes.
+Files rather than process memory, so that the replay survives a kill.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from spinrl.files import replacing
 class ReplayLayout:
     """Sizes of a shared replay.
 
-    Each actor writes every `num_actors`-th row and no other: no lock is needed, and the rows fill from the first on
-    however many actors there are, so that their number can change (`share_out`).
+    Each actor writes every `num_actors`-th row only: no lock is needed, and rows fill from the first on for any number
+    of actors, which can change (`share_out`).
     """
 
     num_actors: int
@@ -44,11 +44,11 @@ class SharedReplay:
     """The arrays of a replay, opened by every process that uses it.
 
     Args:
-        folder: where the files lie; created where missing.
+        folder: folder of the files; created if missing.
         layout: sizes; files of other sizes are refused.
 
     Raises:
-        ValueError: when a file there has another size than the layout asks for.
+        ValueError: when a file has another size than the layout needs.
     """
 
     def __init__(self, folder: Path, layout: ReplayLayout) -> None:
@@ -79,7 +79,7 @@ class SharedReplay:
         self.written[actor] += 1
 
     def clear(self) -> None:
-        """Forget all transitions; steps made stay counted. For nobody but a learner whose actors have not begun."""
+        """Forget all transitions; step counts stay. Only for a learner whose actors have not begun."""
         self.written[:] = 0
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -99,10 +99,10 @@ class SharedReplay:
 
 
 def share_out(folder: Path, layout: ReplayLayout) -> None:
-    """Have another number of actors go on with the replay in a folder, if there is one.
+    """Adapt the replay in a folder, if there is one, to another number of actors.
 
-    All whole rounds of rows stay, and the actors go on behind them; steps made stay counted. For nobody but a learner
-    whose actors have not begun.
+    All complete rounds of rows stay, and the actors continue behind them; step counts stay. Only for a learner whose
+    actors have not begun.
     """
     actors = layout.num_actors
     before = _counts(folder / "written.bin")
@@ -125,7 +125,7 @@ class NStepWindow:
     def push(
         self, observation: np.ndarray, action: np.ndarray, reward: float, following: np.ndarray, last: bool
     ) -> Iterator[NStepTransition]:
-        """Add a step, which is the last of its episode or not; yields the transitions that are ready."""
+        """Add a step and yield the transitions that are ready; all of them if the episode ends."""
         self._steps.append((observation, action, reward))
         while len(self._steps) == self._n_step or (last and self._steps):
             total = sum(self._gamma**k * step[2] for k, step in enumerate(self._steps))
@@ -135,7 +135,7 @@ class NStepWindow:
 
 
 def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """An array that processes share, in a file that is created, all zeros, where missing.
+    """An array in a file that processes share; the file is created with zeros if missing.
 
     Raises:
         ValueError: when the file has another size.

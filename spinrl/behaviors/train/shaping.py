@@ -28,9 +28,9 @@ class Upright(ShapingConfig):
 
     Attributes:
         weight: bonus per step at full height, upright.
-        height_index: which entry of the observation is the head height, in metres.
+        height_index: index of the observation entry with the head height, in metres.
         height: head height that earns the whole bonus, in metres.
-        upright_index: which entry of the observation is the torso's uprightness, from -1 to 1.
+        upright_index: index of the observation entry with the torso's uprightness, from -1 to 1.
     """
 
     weight: float = attrs.field(default=0.5, validator=gt(0))
@@ -51,9 +51,9 @@ class Progressive(ShapingConfig):
     Where a task multiplies its conditions, a sum lets each of them be learnt before the others are met.
 
     Attributes:
-        indices: which entries of the observation.
-        targets: value of each that earns its whole reward; nothing is earned below 0.
-        weights: reward a step of each at its target.
+        indices: indices of the observation entries.
+        targets: value of each entry that earns its whole reward; values below 0 earn nothing.
+        weights: reward per step of each entry at its target.
     """
 
     indices: tuple[int, ...] = attrs.field(converter=tuple, validator=deep_iterable(ge(0)))

@@ -1,4 +1,4 @@
-"""From a training folder to shipped weights: which snapshots become expert and medium, and their cards."""
+"""Chooses the expert and medium snapshots of a training folder, and ships their weights and cards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from spinrl.tasks import EPISODE_STEPS, Environment, ParallelEnvironment, get_ta
 
 @attrs.frozen(kw_only=True)
 class Candidate:
-    """A snapshot that could be shipped, with what it returned in the simulator."""
+    """A snapshot that could be shipped, with its returns in the simulator."""
 
     path: Path
     updates: int
@@ -81,11 +81,11 @@ def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def choose(config: DecQN, folder: Path, *, episodes: int = 20, shortlist: int = 4) -> dict[str, Candidate]:
-    """Expert and medium of a training folder, judged over `episodes` greedy episodes each.
+    """The expert and medium snapshots of a training folder, each judged over `episodes` greedy episodes.
 
-    Expert is the best of the last snapshot and a shortlist of those with the highest running greedy return, medium one
-    of before it that has about a third of its return. The running return lags behind where a task is learnt in minutes,
-    so that medium is looked for by bisection over what the snapshots really return.
+    Expert is the best among the last snapshot and those with the highest running greedy return. Medium is an earlier
+    snapshot with about a third of its return. The running return lags when a task is learnt in minutes, so medium is
+    found by bisection over measured returns of snapshots.
 
     Raises:
         FileNotFoundError: when there is no snapshot to choose from.
@@ -116,12 +116,12 @@ def _choose(running: dict[Path, float], judge: Callable[[Path], Candidate], shor
         return judged[-1].mean >= third
 
     crossing = bisect.bisect_left(before, True, key=reaches_third)
-    judged += map(judge, before[max(crossing - 1, 0) : crossing + 1])  # on either side of where it is crossed
+    judged += map(judge, before[max(crossing - 1, 0) : crossing + 1])  # the snapshots on either side of the crossing
     return {"expert": expert, "medium": min(judged, key=lambda each: abs(each.mean - third))}
 
 
 def learning_curve(folder: Path, points: int = 24) -> list[dict[str, Any]]:
-    """How the running greedy return of a training folder grew, at up to so many of its snapshots."""
+    """The running greedy return of a training folder, at up to `points` of its snapshots."""
     curve = []
     for path in sorted(folder.glob("snapshot-*.pt")):
         state = checkpoint.load(path)
@@ -143,23 +143,23 @@ def ship(
     notes: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a candidate's weights (fp16 safetensors) and card into `target`; expert first, which may be refused.
+    """Write a candidate's weights (fp16 safetensors) and card into `target`. Ship the expert first: it may be refused.
 
     Args:
-        config: of its training.
-        candidate: a snapshot in its training's folder.
+        config: configuration of its training.
+        candidate: snapshot in its training's folder.
         level: "expert" or "medium".
-        target: folder of the files.
-        command: what trained it, for a snapshot that does not tell, as those of earlier versions.
-        trials: what else was tried, each with at least `what` and `return`; those that the card tells of already stay.
-        notes: what a reader of the card should know beside its figures.
-        overwrite: replace an expert of higher mean return too.
+        target: folder of the shipped files.
+        command: command that trained it, for a snapshot of an earlier version, which does not record it.
+        trials: other trials, each with at least `what` and `return`; trials on the present card are kept.
+        notes: text for the card.
+        overwrite: whether to replace an expert of higher mean return.
 
     Returns:
-        The card's path.
+        The path of the card.
 
     Raises:
-        BehaviorError: when a better expert is there, or `target` cannot be written to; nothing is lost.
+        BehaviorError: when a better expert is shipped, or `target` cannot be written; existing files stay.
     """
     name = weights_name(config.task, config.bins, level)
     weights_file, card_file = target / f"{name}.safetensors", target / f"{name}.json"
@@ -197,7 +197,7 @@ def ship(
     try:
         target.mkdir(parents=True, exist_ok=True)
         files = {weights_file: content, card_file: (json.dumps(card, indent=1) + "\n").encode()}
-        with tempfile.TemporaryDirectory(dir=target, prefix=".") as beside:  # weights without their card are no use
+        with tempfile.TemporaryDirectory(dir=target, prefix=".") as beside:  # weights and card only together
             for path, data in files.items():
                 (Path(beside) / path.name).write_bytes(data)
             for path in files:
@@ -208,7 +208,7 @@ def ship(
 
 
 def _card_of_before(path: Path) -> dict[str, Any]:
-    """The card that a shipment replaces, empty where there is none."""
+    """The card that will be replaced, empty if there is none."""
     if not path.is_file():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Finished episodes of a source whose collection has not ended: one file each, so that a killed collection goes on."""
+"""Finished episodes of an unfinished collection, one file each, so that a killed collection can resume."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from spinrl.files import replacing
 
 
 class KeptEpisodes:
-    """Episodes in a folder, by their number in the sequence.
+    """Episodes in a folder, by number.
 
     Args:
-        folder: made with the first episode.
+        folder: folder of the files; created with the first episode.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self, number: int, steps: int) -> Episode | None:
-        """The first `steps` steps of an episode, or None when it is not there, too short or damaged."""
+        """The first `steps` steps of an episode; None if it is missing, too short or damaged."""
         try:
             with np.load(self._file(number), allow_pickle=False) as arrays:  # checks the checksum of every array
                 episode = Episode(**{name: arrays[name] for name in _FIELDS})
-        except Exception:  # a damaged archive fails in any way there is; the episode is collected anew
+        except Exception:  # a damaged archive can raise any exception; the episode is then collected again
             return None
         return episode.first(steps) if len(episode) >= steps else None
 
     def save(self, number: int, episode: Episode) -> None:
-        """Keep an episode; a kill leaves the whole file or none. A power cut may damage it, which `read` finds out.
+        """Write an episode. A kill leaves the whole file or none; `read` detects a file that a power cut damaged.
 
         Raises:
-            StoreError: when the disk does not take it.
+            StoreError: when the disk is full or cannot be written.
         """
         file = self._file(number)
         try:
@@ -53,7 +53,7 @@ class KeptEpisodes:
         return len(list(self.folder.glob("[0-9]*.npz")))
 
     def remove(self) -> None:
-        """Delete them all: what they are for is done."""
+        """Delete all episodes."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, number: int) -> Path:

@@ -20,11 +20,11 @@ from spinrl.data.store.store import Episode
 from spinrl.errors import UserError
 from spinrl.tasks import EPISODE_STEPS, get_task
 
-WIDEST = 16  # environments of one process: so many share a call of the policy
+WIDEST = 16  # most environments per process; they share a call of the policy
 
 
 class CollectionError(UserError):
-    """A collection that could not be completed; one line."""
+    """A collection could not be completed; the message is one line."""
 
 
 @attrs.frozen
@@ -41,14 +41,14 @@ def collect_episodes(
     """The first episodes of `rollout`, in order; the last is cut so that they have exactly `transitions` steps.
 
     Args:
-        rollout: what decides the episodes.
-        transitions: steps of all episodes from number 0 on.
-        first: start with this episode (those before it are there already).
-        processes: worker processes; 1 runs in this one.
-        progress: called now and then with the transitions there are, those before `first` included.
+        rollout: description of the sequence of episodes.
+        transitions: total steps of all episodes from number 0 on.
+        first: number of the first episode to collect; earlier ones exist already.
+        processes: number of worker processes; 1 runs in this process.
+        progress: callback with the number of transitions so far, those before `first` included.
 
     Raises:
-        BehaviorError: when the behaviour is not shipped, saying how to train it.
+        BehaviorError: when the behaviour policy is not shipped; the message says how to train it.
         CollectionError: when a worker died.
     """
     chunks = _chunks(episode_lengths(transitions), first, processes)
@@ -69,7 +69,7 @@ def collect_episodes(
 
 
 def episode_lengths(transitions: int) -> list[int]:
-    """Steps of each episode of a sequence that has so many in all: the last one may be cut."""
+    """Steps of each episode of a sequence with so many transitions; the last episode may be cut."""
     whole, rest = divmod(transitions, EPISODE_STEPS)
     return [EPISODE_STEPS] * whole + [rest] * (rest > 0)
 
@@ -83,8 +83,8 @@ def _chunks(lengths: Sequence[int], first: int, processes: int) -> list[_Chunk]:
 
 
 def _width(episodes: int, processes: int) -> int:
-    """Episodes in lock-step, so that the slowest process is done soonest: wide, but with work for all to the end."""
-    policy_call = 0.5  # in environment steps, whatever the width
+    """Number of episodes in lock-step that minimises the time of the slowest process."""
+    policy_call = 0.5  # cost of a policy call in environment steps, at any width
 
     def rounds(width: int) -> float:
         return math.ceil(math.ceil(episodes / width) / processes) * (width + policy_call)
@@ -136,7 +136,7 @@ def _collect_in_workers(
                     report(message)
                 else:
                     finished[at_work.pop(pipe)] = message
-                    hand_out(pipe)  # before these are written: nobody waits for the disk
+                    hand_out(pipe)  # before the episodes are written, so that the worker does not wait for the disk
             while emitted in finished:
                 yield from finished.pop(emitted)
                 emitted += 1
@@ -150,7 +150,7 @@ def _collect_in_workers(
 
 
 def _context() -> Any:
-    """Workers that start from a clean process; where there is a fork server, it imports everything once for all."""
+    """Multiprocessing context with clean workers; a fork server, if available, does the imports once for all."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -166,7 +166,7 @@ class _Worker:
         self.behavior = load_behavior(rollout.task, rollout.bins, rollout.behavior)
         if self.behavior.fingerprint != rollout.behavior_fingerprint:
             raise CollectionError(
-                f"the {rollout.behavior} behaviour of {rollout.task} is {self.behavior.fingerprint} now, "
+                f"the {rollout.behavior} behaviour of {rollout.task} is now {self.behavior.fingerprint}, "
                 f"not {rollout.behavior_fingerprint}; start again"
             )
         from spinrl.tasks import BatchedEnvironment  # MuJoCo is imported by those alone who simulate

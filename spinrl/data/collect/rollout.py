@@ -28,10 +28,10 @@ class Source(Component):
     """Episodes of one behaviour policy.
 
     Attributes:
-        behavior: which shipped policy acts; random draws every sub-action uniformly.
-        share: of the dataset's transitions, relative to the other sources'.
-        epsilon: share of sub-actions that are drawn at random instead, each by itself.
-        hold: control steps for which such a random sub-action is held.
+        behavior: shipped policy that acts; "random" draws every sub-action uniformly.
+        share: weight of this source in the dataset's transitions, relative to the other sources.
+        epsilon: share of sub-actions that are drawn at random instead, independently of each other.
+        hold: control steps for which a random sub-action is held.
     """
 
     kind: ClassVar[str] = "source"
@@ -47,16 +47,16 @@ REPORT_EVERY = 50  # lock-steps between two reports of progress
 
 @attrs.frozen(kw_only=True)
 class Rollout:
-    """What decides an endless sequence of episodes; a dataset takes as many from its start as it needs.
+    """Description of an endless sequence of episodes; a dataset takes as many from its start as it needs.
 
     Attributes:
         task: name of the task.
         bins: choices per sub-action.
         behavior: "expert", "medium" or "random".
-        behavior_fingerprint: of its weights.
+        behavior_fingerprint: fingerprint of its weights.
         epsilon: share of random sub-actions.
-        hold: steps for which one is held.
-        seed: of all episodes.
+        hold: control steps for which a random sub-action is held.
+        seed: seed of all episodes.
     """
 
     task: str
@@ -69,7 +69,7 @@ class Rollout:
 
     @classmethod
     def of(cls, source: Source, behavior: Behavior, seed: int) -> Rollout:
-        """The episodes that `source` asks for, by the loaded behaviour."""
+        """The sequence of episodes of `source` with the loaded behaviour policy."""
         return cls(
             task=behavior.task,
             bins=behavior.bins,
@@ -82,15 +82,15 @@ class Rollout:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides the episodes."""
+        """Fingerprint of all that the episodes depend on."""
         return fingerprint(attrs.asdict(self))
 
     def environment_seed(self, number: int) -> int:
-        """What episode `number` is reset with."""
+        """Seed with which episode `number` is reset."""
         return child_seed(self.seed, "collection", number, "environment")
 
     def record(self) -> SourceRecord:
-        """How a store's metadata names this."""
+        """The entry in a store's metadata."""
         return SourceRecord(
             behavior=self.behavior,
             fingerprint=self.behavior_fingerprint,
@@ -108,15 +108,15 @@ def roll_out(
     lengths: Sequence[int],
     report: Callable[[int], None] = lambda steps: None,
 ) -> list[Episode]:
-    """Roll out episodes in lock-step. An episode is the same whatever others run beside it.
+    """Roll out episodes in lock-step. An episode does not depend on the others beside it.
 
     Args:
-        rollout: what decides them.
-        behavior: the loaded behaviour.
-        environment: at least as many environments as episodes.
-        numbers: which episodes of the sequence.
-        lengths: their steps, none longer than the one before it; the last step of each is truncated.
-        report: called now and then with the number of transitions made since the last call.
+        rollout: description of the sequence of episodes.
+        behavior: loaded behaviour policy.
+        environment: environment with at least as many members as episodes.
+        numbers: numbers of the episodes in the sequence.
+        lengths: steps of each episode, in falling order; the last step of each is truncated.
+        report: callback with the number of transitions made since its last call.
     """
     spec = environment.action_spec
     explore, choice = (np.stack(part) for part in zip(*(exploration(rollout, spec, k) for k in numbers), strict=True))
@@ -128,7 +128,7 @@ def roll_out(
         observations[index, 0] = environment.reset(index, rollout.environment_seed(number))
     unreported = 0
     for step in range(longest):
-        active = sum(length > step for length in lengths)  # the first so many
+        active = sum(length > step for length in lengths)  # number of running episodes, which are the first ones
         action = choice[:active, step]
         if rollout.epsilon < 1:
             greedy = behavior.act(observations[:active, step])
@@ -152,10 +152,10 @@ def roll_out(
 
 
 def exploration(rollout: Rollout, spec: ActionSpec, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """The random part of an episode's actions: where it replaces the greedy choice, and by what.
+    """The random part of an episode's actions: where it replaces the greedy choice, and the replacement.
 
     Returns:
-        (T, N) bool and (T, N) int64, for the T steps of a whole episode, however many are used.
+        (T, N) bool and (T, N) int64, for the T steps of a whole episode, even if fewer are used.
     """
     rng = numpy_generator(rollout.seed, "collection", number, "exploration")
     shape = (-(-EPISODE_STEPS // rollout.hold), spec.num_sub_actions)

@@ -1,4 +1,4 @@
-"""Tiers: which behaviours a dataset comes from and in what shares; every source is collected once."""
+"""Tiers: datasets as shares of behaviour policies' episodes; every source is collected once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 from attrs.validators import deep_iterable, gt, instance_of, min_len, optional
 
 from spinrl.behaviors import load_behavior
-from spinrl.cache import AS_IT_IS, Making, OnDamage, get_sound, home, locked, made_anew
+from spinrl.cache import DEFAULT_BUILD, BuildOptions, OnDamage, get_sound, home, locked, made_anew
 from spinrl.config.registry import register
 from spinrl.config.serialize import fingerprint
 from spinrl.data.collect.partial import KeptEpisodes
@@ -32,8 +32,8 @@ class Tier(Recipe):
     """Episodes of behaviour policies, rolled out here.
 
     Attributes:
-        sources: where its episodes come from, in order.
-        transitions: size of the dataset, or None for that of the experiment.
+        sources: sources of its episodes, in order.
+        transitions: size of the dataset; None takes that of the experiment.
     """
 
     benchmark_only: ClassVar[bool] = True
@@ -44,13 +44,13 @@ class Tier(Recipe):
     transitions: int | None = attrs.field(default=None, validator=optional(gt(0)))
 
     def split(self, transitions: int) -> list[tuple[Source, int]]:
-        """How many transitions each source gives, in proportion to its share; they add up exactly.
+        """Number of transitions from each source, in proportion to its share; they add up exactly.
 
         Args:
-            transitions: the experiment's size, for a tier without its own.
+            transitions: size of the experiment, for a tier without its own.
 
         Raises:
-            ValueError: when a source would give none.
+            ValueError: when a source would give no transition.
         """
         total = self.transitions or transitions
         shares = [source.share for source in self.sources]
@@ -80,15 +80,15 @@ class CollectedPlan(DatasetPlan):
     def cached(self) -> Store | None:
         return cached_tier(*self._of)
 
-    def store(self, making: Making = AS_IT_IS) -> Store:
-        return tier_store(*self._of, making)
+    def store(self, options: BuildOptions = DEFAULT_BUILD) -> Store:
+        return tier_store(*self._of, options)
 
 
 def rollouts(tier: Tier, task: str, bins: int, transitions: int, seed: int) -> list[tuple[Rollout, int]]:
-    """What a tier takes: how many transitions from the start of which sequence of episodes.
+    """The sequences of episodes of a tier, with the number of transitions from the start of each.
 
     Raises:
-        BehaviorError: when a behaviour is not shipped, saying how to train it.
+        BehaviorError: when a behaviour policy is not shipped; the message says how to train it.
         ValueError: when the transitions are too few for the tier's shares.
     """
     parts = tier.split(transitions)
@@ -96,30 +96,30 @@ def rollouts(tier: Tier, task: str, bins: int, transitions: int, seed: int) -> l
 
 
 def cached_transitions(rollout: Rollout) -> int:
-    """How many transitions of a sequence the cache holds."""
+    """Number of transitions of a sequence in the cache."""
     return max((count for count, _ in _source_stores(rollout)), default=0)
 
 
-def source_store(rollout: Rollout, transitions: int, making: Making = AS_IT_IS) -> Store:
+def source_store(rollout: Rollout, transitions: int, options: BuildOptions = DEFAULT_BUILD) -> Store:
     """A cached store of at least `transitions` steps from the start of a sequence of episodes.
 
-    What is there already is extended, not collected again, and a collection that was killed goes on.
+    A shorter cached store is extended, and a killed collection resumes.
 
     Args:
-        rollout: what decides the episodes.
-        transitions: steps wanted.
-        making: in how many processes, and who is told.
+        rollout: description of the sequence of episodes.
+        transitions: number of transitions needed.
+        options: options and callbacks for building.
 
     Raises:
         BehaviorError, CollectionError, StoreError: in one line each.
     """
     folder = _source_folder(rollout)
-    with locked(folder, making.on_wait):
-        existing = [each for each in sorted(_source_stores(rollout)) if _is_sound(each[1], making.on_damage)]
+    with locked(folder, options.on_wait):
+        existing = [each for each in sorted(_source_stores(rollout)) if _is_sound(each[1], options.on_damage)]
         if existing and existing[-1][0] >= transitions:
             return Store.open(existing[-1][1], rollout.task, rollout.bins)
         path = folder / str(transitions)
-        for left in folder.glob(".*.partial"):  # of runs that were killed
+        for left in folder.glob(".*.partial"):  # left by killed runs
             shutil.rmtree(left, ignore_errors=True)
         old = Store.open(existing[-1][1]) if existing else None
         first = len(old) // EPISODE_STEPS if old else 0
@@ -135,13 +135,13 @@ def source_store(rollout: Rollout, transitions: int, making: Making = AS_IT_IS) 
             observation_size=task.observation_size,
             tier=f"{rollout.behavior} source",
             sources=[rollout.record()],
-            # Until the store is whole, new episodes are on the disk twice: in it, and as files of their own.
+            # Until the store is complete, new episodes are on disk twice: in it, and as files of their own.
             expected=(transitions + sum(to_keep), len(lengths) + len(to_keep)),
         ) as writer:
             for index in range(first):
                 assert old is not None
                 writer.append(old.episode(index))
-            for episode in _new_episodes(rollout, transitions, first, kept, making):
+            for episode in _new_episodes(rollout, transitions, first, kept, options):
                 writer.append(episode)
         kept.remove()
         for _, smaller in existing:
@@ -150,7 +150,7 @@ def source_store(rollout: Rollout, transitions: int, making: Making = AS_IT_IS) 
 
 
 def _is_sound(path: Path, on_damage: OnDamage | None) -> bool:
-    """Whether a store is as it was written; one that is not is told and deleted."""
+    """Whether a store is undamaged; a damaged one is reported and deleted."""
     try:
         Store.open(path).verify()
     except DamagedStoreError as error:
@@ -163,9 +163,9 @@ def _is_sound(path: Path, on_damage: OnDamage | None) -> bool:
 
 
 def _new_episodes(
-    rollout: Rollout, transitions: int, first: int, kept: KeptEpisodes, making: Making
+    rollout: Rollout, transitions: int, first: int, kept: KeptEpisodes, options: BuildOptions
 ) -> Iterator[Episode]:
-    """The episodes from number `first` on: those that were kept, then newly collected ones, kept as they come."""
+    """The episodes from number `first` on: kept ones, then newly collected ones, which are kept at once."""
     for number, steps in enumerate(episode_lengths(transitions)[first:], first):
         episode = kept.read(number, steps)
         if episode is None:
@@ -173,7 +173,7 @@ def _new_episodes(
         first += 1
         yield episode
     for number, episode in enumerate(
-        collect_episodes(rollout, transitions, first=first, processes=making.processes, progress=making.progress),
+        collect_episodes(rollout, transitions, first=first, processes=options.processes, progress=options.progress),
         first,
     ):
         kept.save(number, episode)
@@ -187,18 +187,18 @@ def tier_store(
     bins: int,
     transitions: int,
     seed: int,
-    making: Making = AS_IT_IS,
+    options: BuildOptions = DEFAULT_BUILD,
 ) -> Store:
-    """The cached store of a tier, checked against its checksums; made from its sources where missing.
+    """The cached store of a tier, checked against its checksums; built from its sources if missing.
 
     Args:
-        name: of the recipe, e.g. "medium-expert".
-        tier: the recipe.
+        name: name of the recipe, e.g. "medium-expert".
+        tier: recipe of the dataset.
         task: name of the task.
         bins: choices per sub-action.
-        transitions: size, for a tier without its own.
-        seed: of the episodes.
-        making: in how many processes, and who is told.
+        transitions: size of the experiment, for a tier without its own.
+        seed: seed of the episodes.
+        options: options and callbacks for building.
 
     Raises:
         BehaviorError, CollectionError, StoreError: in one line each.
@@ -207,11 +207,11 @@ def tier_store(
     parts = rollouts(tier, task, bins, transitions, seed)
 
     def build(path: Path) -> None:
-        sources = [source_store(each, n, making) for each, n in parts]
+        sources = [source_store(each, n, options) for each, n in parts]
         combine(path, name, [(store, each, n) for store, (each, n) in zip(sources, parts, strict=True)])
 
     entry = _tier_entry(name, task, bins, parts)
-    return get_sound("stores", entry, build, opener(task, bins), on_wait=making.on_wait, on_damage=making.on_damage)
+    return get_sound("stores", entry, build, opener(task, bins), on_wait=options.on_wait, on_damage=options.on_damage)
 
 
 def cached_tier(name: str, tier: Tier, task: str, bins: int, transitions: int, seed: int) -> Store | None:
@@ -230,7 +230,7 @@ def _tier_entry(name: str, task: str, bins: int, parts: list[tuple[Rollout, int]
 
 
 def combine(path: Path, name: str, parts: Iterable[tuple[Store, Rollout, int]]) -> None:
-    """Write a store of the first so many transitions of each of several stores."""
+    """Write a store with the given number of first transitions of each of several stores."""
     parts = list(parts)
     store, rollout, _ = parts[0]
     total = sum(count for *_, count in parts)
@@ -258,6 +258,6 @@ def _source_folder(rollout: Rollout) -> Path:
 
 
 def _source_stores(rollout: Rollout) -> list[tuple[int, Path]]:
-    """Transitions and path of each store there is; normally one."""
+    """Transitions and path of each cached store; normally one."""
     folder = _source_folder(rollout)
     return [(int(path.name), path) for path in folder.glob("[0-9]*")] if folder.is_dir() else []

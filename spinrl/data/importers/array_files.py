@@ -16,10 +16,10 @@ from spinrl.data.store.metadata import StoreError
 
 
 class NpzTable(Table):
-    """What ``numpy.savez`` writes. Compressed members cannot be read in pieces: the columns asked for are in memory.
+    """An npz file. The columns that are read are in memory, since compressed members cannot be read in pieces.
 
     Attributes:
-        shapes: of the columns.
+        shapes: shape of each column.
     """
 
     def __init__(self, file: Path) -> None:
@@ -28,7 +28,7 @@ class NpzTable(Table):
         flags = []
         with in_one_line(file):
             if not zipfile.is_zipfile(file):
-                np.load(file, allow_pickle=False)  # says what is wrong, unless it is a single array
+                np.load(file, allow_pickle=False)  # raises an explanation unless the file is a single array
                 raise StoreError(f"{file} holds a single array without a name; write it with numpy.savez")
             with zipfile.ZipFile(file) as archive:
                 for member in archive.namelist():
@@ -78,7 +78,7 @@ class HDF5Table(Table):
     """The datasets at the top of an HDF5 file; groups are ignored, and so are links that lead out of the file.
 
     Attributes:
-        shapes: of the columns.
+        shapes: shape of each column.
     """
 
     def __init__(self, file: Path) -> None:

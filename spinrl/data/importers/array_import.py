@@ -1,4 +1,4 @@
-"""Logged data in files of columns as a store."""
+"""Import of logged data in files of columns."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def _several(value: int | Sequence[int]) -> Sequence[int]:
 
 @attrs.frozen(kw_only=True)
 class ArrayOptions:
-    """What files of columns leave open.
+    """Options for what files of columns do not say.
 
     Attributes:
-        choices: of each sub-action, or one number for all; "observed" takes the largest value seen for the last one.
-        one_hot: the choices of each sub-action, of actions that are one-hot vectors; in place of `choices`.
-        action_offset: what the first choice of each sub-action is called in the file, or one number for all.
-        ends: what an end of an episode is where the file does not say.
+        choices: number of choices of each sub-action, or one number for all; "observed" takes the largest value in
+            the file as the last choice.
+        one_hot: number of choices of each sub-action, for actions that are one-hot vectors; replaces `choices`.
+        action_offset: number of each sub-action's first choice in the file, or one number for all.
+        ends: kind of the ends of episodes that the file does not explain: terminal or timeout.
         episode_length: steps after which an episode ends at the latest.
-        step_column: a column that rises within an episode, by which the rows are sorted.
-        missing: what is done where observations have no number: "mean" and "zero" fill it in, "drop" leaves the row
-            out and cuts the episode there; None refuses it.
-        columns: names of columns by what they mean (see `spinrl.data.importers.meanings.ALIASES`), in place of the
-            usual ones: a list, or text as `spinrl.data.importers.meanings.select` reads it; none at all for what is
-            not to be used.
+        step_column: column that rises within an episode; rows are sorted by it.
+        missing: treatment of missing numbers in observations: "mean" and "zero" fill them in, "drop" leaves the row
+            out and cuts the episode there, None refuses the file.
+        columns: column names by meaning (see `spinrl.data.importers.meanings.ALIASES`) in place of the usual names:
+            a list, or text as `spinrl.data.importers.meanings.select` reads it; an empty one ignores that meaning.
     """
 
     choices: Choices = None
@@ -56,10 +56,10 @@ class ArrayOptions:
     columns: Mapping[str, str | Sequence[str]] = attrs.field(factory=dict)
 
     def check(self) -> None:
-        """Refuse what contradicts itself.
+        """Refuse contradictory options.
 
         Raises:
-            StoreError: naming the option.
+            StoreError: if options contradict each other; the message names them.
         """
         if self.one_hot and self.choices is not None:
             raise StoreError("--one-hot says how many choices there are; leave out --choices")
@@ -68,7 +68,7 @@ class ArrayOptions:
         if any(each < 2 for each in self.one_hot):
             raise StoreError(f"--one-hot: expected at least two choices each, got {min(self.one_hot)}")
         if any(abs(each) >= 2**31 for each in self.action_offset):
-            raise StoreError(f"--action-offset: expected what the first choice is called, got {self.action_offset[0]}")
+            raise StoreError(f"--action-offset: expected the number of the first choice, got {self.action_offset[0]}")
         if self.missing not in (None, *MISSING):
             raise StoreError(f"--missing: expected {', '.join(MISSING)}, got {self.missing}")
 
@@ -88,15 +88,16 @@ def import_arrays(
     episodes of its own and is a source of the store.
 
     Args:
-        files: CSV, Parquet, Feather, HDF5 or npz.
-        path: the store's folder, which must not exist yet.
-        options: what the files leave open.
+        files: CSV, Parquet, Feather, HDF5 or npz files, or folders of parts.
+        path: folder of the store, which must not exist yet.
+        options: options for what the files do not say.
         task: name of the task.
-        tier: name of what was logged.
-        progress: called with (transitions done, in all).
+        tier: tier name of the dataset.
+        progress: callback with (transitions done, transitions in all).
 
     Raises:
-        StoreError: in one line, for what cannot be read, does not fit or is not said; nothing is left behind.
+        StoreError: when the files cannot be read, do not fit, or an option is missing; the message is one line, and no
+            partial files are left.
     """
     options.check()
     files = [files] if isinstance(files, Path) else list(files)
@@ -117,7 +118,7 @@ def import_arrays(
     if mean:
         _share_means(opened, surveys)
     first = next(opened[0].transitions())
-    opened[0].values.filled = 0  # which counts what is read below
+    opened[0].values.filled = 0  # count only the reads below
     total, done, tally = sum(each.rows for each in surveys), 0, Tally()
     with StoreWriter(
         path,
@@ -148,7 +149,7 @@ def import_arrays(
 
 
 def _check_alike(opened: Sequence[Arrays]) -> None:
-    """Refuse files of which one has a column that another one lacks: they would be taken differently."""
+    """Refuse files with different columns, whose episodes would be read differently."""
     for arrays in opened[1:]:
         if odd := set(arrays.columns) ^ set(opened[0].columns):
             raise StoreError(f"{opened[0].file} and {arrays.file} differ: only one of them has {sorted(odd)[0]}")
@@ -160,7 +161,7 @@ def _check_alike(opened: Sequence[Arrays]) -> None:
 
 
 def _share_means(opened: Sequence[Arrays], surveys: Sequence[Survey]) -> None:
-    """Give all files the means of all of them."""
+    """Give each file the means over all files."""
     sums = [(each.total, each.count) for each in surveys if each.total is not None and each.count is not None]
     if len({len(total) for total, _ in sums}) != 1:
         raise StoreError(f"{opened[0].file}: observations have different numbers of entries")
@@ -175,7 +176,7 @@ def _share_means(opened: Sequence[Arrays], surveys: Sequence[Survey]) -> None:
 
 
 def _sources(files: Sequence[Path]) -> list[str]:
-    """What files are called in the store, such as train and validation."""
+    """Names of the files in the store, such as train and validation."""
     stems = [Path(file.name.removesuffix(packed)).stem for file in files for packed in [_packed(file)]]
     return [stem if stems.count(stem) == 1 else str(file) for stem, file in zip(stems, files, strict=True)]
 
@@ -185,7 +186,7 @@ def _packed(file: Path) -> str:
 
 
 def _extras(arrays: Arrays, first: Columns, spec: ActionSpec) -> list[str]:
-    """The optional arrays that the store gets."""
+    """Names of the store's optional arrays."""
     extras = ["allowed"] if "allowed" in arrays.columns else []
     if first.propensities is None:
         return extras
@@ -196,7 +197,7 @@ def _extras(arrays: Arrays, first: Columns, spec: ActionSpec) -> list[str]:
 
 
 def _changes(opened: Sequence[Arrays], options: ArrayOptions) -> list[str]:
-    """What was done with rows and values of the file that the store does not show."""
+    """Lines on rows and values of the files that were changed."""
     made = []
     if any(arrays.order is not None for arrays in opened):
         made.append(f"rows were not in the order of {options.step_column}, and are sorted by it within each episode")
@@ -235,7 +236,7 @@ def _notes(opened: Sequence[Arrays], options: ArrayOptions, start: np.ndarray) -
 def _doubts(
     opened: Sequence[Arrays], surveys: Sequence[Survey], seen: SeenActions, spec: ActionSpec, options: ArrayOptions
 ) -> list[str]:
-    """What may be wrong with the columns."""
+    """Lines on possible faults of the columns."""
     made = []
     for name, count in {name: sum(each.flags.get(name, 0) for each in surveys) for name in surveys[0].flags}.items():
         if count:

@@ -1,4 +1,4 @@
-"""The transitions of one file of columns, checked: one block after the other."""
+"""The checked transitions of one file of columns, block by block."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Columns:
     """B consecutive transitions of a file.
 
     Attributes:
-        first_row: of the file, where they begin.
+        first_row: row of the file at which they begin.
         observations: (B, S) float32.
-        actions: (B, N) int64, as they stand in the file.
+        actions: (B, N) int64, as in the file.
         rewards: (B,) float32.
         next_observations: (B, S) float32, or None.
         terminals: (B,) bool, ended by the task, or None.
@@ -33,9 +33,9 @@ class Columns:
         dones: (B,) bool, ended by either, or None.
         episode: (B,) integers or text, the same throughout an episode, or None.
         step: (B, n) float64, n counts that rise within an episode, or None.
-        allowed: (B, n) bool, the choices that could be taken, as they stand in the file, or None.
-        next_allowed: likewise, at the next observation.
-        propensities: (B, 1) or (B, N) float32, the behaviour's probability of what it took, or None.
+        allowed: (B, n) bool, the allowed choices, as in the file, or None.
+        next_allowed: (B, n) bool, the allowed choices at the next observation, or None.
+        propensities: (B, 1) or (B, N) float32, the behaviour's probability of its action or sub-actions, or None.
         missing: (B,) bool, rows that lack a number and are to be dropped, or None.
     """
 
@@ -68,7 +68,7 @@ class Columns:
         return attrs.evolve(self, **parts)
 
     def _arrays(self) -> dict[str, Any]:
-        """Those that there are."""
+        """The arrays that are not None."""
         values = {field.name: getattr(self, field.name) for field in attrs.fields(Columns)}
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
@@ -77,17 +77,17 @@ class Arrays:
     """The transitions of a file.
 
     Args:
-        file: of any kind that `open_table` reads, or a folder of parts.
-        given: names of columns by what they mean, in place of the usual ones; none at all for what is not to be used.
-        missing: what is done where observations have no number; None refuses them.
-        one_hot: the choices of each sub-action where actions are one-hot vectors.
+        file: file that `open_table` reads, or a folder of parts.
+        given: column names by meaning in place of the usual names; an empty one ignores that meaning.
+        missing: treatment of missing numbers in observations; None refuses them.
+        one_hot: number of choices of each sub-action, if actions are one-hot vectors.
 
     Attributes:
-        columns: names by what they mean, for everything that the file has.
+        columns: column names by meaning, for every meaning that the file has.
         unused: names of the other columns.
-        flags: those of them that hold booleans.
-        values: what was found while they were read.
-        order: the rows in the order in which they are given, where that is not that of the file.
+        flags: names of unused columns that hold booleans.
+        values: converter of the columns, with its counts.
+        order: order of the rows if they are sorted, else None.
 
     Raises:
         StoreError: when the file cannot be read, a column is missing, or several could be meant.
@@ -119,11 +119,11 @@ class Arrays:
 
     @property
     def notes(self) -> list[str]:
-        """How the file was read."""
+        """Lines on how the file was read."""
         return self._table.notes
 
     def raw(self, *names: str) -> Iterator[Block]:
-        """Columns as they stand in the file.
+        """Columns as they are in the file.
 
         Raises:
             StoreError: for values that are not plain.
@@ -147,7 +147,7 @@ class Arrays:
             row += len(next(iter(block.values())))
 
     def transitions(self) -> Iterator[Columns]:
-        """All of them.
+        """All transitions.
 
         Raises:
             StoreError: for values that are not plain, or no finite numbers.
@@ -165,7 +165,7 @@ class Arrays:
             row += len(columns)
 
     def _ordered(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """The blocks as they come, or all rows sorted: these have to be in memory at once."""
+        """The blocks in order; sorted rows are one block, which has to fit into memory."""
         if self.order is None:
             yield from blocks
             return

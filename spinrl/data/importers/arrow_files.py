@@ -16,7 +16,7 @@ from spinrl.data.store.metadata import StoreError
 
 
 class ArrowTable(Table):
-    """Columns of numbers, of text, of dates, or of lists that are all of one length; missing numbers are NaN."""
+    """Columns of numbers, text, dates, or lists of equal length; missing numbers are NaN."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
@@ -86,7 +86,7 @@ class ParquetTable(ArrowTable):
 
 
 class FeatherTable(ArrowTable):
-    """A Feather (Arrow IPC) file; the columns asked for are in memory."""
+    """A Feather (Arrow IPC) file; the columns that are read are in memory."""
 
     def _schema(self) -> Any:
         return require("pyarrow.feather", "Feather").read_table(self.file).schema

@@ -1,4 +1,4 @@
-"""How many choices each sub-action has. The largest value that was logged is not an answer: a choice may be unused."""
+"""The number of choices of each sub-action. The largest logged value does not tell it: a choice may be unused."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Choices = Sequence[int] | Literal["observed"] | None
 
 @attrs.define(eq=False)
 class SeenActions:
-    """The range of all actions of one or several files, which `add` is told block by block.
+    """The range of all actions of one or several files, updated block by block with `add`.
 
     Args:
-        choices: of each sub-action as given, which may be those of one-hot vectors.
+        choices: given number of choices of each sub-action, which may be the sizes of one-hot vectors.
 
     Attributes:
-        low, high: (N,) smallest and largest value of each sub-action, as they stand in the file.
-        low_at, high_at: N times a file and its first row that has it.
-        groups: the groups of columns of which exactly one is set throughout.
+        low, high: (N,) smallest and largest value of each sub-action in the file.
+        low_at, high_at: file and first row of each of these N values.
+        groups: groups of columns of which exactly one is set in every row.
     """
 
     choices: Choices = None
@@ -41,7 +41,7 @@ class SeenActions:
         self.groups = OneHotGroups(self.choices if self.choices and self.choices != "observed" else ())
 
     def add(self, file: Path, actions: np.ndarray, row: int) -> None:
-        """(B, n) actions of a file from `row` on.
+        """Add (B, n) actions of a file from `row` on.
 
         Raises:
             StoreError: for rows of different lengths.
@@ -63,17 +63,18 @@ class SeenActions:
 def decide_choices(
     what: object, seen: SeenActions, choices: Choices, offset: Sequence[int] = (0,), names: Sequence[str] = ()
 ) -> tuple[ActionSpec, np.ndarray]:
-    """The choices of each sub-action, and what the first one of each is called.
+    """The sub-actions with their choices, and the number of each one's first choice.
 
     Args:
-        what: is being imported, for messages.
-        seen: the actions that there are.
-        choices: of each sub-action, or one number for all; "observed" takes the largest value seen for the last one.
-        offset: what the first choice of each sub-action is called in the file, or one number for all.
-        names: of the columns that the sub-actions are in, where each has its own.
+        what: name of the data, for messages.
+        seen: range of the logged actions.
+        choices: number of choices of each sub-action, or one number for all; "observed" takes the largest value seen
+            as the last choice.
+        offset: number of each sub-action's first choice in the file, or one number for all.
+        names: names of the sub-actions' columns, if each has its own.
 
     Returns:
-        The sub-actions, and (N,) int64 that is subtracted from the file's actions.
+        The sub-actions, and (N,) int64 to subtract from the file's actions.
 
     Raises:
         StoreError: when choices are not given, or do not fit the actions.
@@ -131,7 +132,7 @@ def decide_choices(
 
 
 def _hint(seen: SeenActions, start: np.ndarray) -> str:
-    """What to type if sub-actions count from the smallest value that was seen."""
+    """The options to give if sub-actions count from the smallest value that was seen."""
     if ((seen.low == start) | (seen.low == 0)).all() and (seen.low >= start).all():
         return ""
     offset = [int(seen.low[0])] if len(set(seen.low.tolist())) == 1 else seen.low.tolist()
@@ -151,12 +152,12 @@ def _listed(values: Iterable[int] | np.ndarray) -> str:
 
 
 def _least(largest: np.ndarray) -> str:
-    """The fewest choices that hold these values, as the option is written."""
+    """The smallest numbers of choices that hold these values, as text of the option."""
     return _listed(np.maximum(largest + 1, 2))
 
 
 def action_spec(what: object, nvec: Sequence[int]) -> ActionSpec:
-    """A joint action that a store can hold.
+    """The `ActionSpec` of sub-actions with these choices.
 
     Raises:
         StoreError: for fewer than two or more than 65536 choices.
@@ -176,5 +177,5 @@ def action_spec(what: object, nvec: Sequence[int]) -> ActionSpec:
 
 
 def bins_of(spec: ActionSpec) -> int | None:
-    """The choices of every sub-action, or None where they differ."""
+    """The number of choices if it is the same for every sub-action, else None."""
     return spec.max_choices if len(set(spec.nvec)) == 1 else None

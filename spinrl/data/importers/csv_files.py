@@ -18,12 +18,12 @@ from spinrl.data.importers.tables import Block, Table, in_one_line
 from spinrl.data.store.metadata import StoreError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_HEAD = 1000  # rows that tell which columns hold booleans
-_LONGEST = 1 << 20  # characters of the line of names
+_HEAD = 1000  # rows from which columns of booleans are recognised
+_LONGEST = 1 << 20  # most characters of the line of names
 
 
 class CsvTable(Table):
-    """Text with a line of names and a line per row, in UTF-8, separated by commas, semicolons, tabs or bars."""
+    """UTF-8 text with a line of names and a line per row, separated by commas, semicolons, tabs or bars."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
@@ -78,7 +78,7 @@ class CsvTable(Table):
                         row += len(frame)
 
     def _check_width(self) -> None:
-        """Refuse a first row that is longer than the line of names: pandas would leave its end out."""
+        """Refuse a first row that is longer than the line of names; pandas would drop its end."""
         lengths = [len(each) for each in csv.reader(self._lines(2), delimiter=self._separator)]
         if lengths[-1] > lengths[0]:
             raise StoreError(f"{self.file} names {lengths[0]} columns, and its first row has {lengths[1]} values")

@@ -1,4 +1,4 @@
-"""Where the episodes of a file end, and whether by the task or by a time limit."""
+"""The ends of a file's episodes, and whether each is by the task or by a time limit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Kind = Literal["terminal", "timeout"]
 
 @attrs.frozen(kw_only=True)
 class Ends:
-    """What ends an episode.
+    """The rules that end an episode.
 
     Attributes:
-        dones: what a done means that neither terminals nor timeouts explain.
-        unmarked: what an end is that no mark explains: a change of episode, or the end of the last one.
-        by_column: whether an episode column says where they end.
+        dones: kind of end of a done that neither terminals nor timeouts explain.
+        unmarked: kind of end without a mark: a change of the episode column, or the last row.
+        by_column: whether an episode column separates the episodes.
         length: steps after which an episode ends at the latest, or None.
         steps: names of the columns whose values rise within an episode.
     """
@@ -33,7 +33,7 @@ class Ends:
     steps: Sequence[str] = ()
 
     def marks(self, rows: Columns) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) bool each: rows that are marked as ended by the task, and by a time limit."""
+        """(B,) bool each: rows marked as ended by the task, and by a time limit."""
         nothing = np.zeros(len(rows), dtype=bool)
         terminated = nothing if rows.terminals is None else rows.terminals
         truncated = nothing if rows.timeouts is None else rows.timeouts
@@ -46,7 +46,7 @@ class Ends:
         return terminated, truncated
 
     def rows(self, rows: Columns, marked: np.ndarray) -> list[int]:
-        """The last row of every episode that is known to end within `rows`, which begin with one.
+        """The last row of every episode that is known to end within `rows`; `rows` begin with an episode.
 
         Raises:
             StoreError: when an end is marked within an episode of the episode column.
@@ -75,16 +75,16 @@ class Ends:
 def decide_ends(
     what: object, columns: Mapping[str, Sequence[str]], ends: Kind | None, length: int | None
 ) -> tuple[Ends, list[str]]:
-    """Decide what ends an episode, and say it in words.
+    """The rules that end an episode, and lines that describe them.
 
     Args:
-        what: the file, for messages.
-        columns: of the file, by meaning.
-        ends: what an end is that the file does not explain.
-        length: steps of an episode, or None.
+        what: name of the file, for messages.
+        columns: columns of the file, by meaning.
+        ends: kind of the ends that the file does not explain, or None.
+        length: steps after which an episode ends at the latest, or None.
 
     Raises:
-        StoreError: when the file does not say it all and nor do the options, or they contradict it.
+        StoreError: when file and options leave an end open or contradict each other.
     """
     has = {name for name in ("terminals", "timeouts", "dones", "episode") if name in columns}
     if not has and length is None:
@@ -118,7 +118,7 @@ def decide_ends(
         raise StoreError(f"{what} says itself how episodes end ({', '.join(sorted(has))}); leave out --ends")
     # Of dones and timeouts together, a done without a timeout is an end by the task.
     dones: Kind = ends or ("timeout" if "terminals" in has else "terminal")
-    # Once dones or terminals tell the ends by the task, every other end is a time limit.
+    # If dones or terminals mark the ends by the task, every other end is a time limit.
     unmarked: Kind = "timeout" if explained or "dones" in has else ends or "timeout"
     notes = [f"episodes end by: {', '.join([*sorted(has), *([f'{length} steps at most'] if length else [])])}"]
     if ends is not None:
@@ -132,7 +132,7 @@ def decide_ends(
 
 
 def _alone(has: set[str]) -> Kind | None:
-    """The kind of ends that are marked, where those of the other kind have no mark: they would be invisible."""
+    """The kind of end that is marked if ends of the other kind would be invisible, else None."""
     if has == {"terminals"}:
         return "terminal"
     return "timeout" if has == {"timeouts"} else None

@@ -1,4 +1,4 @@
-"""HDF5 files with arrays of their own for every episode, as d3rlpy 2 and robomimic write them, as tables."""
+"""HDF5 files with separate arrays for every episode (d3rlpy 2, robomimic) as tables."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from spinrl.data.importers.result import require
 from spinrl.data.importers.tables import Block, Table, in_one_line
 from spinrl.data.store.metadata import StoreError
 
-EPISODE = "episode"  # the column that says which episode a row is of
+EPISODE = "episode"  # column with the number of a row's episode
 
 
 @attrs.frozen
 class _Part:
-    """One episode: the datasets of its columns by path, and the value of columns that the episode has one of."""
+    """One episode: the HDF5 paths of its columns, and the columns with one value for the episode."""
 
     paths: Mapping[str, str]
-    last: Mapping[str, bool]  # of its last row; all others are false
+    last: Mapping[str, bool]  # value in the last row; all others are false
 
 
 class EpisodeTable(Table):
-    """Episodes side by side, a column `episode` with them.
+    """The rows of all episodes, with a column `episode`.
 
     Args:
-        file: HDF5.
-        layout: what wrote it, for notes.
-        parts: of the file.
-        usual: columns by meaning, where the layout says what they are.
+        file: HDF5 file.
+        layout: name of the library that wrote it, for notes.
+        parts: episodes of the file.
+        usual: column names by meaning that the layout defines.
     """
 
     def __init__(self, file: Path, layout: str, parts: Sequence[_Part], usual: Mapping[str, tuple[str, ...]]) -> None:
@@ -57,7 +57,7 @@ class EpisodeTable(Table):
         wanted = [name for name in names if name != EPISODE and name not in part.last]
         if missing := [name for name in wanted if name not in part.paths]:
             raise StoreError(f"{self.file}: episode {number} has no {missing[0]}")
-        # One array tells the number of rows, where only a mark or the number of an episode is asked for.
+        # If only a mark or the episode column is read, one array gives the number of rows.
         found = {name: opened[part.paths[name]] for name in wanted or list(part.paths)[:1]}
         block: Block = {}
         for name, column in found.items():
@@ -78,7 +78,7 @@ class EpisodeTable(Table):
 
 
 def episode_layout(file: Path) -> EpisodeTable | None:
-    """The table of an HDF5 file that has arrays of their own for every episode; None for another.
+    """The table of an HDF5 file with separate arrays for every episode; None for another layout.
 
     Raises:
         StoreError: when the file cannot be read.

@@ -1,4 +1,4 @@
-"""Rows of a file as whole episodes."""
+"""Cuts the rows of a file into episodes."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ ROUNDING = 4 * 2.0**-23
 
 @attrs.define
 class Tally:
-    """What was done with rows while they became episodes; complete after the last one.
+    """Counts of changes to rows while they are cut into episodes; complete after the last episode.
 
     Attributes:
-        dropped: rows that were left out because what they led to is unknown.
-        whole: episodes that had no other row.
-        dropped_reward, reward: sums of absolute rewards, of those rows and of all.
+        dropped: rows that were left out because their next observation is unknown.
+        whole: episodes that had no other row, and were left out entirely.
+        dropped_reward, reward: sums of absolute rewards of the dropped rows and of all rows.
         repeated: episodes whose last observation was repeated.
         unfinished: files that end within an episode.
-        limits: time limits with a next observation, and with an episode after them.
-        continued: how many of those next observations equal the first one of the episode after them.
-        rounded: rows whose next observation differs from the row after by rounding.
-        gaps: steps that rise by more than others do, and where the first one is.
-        incomplete: rows that were left out for missing numbers, and episodes that were cut there.
-        cuts: likewise.
-        incomplete_reward: sum of the absolute rewards of these rows that have one.
+        limits: time limits with a next observation and an episode after them.
+        continued: number of those next observations that equal the first one of the episode after them.
+        rounded: rows whose next observation differs from the following row by rounding.
+        gaps: steps that rise by more than the others.
+        first_gap: place of the first such step.
+        incomplete: rows that were left out for missing numbers.
+        cuts: number of times an episode was cut there.
+        incomplete_reward: sum of the absolute rewards of incomplete rows that have one.
     """
 
     dropped: int = 0
@@ -54,7 +55,7 @@ class Tally:
     incomplete_reward: float = 0.0
 
     def notes(self) -> list[str]:
-        """What was done, in words."""
+        """Lines on what was done."""
         made = []
         if self.unfinished:
             files = "the file ends" if self.unfinished == 1 else f"{self.unfinished} files end"
@@ -80,7 +81,7 @@ class Tally:
         return made
 
     def warnings(self) -> list[str]:
-        """What may be wrong with the data, in words."""
+        """Lines on possible faults of the data."""
         made = []
         for rows, lost, what_to_do in (
             (
@@ -111,19 +112,19 @@ class Tally:
 class Episodes:
     """Cuts rows into episodes, once.
 
-    A row holds the observation that its action was taken in. What the last action of an episode led to is known only
-    from next observations. Without them, an episode that the task ended repeats its last observation there, since no
-    value beyond it is ever asked for; of one that was cut off, such a value is asked for, so its last row gives the
-    next observation of the row before it and is itself left out.
+    A row holds the observation in which its action was taken. The observation after the last action of an episode is
+    known only from next observations. Without them, an episode that the task ended repeats its last observation, whose
+    value is never used. In an episode that was cut off the value is used: its last row gives the next observation of
+    the row before it, and is itself left out.
 
     Args:
-        what: is being imported, for messages.
+        what: name of the data, for messages.
         blocks: consecutive rows.
-        ends: what ends an episode.
-        spec: the sub-actions.
-        start: (N,) what the first choice of each is called in the file.
+        ends: rules that end an episode.
+        spec: sub-actions with their choices.
+        start: (N,) number of each sub-action's first choice in the file.
         source: index of the source of the episodes.
-        tally: what is done with the rows is added to it.
+        tally: counts to which changes of rows are added.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Episodes:
             rows = rows[start:]
         if rows is None or not len(rows):
             return
-        if self._ends.by_column:  # whose last episode is one, though none follows
+        if self._ends.by_column:  # the last rows are an episode even though no other follows
             yield from self._closed(rows, *self._kind(*self._ends.marks(rows), len(rows) - 1))
         elif ended or self._ends.length is not None:
             self.tally.unfinished += 1
@@ -187,7 +188,7 @@ class Episodes:
             self.tally.continued += bool((rows.next_observations[end] == rows.observations[end + 1]).all())
 
     def _closed(self, rows: Columns, terminated: bool, truncated: bool) -> Iterator[Episode]:
-        """An episode that has come to its end."""
+        """Yield an ended episode, or its complete stretches."""
         if self._ends.by_column:
             assert rows.episode is not None
             name = rows.episode[0].item()
@@ -200,7 +201,7 @@ class Episodes:
         return self._complete(rows, terminated, truncated)
 
     def _complete(self, rows: Columns, terminated: bool, truncated: bool) -> Iterator[Episode]:
-        """The stretches of an episode in which no row lacks a number; each but the last one is cut off."""
+        """The stretches of an episode without missing numbers; each but the last one is cut off."""
         self._check_steps(rows)
         self.tally.reward += float(np.abs(rows.rewards, dtype=np.float64).sum())
         if rows.missing is None or not rows.missing.any():
@@ -246,7 +247,7 @@ class Episodes:
         )
 
     def _check_steps(self, rows: Columns) -> None:
-        """Refuse rows whose steps fall, which are in no order; count those where steps seem to be left out."""
+        """Refuse rows whose steps fall, which are out of order; count rows where steps seem to be missing."""
         if rows.step is None or len(rows) < 2:
             return
         rise = np.diff(rows.step, axis=0)  # (L-1, n)

@@ -28,14 +28,14 @@ def open_table(file: Path) -> Table:
     """Open a file by its ending, or all parts of a folder.
 
     Raises:
-        StoreError: when there is none of that name, it is of another kind, damaged, or a package is missing.
+        StoreError: when the file is missing, of another kind or damaged, or a package is missing.
     """
     if file.is_dir():
         if (file / METADATA_FILE).is_file():
             raise StoreError(f"{file} is a store already; train on it with Imported.store='{file}'")
         return Parts(file, [open_table(part) for part in part_files(file, FORMATS)])
     if ending(file) not in FORMATS:
-        raise StoreError(f"{file} is none of {', '.join(FORMATS)}")
+        raise StoreError(f"{file}: expected a file of {', '.join(FORMATS)}")
     if not file.is_file():
         raise StoreError(f"there is no file {file}")
     kind = FORMATS[ending(file)]

@@ -1,4 +1,4 @@
-"""Choices that are not always allowed, as files tell them."""
+"""Masks of allowed choices in imported files."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from spinrl.specs import ActionSpec
 def allowed_choices(rows: Columns, actions: np.ndarray, spec: ActionSpec, what: object) -> np.ndarray | None:
     """The allowed choices at each observation of an episode.
 
-    The mask of the observation that the last action led to is that of the last row, where this row itself is left out,
-    or that of the next observation, where the file tells it; else every choice is allowed there.
+    The mask of the last observation is that of the last row if this row itself is left out, or that of the next
+    observation if the file has it; otherwise every choice is allowed there.
 
     Args:
-        rows: of the episode.
-        actions: (L, N) those of its steps that are kept, from 0.
+        rows: rows of the episode.
+        actions: (L, N) actions of the steps that are kept, counted from 0.
         spec: the N sub-actions and their choices.
-        what: is being imported, for messages.
+        what: name of the data, for messages.
 
     Returns:
-        (L+1, N, K) bool, or None where the file has no masks.
+        (L+1, N, K) bool, or None if the file has no masks.
 
     Raises:
         StoreError: for masks of another size, that allow nothing, or that forbid what was done, by row.
@@ -53,12 +53,12 @@ def allowed_choices(rows: Columns, actions: np.ndarray, spec: ActionSpec, what: 
 
 
 def _exists(spec: ActionSpec) -> np.ndarray:
-    """(N, K) bool: the choices that each sub-action has."""
+    """(N, K) bool, True for choices that exist."""
     return np.arange(spec.max_choices) < np.array(spec.nvec)[:, None]
 
 
 def _unpacked(flat: np.ndarray, spec: ActionSpec, meaning: str, what: object) -> np.ndarray:
-    """(B, N, K), of a row of N × K or of as many booleans as there are choices in all."""
+    """(B, N, K) from rows of N × K booleans, or of as many as there are choices in all."""
     exists, width = _exists(spec), flat.shape[1]
     if width == exists.size:
         return flat.reshape(-1, *exists.shape) & exists

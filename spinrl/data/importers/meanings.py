@@ -1,4 +1,4 @@
-"""What the columns of a file mean: by the names that libraries and people give them, or as they are chosen."""
+"""The meaning of a file's columns, by their usual names or as the user gives it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spinrl.data.importers.padded import PADDING
 from spinrl.data.importers.tables import Table
 from spinrl.data.store.metadata import StoreError
 
-# What columns are usually called: by Gymnasium and D4RL, and by Tianshou, RLlib, LeRobot, d3rlpy and robomimic.
+# Usual names of columns in Gymnasium, D4RL, Tianshou, RLlib, LeRobot, d3rlpy and robomimic.
 ALIASES: dict[str, tuple[str, ...]] = {
     "observations": ("observations", "observation", "obs", "states", "state", "observation.state"),
     "actions": ("actions", "action", "act", "acts"),
@@ -33,23 +33,23 @@ ALIASES: dict[str, tuple[str, ...]] = {
 REQUIRED = ("observations", "actions", "rewards")
 SEVERAL = ("observations", "actions", "next_observations", "allowed", "next_allowed", "propensities")
 GIVEN = (*ALIASES, *PADDING)  # meanings that can be given
-_INDEX = re.compile(r"(Unnamed: \d+|__index_level_\d+__|index)")  # row numbers, that pandas adds
+_INDEX = re.compile(r"(Unnamed: \d+|__index_level_\d+__|index)")  # row numbers that pandas adds
 Names = Mapping[str, str | Sequence[str]]
 
 
 def find_columns(table: Table, given: Names) -> dict[str, tuple[str, ...]]:
-    """Which columns mean what.
+    """The columns of a file by meaning.
 
     Args:
-        table: of the file.
-        given: names by meaning, in place of the usual ones: a list of names, or text as `select` reads it; none at all
-            for what is not to be used.
+        table: table of the file.
+        given: column names by meaning in place of the usual names: a list, or text as `select` reads it; an empty one
+            ignores that meaning.
 
     Returns:
-        Names by meaning, of what there is; of the step all columns that are usually called so.
+        Column names by meaning, for every meaning that the file has; "step" has all columns with a usual name.
 
     Raises:
-        StoreError: when a column is missing, several could be meant, or one is meant twice.
+        StoreError: when a column is missing or ambiguous, or has two meanings.
     """
     usual: Mapping[str, tuple[str, ...]] = getattr(table, "usual", {})
     found: dict[str, tuple[str, ...]] = {}
@@ -62,7 +62,7 @@ def find_columns(table: Table, given: Names) -> dict[str, tuple[str, ...]]:
             later[meaning] = choice
         else:
             found[meaning] = tuple(select(table.names, choice)) if isinstance(choice, str) else tuple(choice)
-    # A pattern takes none of the columns that mean something else; the most particular one is the first to take any.
+    # A pattern takes no columns that have another meaning; the most specific pattern takes its columns first.
     for meaning, choice in sorted(later.items(), key=lambda item: -len(item[1])):
         taken = {name for names in found.values() for name in names}
         free = [name for name in table.names if name not in taken and not _INDEX.fullmatch(name)]
@@ -95,7 +95,7 @@ def _check(table: Table, found: Mapping[str, Sequence[str]]) -> None:
 
 
 def _usual(table: Table, meaning: str, aliases: Sequence[str]) -> tuple[str, ...]:
-    """The columns that are called as usual: one, or ``observation_0`` and so on."""
+    """The columns with a usual name: one, or ``observation_0`` and so on."""
     names = set(table.names)
     options: list[tuple[str, ...]] = [(alias,) for alias in aliases if alias in names]
     if meaning == "step":
@@ -113,16 +113,16 @@ def _usual(table: Table, meaning: str, aliases: Sequence[str]) -> tuple[str, ...
 
 
 def select(names: Sequence[str], text: str, free: Sequence[str] | None = None) -> list[str]:
-    """The columns that are written as a list, separated by commas.
+    """The columns that a comma-separated list names.
 
-    An entry is a name; ``first..last``, all columns of the file from one to the other; a pattern with ``*``; or one of
-    these after ``-``, for columns that are left out of what stands before. A name that has commas in it is found
-    as it is; in double quotes it is nothing else.
+    An entry is a name; ``first..last`` for all columns of the file from one to the other; a pattern with ``*``; or one
+    of these after ``-``, which removes columns from the entries before. A name with commas is recognised; double
+    quotes make an entry a plain name.
 
     Args:
-        names: of all columns, in the order of the file.
-        text: the list.
-        free: the columns that patterns may take; all of them where not given.
+        names: names of all columns, in the order of the file.
+        text: list of entries.
+        free: columns that patterns may take; None for all.
 
     Raises:
         StoreError: for a pattern or a range that no column fits.
@@ -147,7 +147,7 @@ def select(names: Sequence[str], text: str, free: Sequence[str] | None = None) -
 
 
 def _joined(names: Sequence[str], pieces: Sequence[str]) -> str | None:
-    """The column whose name these pieces are together."""
+    """The column whose name, with its commas, these pieces form."""
     if len(pieces) == 1 and pieces[0].startswith('"'):
         return pieces[0].strip('"')
     together = ",".join(pieces)

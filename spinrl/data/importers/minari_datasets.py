@@ -1,4 +1,4 @@
-"""Minari datasets with actions of choices as stores."""
+"""Import of Minari datasets with discrete actions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from spinrl.data.store.metadata import SourceRecord, StoreError
 from spinrl.data.store.store import Episode, Store
 from spinrl.data.store.writer import StoreWriter
 
-# What `spinrl.data.importers.minari_export` adds, as Minari has no field for it.
-OURS = "spinrl"  # of the dataset's metadata: the task, the tier and the behaviours
-SOURCE = "source"  # of an episode's metadata: which of the behaviours it is of
+# Metadata that `spinrl.data.importers.minari_export` adds, as Minari has no field for it.
+OURS = "spinrl"  # key of the dataset's metadata: task, tier and behaviours
+SOURCE = "source"  # key of an episode's metadata: index of its behaviour
 
 
 def import_minari(
@@ -36,12 +36,12 @@ def import_minari(
     """Write a Minari dataset of this machine as a store, episode by episode.
 
     Args:
-        dataset_id: as ``minari list local`` shows it.
-        path: the store's folder, which must not exist yet.
-        name: of the task, for a dataset that does not tell it as those do that were exported from a store.
-        task: in place of the one that the dataset tells.
-        tier: likewise; "logged" where none is told.
-        progress: called with (transitions done, in all).
+        dataset_id: id as in ``minari list local``.
+        path: folder of the store, which must not exist yet.
+        name: name of the task for a dataset without one; exported stores have one.
+        task: name of the task in place of the dataset's.
+        tier: name of the tier in place of the dataset's; "logged" if there is none.
+        progress: callback with (transitions done, transitions in all).
 
     Raises:
         StoreError: in one line, for what is missing or damaged, and spaces that `spinrl.tasks.spaces` does not
@@ -93,7 +93,7 @@ def _opened(dataset_id: str, what: str) -> Any:
         raise StoreError(f"{what} is not on this machine; get it with: minari download {dataset_id}")
     with in_one_line(what):
         raw = storages.MinariStorage.read_raw_metadata(data)
-        # Minari would take spaces that are missing from the environment, running code that the dataset names.
+        # Minari would take missing spaces from the environment, which runs code that the dataset names.
         for space in ("observation_space", "action_space"):
             if space not in raw:
                 raise StoreError(f"{what} does not describe its {space}")
@@ -102,7 +102,7 @@ def _opened(dataset_id: str, what: str) -> Any:
 
 @attrs.frozen
 class _Recorded:
-    """What a dataset tells that was exported from a store."""
+    """Metadata of a dataset that was exported from a store."""
 
     task: str | None = attrs.field(default=None, validator=optional(instance_of(str)))
     tier: str | None = attrs.field(default=None, validator=optional(instance_of(str)))
@@ -116,7 +116,7 @@ class _Recorded:
 
 
 def _episodes(dataset: Any, what: str, *, several: bool) -> Iterator[Episode]:
-    """All episodes; each tells its source where there are several, of a dataset that was exported from a store.
+    """All episodes. With `several` sources, as in an exported store, each episode has its source.
 
     Raises:
         StoreError: for what does not fit the dataset's own description.
@@ -149,7 +149,7 @@ def _episodes(dataset: Any, what: str, *, several: bool) -> Iterator[Episode]:
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Name the dataset in whatever goes wrong.
+    """Turn every exception into an error that names the dataset.
 
     Raises:
         StoreError: for every exception within.
@@ -164,21 +164,21 @@ def _reading(what: str) -> Iterator[None]:
 
 
 def minari_modules() -> tuple[Any, Any]:
-    """Minari, and its room of storages.
+    """The modules `minari` and its storage classes.
 
     Raises:
         StoreError: when a package is missing.
     """
-    for module in ("h5py", "gymnasium"):  # without which Minari fails only when it comes to reading
+    for module in ("h5py", "gymnasium"):  # Minari imports without them, and fails later
         require(module, "Minari")
     return require("minari", "Minari"), require("minari.dataset.minari_storage", "Minari")
 
 
 def dataset_folder(dataset_id: str) -> Path:
-    """Where Minari keeps a dataset.
+    """The folder in which Minari keeps a dataset.
 
     Raises:
-        StoreError: when the id is not one.
+        StoreError: when the id is not valid.
     """
     try:
         require("minari.dataset.minari_dataset", "Minari").parse_dataset_id(dataset_id)

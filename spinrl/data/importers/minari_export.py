@@ -1,4 +1,4 @@
-"""Stores as Minari datasets, to be shared."""
+"""Export of stores as Minari datasets."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def export_minari(
     code_permalink: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a store as a Minari dataset of this machine, which `import_minari` reads back as it was.
+    """Write a store as a local Minari dataset, which `import_minari` reads back unchanged.
 
     Args:
-        store: what is exported.
+        store: store to export.
         dataset_id: ``NAMESPACE/NAME-vNUMBER``, e.g. ``spinrl/humanoid-stand/medium-3bins-v0``; it must not exist yet.
-        description: by default the store's sizes.
-        author, author_email, code_permalink: for those who find the dataset.
-        progress: called with (episodes done, in all).
+        description: text for the dataset's metadata; by default the store's sizes.
+        author, author_email, code_permalink: further entries of the metadata.
+        progress: callback with (episodes done, episodes in all).
 
     Returns:
         The dataset's folder.
@@ -48,7 +48,7 @@ def export_minari(
     spaces, namespaces = require("gymnasium.spaces", "Minari"), require("minari.namespace", "Minari")
     folder, what = dataset_folder(dataset_id), f"Minari dataset {dataset_id}"
     root = require("minari.storage.datasets_root_dir", "Minari").get_dataset_path()
-    # Not in its namespace, which is made for a whole dataset alone.
+    # Not in its namespace folder, which may exist only for complete datasets.
     place = root / dataset_id.replace("/", "-")
     beside = place.with_name(f".{place.name}.{os.getpid()}.partial")
     about = store.metadata

@@ -1,4 +1,4 @@
-"""Concatenated one-hot vectors: actions as a column for every choice, of which one of each sub-action's is set."""
+"""Actions as concatenated one-hot vectors, with a column for every choice of every sub-action."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from spinrl.data.store.metadata import StoreError
 
-_MOST = 4096  # columns of a one-hot action
+_MOST = 4096  # most columns of a one-hot action
 
 
 def decode(actions: np.ndarray, one_hot: Sequence[int], what: str, row: int) -> np.ndarray:
@@ -17,15 +17,15 @@ def decode(actions: np.ndarray, one_hot: Sequence[int], what: str, row: int) -> 
 
     Args:
         actions: (B, sum of choices) zeros and ones.
-        one_hot: the choices of each of the N sub-actions.
-        what: holds them, for messages.
-        row: where they begin.
+        one_hot: number of choices of each of the N sub-actions.
+        what: name of the data, for messages.
+        row: row of the file at which they begin.
 
     Returns:
         (B, N) int64.
 
     Raises:
-        StoreError: when there are more or fewer columns, or not exactly one of a sub-action's is set.
+        StoreError: when the number of columns is wrong, or not exactly one column of a sub-action is set.
     """
     if actions.shape[1] != sum(one_hot):
         told = "+".join(map(str, one_hot))
@@ -47,14 +47,14 @@ def decode(actions: np.ndarray, one_hot: Sequence[int], what: str, row: int) -> 
 
 @attrs.define(eq=False)
 class OneHotGroups:
-    """Groups of consecutive columns of which exactly one is set in every row, as small as can be.
+    """The smallest groups of consecutive columns of which exactly one is set in every row.
 
     Args:
-        told: choices that may be such groups; none where they are not known.
+        told: numbers of choices that may be the sizes of such groups; empty if unknown.
 
     Attributes:
-        sizes: of the groups; empty where the columns do not fall into such groups.
-        told_fit: whether `told` are such groups.
+        sizes: sizes of the groups; empty if the columns do not form such groups.
+        told_fit: whether `told` are the sizes of such groups.
     """
 
     told: Sequence[int] = ()
@@ -64,7 +64,7 @@ class OneHotGroups:
     _ruled_out: bool = False
 
     def add(self, actions: np.ndarray) -> None:
-        """(B, n) actions as they stand in the file."""
+        """Add (B, n) actions as they are in the file."""
         if self._ruled_out or actions.shape[1] > _MOST or ((actions != 0) & (actions != 1)).any():
             self._ruled_out, self.sizes, self.told_fit = True, [], False
             return
@@ -79,7 +79,7 @@ class OneHotGroups:
         self._ruled_out = not self.sizes and not self.told_fit
 
     def hint(self) -> str:
-        """What to type if the columns are one-hot; empty where they are not."""
+        """The option to give if the columns are one-hot, else empty."""
         if not self.sizes:
             return ""
         sizes = ",".join(map(str, self.sizes))
@@ -90,7 +90,7 @@ class OneHotGroups:
 
 
 def _one_each(actions: np.ndarray, sizes: Sequence[int]) -> bool:
-    """Whether exactly one column of each of these groups is set in every row."""
+    """Whether exactly one column of each group is set in every row."""
     return bool((np.add.reduceat(actions, np.cumsum([0, *sizes[:-1]]), axis=1) == 1).all())
 
 

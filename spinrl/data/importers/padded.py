@@ -1,4 +1,4 @@
-"""Arrays of (episodes, steps, ...), where shorter episodes are filled up, taken apart into rows."""
+"""Padded arrays of (episodes, steps, ...) as rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spinrl.data.store.metadata import StoreError
 
 EPISODE, NEXT = "episode", "next_observations"
 PADDING: dict[str, tuple[str, ...]] = {
-    "mask": ("mask", "masks", "valid", "attention_mask"),  # true for what is no padding
+    "mask": ("mask", "masks", "valid", "attention_mask"),  # true for steps that are no padding
     "lengths": ("lengths", "length", "episode_lengths", "episode_length"),
 }
 _ENDS = ("terminals", "timeouts", "dones")
@@ -31,20 +31,20 @@ def is_padded(table: Table, columns: Columns) -> bool:
 
 
 class PaddedTable(Table):
-    """The rows of padded arrays, and a column `episode` where there is none; all of them are in memory.
+    """The rows of padded arrays, with a column `episode`; all of them are in memory.
 
-    What is padding is said by a mask, by lengths, or by NaN. An observation more than there are rewards in an episode
-    is what its last action led to.
+    A mask, lengths or NaN mark the padding. If an episode has one observation more than rewards, that is the
+    observation after its last action.
 
     Args:
-        table: of E episodes of up to T steps.
-        columns: of the table, by meaning; `mask` and `lengths` among them, without names where there is no padding.
+        table: table of E episodes of up to T steps.
+        columns: column names of the table by meaning, with `mask` and `lengths`, which are empty without padding.
 
     Attributes:
-        columns: likewise, of these rows.
+        columns: column names of the rows by meaning.
 
     Raises:
-        StoreError: when the arrays do not fit one another, or what is padding is not said.
+        StoreError: when the arrays do not fit one another, or the padding is not marked.
     """
 
     def __init__(self, table: NpzTable | HDF5Table, columns: Columns) -> None:
@@ -80,7 +80,7 @@ class PaddedTable(Table):
             yield {name: self._arrays[name][at : at + tables.BLOCK] for name in names}
 
     def _split_observations(self) -> None:
-        """Of T+1 observations of an episode, the last T are what actions led to."""
+        """Split T+1 observations of an episode into observations and next observations."""
         (*_, name) = self.columns["observations"]
         values = self._arrays[name]
         if values.shape[1] == self._steps + 1 and "next_observations" not in self.columns:
@@ -104,7 +104,7 @@ class PaddedTable(Table):
         rewards = self._arrays[self.columns["rewards"][0]].reshape(self._episodes, self._steps)
         observations = [self._rows_of(name) for name in self.columns["observations"]]
         numbers = [values for values in (rewards[..., None], *observations) if values.dtype.kind == "f"]
-        # What is missing in every observation, or has no reward, is no step.
+        # A step without any observation value, or without a reward, is padding.
         unknown = np.isnan(rewards) if rewards.dtype.kind == "f" else np.zeros(rewards.shape, dtype=bool)
         if len(numbers) == len(observations) + 1:
             unknown |= np.all([np.isnan(values).all(axis=-1) for values in numbers[1:]], axis=0)

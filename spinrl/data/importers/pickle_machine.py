@@ -1,9 +1,8 @@
-"""A stack machine for pickles that calls nothing: it makes numbers, text, tuples and numpy arrays of them, no more.
+"""A stack machine for pickles that calls nothing: it only builds numbers, text, tuples and numpy arrays.
 
-It knows the instructions that these are written with, makes arrays of bytes in the file and nothing larger,
-and refuses all else by name. What the file may refer back to is a window of the latest objects, so that memory does not
-grow with the file. It imports nothing of ours, so that the limit on the memory of `pickle_reader` leaves no room for
-anything else.
+It knows the instructions for these, makes no array larger than its bytes in the file, and refuses all else by name.
+The file may refer back to a window of the latest objects only, so that memory does not grow with the file. It imports
+nothing of spinrl, so that `pickle_reader` can run under a tight memory limit.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_WINDOW = 20_000  # objects that may be referred back to, those last used; a transition makes some twenty
+_WINDOW = 20_000  # latest objects that may be referred back to; a transition makes some twenty
 _CORE = "numpy._core.multiarray"
 _KNOWN = {
     ("numpy", "ndarray"),
@@ -29,7 +28,7 @@ _MARK = object()
 
 
 class RefusedError(Exception):
-    """The file holds what no dataset needs; one line."""
+    """The file holds something that no dataset needs; the message is one line."""
 
 
 class _Name:
@@ -89,7 +88,7 @@ class Machine:
     """Runs the instructions of one pickle.
 
     Args:
-        consume: called with each element of the pickled list, in order.
+        consume: callback with each element of the pickled list, in order.
     """
 
     def __init__(self, consume: Callable[[Any], None]) -> None:
@@ -158,7 +157,7 @@ class Machine:
     def _pop(self) -> Any:
         top = self._stack.pop()
         if top is _MARK:
-            raise RefusedError("its instructions make no sense (a mark where a value is wanted)")
+            raise RefusedError("its instructions make no sense (expected a value, found a mark)")
         return top
 
     def _to_mark(self) -> list[Any]:
@@ -233,7 +232,7 @@ class Machine:
         if index not in self._memo:
             raise RefusedError(f"it refers back to something that is not among the {_WINDOW} objects last used")
         value = self._memo.pop(index)
-        self._memo[index] = value  # the last used one now: what all arrays refer to stays for good
+        self._memo[index] = value  # now the last used one, so that objects that all arrays refer to stay
         self._stack.append(value)
 
     def _stop(self, _: Any) -> None:
@@ -247,5 +246,5 @@ def kind_of(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message. Tuples are only named: written out, few bytes of nested ones have no end."""
+    """A value for a message. Tuples are only named: a few bytes can hold endlessly nested ones."""
     return repr(value)[:50] if isinstance(value, str | int | float | bytes) else f"a {kind_of(value)}"

@@ -6,9 +6,8 @@ Transitions leave it in blocks as soon as they are read.
     python pickle_reader.py FILE > BLOCKS
 
 Each block is six arrays in numpy's own format, one after the other: observations (n, S), actions (n, N), rewards (n,),
-next observations (n, S), dones (n,), and how many bytes of the file were read. A refusal is one line on standard error
-and exit code 3. It imports nothing of ours but the machine, so that the limit on its memory leaves no room for anything
-else.
+next observations (n, S), dones (n,), and the number of bytes of the file read so far. A refusal is one line on standard
+error and exit code 3. It imports nothing of spinrl but the machine, so that it can run under a tight memory limit.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import numpy as np
 
 if __package__:
     from spinrl.data.importers.pickle_machine import Machine, PickledArray, RefusedError, kind_of, shown
-else:  # as a program, to which spinrl is no package
+else:  # run as a program, which cannot import spinrl
     sys.path.append(str(Path(__file__).parent))
     from pickle_machine import (  # type: ignore[no-redef]
         Machine,
@@ -74,7 +73,7 @@ class _Blocks:
             self.flush()
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write the transitions gathered so far as a block."""
         if not self._rows:
             return
         observations, actions, rewards, followings, dones = zip(*self._rows, strict=True)

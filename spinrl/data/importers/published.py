@@ -1,7 +1,7 @@
 """The published datasets of the discretised DM Control benchmark (arXiv 2411.11088): pickled lists of transitions.
 
-The files are called ``<bins>_bins/<domain>-<task>-<tier>``. They come from strangers, so a child process with little
-memory reads them, by `spinrl.data.importers.pickle_reader`, and what it sends is checked before it is written.
+The files are called ``<bins>_bins/<domain>-<task>-<tier>``. They are not trusted: a child process under a memory limit
+reads them with `spinrl.data.importers.pickle_reader`, and its output is checked before it is written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TIERS = ("random-medium-expert", "medium-expert", "expert", "medium", "random")
 
 @attrs.frozen(kw_only=True)
 class Name:
-    """What the name of a published file says: ``<bins>_bins/<task>-<tier>``."""
+    """The parts of a published file's name, ``<bins>_bins/<task>-<tier>``."""
 
     task: str
     bins: int
@@ -42,15 +42,15 @@ class Name:
 
     @property
     def path(self) -> str:
-        """Of the file, within the folder of all of them."""
+        """Path of the file within the folder of all published files."""
         return f"{self.bins}_bins/{self.task}-{self.tier}"
 
     @classmethod
     def of(cls, file: Path, *, task: str | None = None, bins: int | None = None, tier: str | None = None) -> Name:
-        """Read from a path, with what is given in place of what it says.
+        """Read the parts from a path; given ones replace them.
 
         Raises:
-            StoreError: when something is neither given nor in the path, or the number of bins is impossible.
+            StoreError: when a part is neither given nor in the path, or the number of bins is impossible.
         """
         folder = re.fullmatch(r"(\d+)_bins", file.absolute().parent.name)
         ending = next((each for each in TIERS if file.name.endswith(f"-{each}")), None)
@@ -60,11 +60,11 @@ class Name:
         if bins is None or task is None or tier is None:
             missing = [f"--{what}" for what, value in (("bins", bins), ("task", task), ("tier", tier)) if value is None]
             raise StoreError(
-                f"{file} is not called as published files are, <bins>_bins/<domain>-<task>-<tier> with a tier of "
+                f"{file}: expected the name of a published file, <bins>_bins/<domain>-<task>-<tier> with a tier of "
                 f"{', '.join(TIERS)}; give {' and '.join(missing)}"
             )
         if not MIN_BINS <= bins <= MAX_BINS:
-            raise StoreError(f"{file}: bins wants {MIN_BINS} to {MAX_BINS}, got {bins}")
+            raise StoreError(f"{file}: expected {MIN_BINS} to {MAX_BINS} bins, got {bins}")
         return cls(task=task, bins=bins, tier=tier)
 
 
@@ -72,7 +72,7 @@ def find(name: str) -> Path:
     """The file called `name`: a path, or one within the folder that ``DMC_DISCRETE_DATA_DIR`` names.
 
     Raises:
-        StoreError: when it is in neither, saying where was looked.
+        StoreError: when it is in neither; the message names the places.
     """
     folder = os.environ.get(DATA_DIR)
     places = [Path(name).expanduser(), *([Path(folder).expanduser() / name] if folder else [])]
@@ -98,13 +98,14 @@ def import_published(
     most. The benchmark's episodes end by their time limit alone; a transition marked as done is stored as terminated.
 
     Args:
-        file: the pickle.
-        path: the store's folder, which must not exist yet.
-        progress: called with (bytes read, bytes in all).
-        task, bins, tier: in place of what the file's name says.
+        file: pickle file.
+        path: folder of the store, which must not exist yet.
+        progress: callback with (bytes read, bytes in all).
+        task, bins, tier: replacements for the parts of the file's name.
 
     Raises:
-        StoreError: in one line, for anything but transitions of this task and number of bins; nothing is left behind.
+        StoreError: when the file holds anything but transitions of this task and number of bins; the message is one
+            line, and no partial files are left.
     """
     name = Name.of(file, task=task, bins=bins, tier=tier)
     with _Reader(file) as reader:
@@ -148,12 +149,12 @@ class _Block:
 
 
 class _Reader:
-    """The child process, ended on leaving; it says too little on standard error to fill a pipe."""
+    """The child process, ended on exit; its output on standard error is too short to fill a pipe."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        # In isolated mode, so that nothing of the user's runs in it: numpy is then found only where it is told to look,
-        # which may be the user's own packages. Its own thread pools would not fit into its memory.
+        # In isolated mode, so that no code of the user runs in it; it gets numpy's folder, which may be among the
+        # user's packages. Thread pools would not fit into its memory.
         numpy_folder = str(Path(np.__file__).parents[1])
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -177,14 +178,14 @@ class _Reader:
         return self._process.stdout  # type: ignore[return-value]
 
     def blocks(self, progress: Progress | None) -> Iterator[_Block]:
-        """What the child reads, as it comes."""
+        """The blocks that the child reads, as they come."""
         size = self._file.stat().st_size
         try:
             for *arrays, position in pickle_reader.blocks(self._out):
                 yield _Block(*arrays)
                 if progress is not None:
                     progress(int(position), size)
-        except ValueError:  # the child died within a block: its exit code tells more
+        except ValueError:  # the child died within a block: report its exit code
             pass
         if code := self._process.wait():
             assert self._process.stderr is not None
@@ -196,7 +197,7 @@ class _Reader:
 
 
 def _checked(blocks: Iterator[_Block], name: Name, file: Path) -> Iterator[_Block]:
-    """The same blocks, refusing by number the first transition that no store may hold."""
+    """The same blocks; the first transition that a store cannot hold is refused by number."""
     start = 0
     for block in blocks:
         known = TASKS.get(name.task)
@@ -218,7 +219,7 @@ def _checked(blocks: Iterator[_Block], name: Name, file: Path) -> Iterator[_Bloc
             if bad.any():
                 row, column = (int(index) for index in np.argwhere(bad)[0])
                 where = f"the {what} of transition {start + row}, entry {column}"
-                raise StoreError(f"{file} is refused: {where}, wants {wanted}, got {values[row, column]}")
+                raise StoreError(f"{file} is refused: {where}: expected {wanted}, got {values[row, column]}")
         start += len(block.actions)
         yield block
 
@@ -240,7 +241,7 @@ def _episodes(pending: _Block, blocks: Iterator[_Block]) -> Iterator[Episode]:
 
 
 def _ends(block: _Block) -> list[int]:
-    """One past the last row of each episode; of the last one, the end of the block."""
+    """One past the last row of each episode; for the last episode, the end of the block."""
     over = np.ones(len(block.dones), dtype=bool)
     over[:-1] = block.dones[:-1] | (block.followings[:-1] != block.observations[1:]).any(axis=1)
     ends, start = [], 0

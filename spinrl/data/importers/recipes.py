@@ -1,4 +1,4 @@
-"""Recipes for datasets that come from elsewhere."""
+"""Recipes for imported datasets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 import attrs
 from attrs.validators import min_len
 
-from spinrl.cache import AS_IT_IS, Making, get_sound, home
+from spinrl.cache import DEFAULT_BUILD, BuildOptions, get_sound, home
 from spinrl.config.registry import register
 from spinrl.config.serialize import fingerprint
 from spinrl.data.importers.published import DATA_DIR, Name, find, import_published
@@ -20,15 +20,15 @@ from spinrl.tasks import get_task
 
 
 def imported_folder(name: str) -> Path:
-    """Where `tools.import_dataset` keeps the dataset called `name`."""
+    """Folder in which `tools.import_dataset` keeps the dataset called `name`."""
     return home() / "imported" / name
 
 
 def store_folder(name: str) -> Path:
-    """The folder of a store that is named as people name one: as an imported dataset, or by its path.
+    """The folder of a store, given by the name of an imported dataset or by its path.
 
     Raises:
-        StoreError: when there is neither.
+        StoreError: when neither exists.
     """
     for folder in (imported_folder(name), Path(name).expanduser()):
         if folder.is_dir():
@@ -45,8 +45,8 @@ class Imported(Recipe):
     """A dataset made by `tools.import_dataset`.
 
     Attributes:
-        store: the name that it was given, or the path of a store's folder; {task}, {bins} and {tier} stand for those
-            of the cell.
+        store: name of the dataset, or path of a store's folder; {task}, {bins} and {tier} stand for those of the
+            cell.
     """
 
     store: str = attrs.field(default="{task}", validator=min_len(1))
@@ -57,7 +57,7 @@ class Imported(Recipe):
             value.format(task="", bins=0, tier="")
         except (KeyError, IndexError, ValueError):
             raise ValueError(
-                f"store wants no other {{name}} than {{task}}, {{bins}} and {{tier}}, got {value!r}"
+                f"store can hold {{task}}, {{bins}} and {{tier}} in braces and nothing else, got {value!r}"
             ) from None
 
     def plan(self, name: str, task: str, bins: int, transitions: int, seed: int) -> DatasetPlan:
@@ -65,12 +65,12 @@ class Imported(Recipe):
 
 
 class StoredPlan(DatasetPlan):
-    """A store that is there.
+    """The plan of an existing store.
 
     Args:
-        path: its folder.
-        task: that it is to be of.
-        bins: likewise; 0 for any.
+        path: folder of the store.
+        task: expected task.
+        bins: expected number of bins; 0 accepts any.
     """
 
     def __init__(self, path: Path, task: str, bins: int) -> None:
@@ -82,7 +82,7 @@ class StoredPlan(DatasetPlan):
     def cached(self) -> Store:
         return self._store
 
-    def store(self, making: Making = AS_IT_IS) -> Store:
+    def store(self, options: BuildOptions = DEFAULT_BUILD) -> Store:
         self._store.verify()
         return self._store
 
@@ -93,7 +93,7 @@ class Published(Recipe):
     """The published dataset of a task, number of bins and tier, imported when it is first used.
 
     Attributes:
-        folder: of the published files, or None for the one that the environment variable DMC_DISCRETE_DATA_DIR names.
+        folder: folder of the published files; None takes the environment variable DMC_DISCRETE_DATA_DIR.
     """
 
     benchmark_only: ClassVar[bool] = True
@@ -107,19 +107,19 @@ class Published(Recipe):
 
 
 class PublishedPlan(DatasetPlan):
-    """A published file, imported into the cache; args are the file and what its name says."""
+    """The plan of a published file, which is imported into the cache; args are the file and its parsed name."""
 
     def __init__(self, file: Path, name: Name) -> None:
         self._file, self._name = file, name
         status = file.stat()
-        # Reading a gigabyte to know it again would take longer than anybody changes a file and sets back its clock.
+        # Size and time identify the file: a checksum would have to read a gigabyte at every start.
         identity = fingerprint([str(file.resolve()), status.st_size, status.st_mtime_ns])
         self._entry = f"{name.task}-{name.bins}bins-{name.tier}-published-{identity}"
         task = get_task(name.task)
         self.observation_size = task.observation_size
         self.action_spec = task.action_spec(name.bins)
         store = self.cached()
-        # Of each transition the file holds an observation and an action of 8 bytes an entry, and some 50 bytes more.
+        # The file holds 8 bytes for each entry of a transition's observation and action, and some 50 bytes more.
         each = 8 * (task.observation_size + task.num_sub_actions) + 50
         self.transitions = len(store) if store else max(1, status.st_size // each)
 
@@ -127,9 +127,11 @@ class PublishedPlan(DatasetPlan):
         path = home() / "stores" / self._entry
         return Store.open(path) if path.exists() else None
 
-    def store(self, making: Making = AS_IT_IS) -> Store:
+    def store(self, options: BuildOptions = DEFAULT_BUILD) -> Store:
         def build(path: Path) -> None:
             name = self._name
-            import_published(self._file, path, progress=making.progress, task=name.task, bins=name.bins, tier=name.tier)
+            import_published(
+                self._file, path, progress=options.progress, task=name.task, bins=name.bins, tier=name.tier
+            )
 
-        return get_sound("stores", self._entry, build, opener(), on_wait=making.on_wait, on_damage=making.on_damage)
+        return get_sound("stores", self._entry, build, opener(), on_wait=options.on_wait, on_damage=options.on_damage)

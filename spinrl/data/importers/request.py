@@ -1,4 +1,4 @@
-"""An import as a person asks for it: options as text, what kind of file it is, and where the store goes."""
+"""An import request: options as text, the kind of the file, and the place of the store."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ ARRAY_OPTIONS = (
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """What is asked for; every option is as it is typed, None where it is not given.
+    """The request for an import. Options are text as typed, None if not given.
 
     Attributes:
-        files: what is imported, one or several.
-        name, task, tier, bins: of the dataset.
-        choices, one_hot, action_offset, ends, episode_length, episode_column, step_column, missing, column: as
-            `ArrayOptions` has them.
+        files: one or several files to import.
+        name, task, tier, bins: properties of the dataset.
+        choices, one_hot, action_offset, ends, episode_length, episode_column, step_column, missing, column: options
+            for `ArrayOptions`.
 
     Raises:
-        StoreError: for options that are not as expected, or do not go with the files.
+        StoreError: for options that are invalid, or do not go with the files.
     """
 
     files: Sequence[str]
@@ -75,11 +75,11 @@ class Request:
 
     @property
     def kind(self) -> Kind:
-        """What the first file is."""
+        """The kind of the first file."""
         return kind_of(self.files[0])
 
     def dataset_name(self) -> str:
-        """The dataset's name: as given, or after the file.
+        """The given name of the dataset, or one from the file's name.
 
         Raises:
             StoreError: when there is no such published file.
@@ -98,10 +98,10 @@ class Request:
         return re.sub(r"[^\w.-]+", "-", found).strip(".-") or "dataset"
 
     def array_options(self) -> ArrayOptions:
-        """The options about files of columns.
+        """The options for files of columns.
 
         Raises:
-            StoreError: for choices that are no numbers, and columns of unknown meaning.
+            StoreError: for choices that are not numbers, and columns of unknown meaning.
         """
         choices: Choices = None
         if self.choices == "observed":
@@ -133,7 +133,7 @@ class Request:
         """Import the files as a store at `path`, which must not exist yet.
 
         Raises:
-            StoreError: in one line; nothing is left behind then.
+            StoreError: when the import fails; the message is one line, and no partial files are left.
         """
         name, first = self.dataset_name(), self.files[0]
         if self.kind == "arrays":
@@ -149,7 +149,7 @@ class Request:
         return attrs.evolve(result, warnings=[*result.warnings, *suspicions(result.store)])
 
     def _told(self) -> dict[str, Any]:
-        """What a published file's name would tell."""
+        """The options that replace parts of a published file's name."""
         return {"task": self.task, "bins": self.bins, "tier": self.tier}
 
 
@@ -160,10 +160,10 @@ def _numbers(option: str, text: str, example: str) -> list[int]:
 
 
 def kind_of(file: str) -> Kind:
-    """What a file is, by its name.
+    """The kind of a file, from its name.
 
     Raises:
-        StoreError: for what is not read.
+        StoreError: for a file that cannot be read.
     """
     if file.startswith(MINARI):
         return "minari"
@@ -173,15 +173,15 @@ def kind_of(file: str) -> Kind:
     if suffix in ("", ".pkl", ".pickle"):
         return "published"
     raise StoreError(
-        f"{file} is none of {', '.join(FORMATS)}, a folder of these, minari:ID or a published <bins>_bins/<task>-<tier>"
+        f"{file}: expected {', '.join(FORMATS)}, a folder of these, minari:ID or a published <bins>_bins/<task>-<tier>"
     )
 
 
 def placed(path: Path, replace: bool, make: Callable[[Path], ImportResult]) -> ImportResult:
-    """Make a store at `path`; one that is to be replaced stays until the new one is whole.
+    """Make a store at `path`; a store to be replaced stays until the new one is complete.
 
     Raises:
-        StoreError: when there is something and it is not to be replaced, or is no store.
+        StoreError: when `path` exists and `replace` is False, or it is no store.
     """
     if not path.exists():
         return make(path)

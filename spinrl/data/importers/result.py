@@ -1,4 +1,4 @@
-"""What an import gives, and the packages that some imports need."""
+"""The result of an import, and the optional packages that some imports need."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class ImportResult:
     """A finished import.
 
     Attributes:
-        store: what was written.
-        notes: what the data left open and how it was taken, a line each.
-        warnings: what may be wrong with the data, a line each.
+        store: store that was written.
+        notes: interpretations of the data, one line each.
+        warnings: possible faults of the data, one line each.
     """
 
     store: Store
@@ -31,11 +31,11 @@ def require(module: str, what: str) -> Any:
     """An optional package.
 
     Args:
-        module: its name.
-        what: needs it.
+        module: name of the module.
+        what: feature that needs it, for the message.
 
     Raises:
-        StoreError: when it is missing, with the command that installs it.
+        StoreError: when it is missing; the message has the command that installs it.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""A first look at a file, before a row of it is stored: its actions, its order, and what would be left out."""
+"""A first pass over a file before it is imported: its actions, order, and unused flags."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from spinrl.data.store.metadata import StoreError
 
 @attrs.define(eq=False)
 class Survey:
-    """What a file holds.
+    """The results of the first pass over a file.
 
     Attributes:
-        rows: how many there are.
-        flags: how often each column of booleans is true that is not used.
-        total, count: (S,) float64 sum of the observations that have a number, and how many have one; where asked for.
-        first, last: the episode and the step of the first and the last row, as far as there are such columns.
+        rows: number of rows.
+        flags: number of true values in each unused column of booleans.
+        total, count: (S,) float64 sum and number of the observations that are not missing; None unless `means`.
+        first, last: episode and step of the first and the last row, as far as there are such columns.
     """
 
     rows: int = 0
@@ -31,13 +31,13 @@ class Survey:
 
 
 def survey(arrays: Arrays, seen: SeenActions, *, sort: bool = False, means: bool = False) -> Survey:
-    """Read what has to be known before the rest; sets the order of `arrays` where rows are sorted.
+    """Survey a file before its import; sets the order of `arrays` if rows are sorted.
 
     Args:
-        arrays: of the file.
-        seen: is told of the actions.
-        sort: whether rows are sorted by their step, episode by episode in the order of their first rows.
-        means: whether sums of the observations are wanted.
+        arrays: transitions of the file.
+        seen: range of actions to update.
+        sort: whether to sort rows by step within episodes, and episodes by their first rows.
+        means: whether to sum the observations.
 
     Raises:
         StoreError: for values that are not plain, and steps that do not sort the rows.
@@ -80,7 +80,7 @@ def _add_up(made: Survey, arrays: Arrays, raw: dict[str, np.ndarray]) -> None:
 
 
 def _order(arrays: Arrays, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray | None:
-    """(T,) the rows by episode, in the order of their first rows, and step; None where they are sorted already."""
+    """(T,) order of rows by episode (in the order of their first rows) and step; None if sorted already."""
     codes, _ = pd.factorize(episodes)
     order = np.lexsort((steps, codes))
     again = (codes[order][1:] == codes[order][:-1]) & (steps[order][1:] == steps[order][:-1])
@@ -95,10 +95,10 @@ def _order(arrays: Arrays, episodes: np.ndarray, steps: np.ndarray) -> np.ndarra
 
 
 def check_borders(opened: list[Arrays], surveys: list[Survey]) -> None:
-    """Refuse files of which an episode may go on in the next one.
+    """Refuse files if an episode of one may continue in the next.
 
     Raises:
-        StoreError: naming the files.
+        StoreError: if so; the message names the files.
     """
     for before, after, one, other in zip(opened, opened[1:], surveys, surveys[1:], strict=False):
         (name, end), (first, begin) = one.last, other.first

@@ -23,16 +23,16 @@ class Table(ABC):
     """The columns of one file.
 
     Args:
-        file: what is read.
+        file: file to read.
 
     Attributes:
-        names: of the columns, in the order of the file.
+        names: names of the columns, in the order of the file.
         flags: names of the columns of booleans.
-        notes: how the file was read, in words, where that is not plain.
-        beside: what else the file holds, for messages; empty where there is nothing.
+        notes: lines on how the file was read, if that is not obvious.
+        beside: other content of the file, for messages; empty if there is none.
 
     Raises:
-        StoreError: when the file is not what its ending says, or a package is missing.
+        StoreError: when the file is not of the kind of its ending, or a package is missing.
     """
 
     names: tuple[str, ...] = ()
@@ -48,9 +48,9 @@ class Table(ABC):
         """Some columns, block after block: (B, ...) each.
 
         Args:
-            names: of the columns.
-            text: those of them that hold names, such as those of episodes, not numbers. A file that only has text
-                itself does not turn these into numbers.
+            names: names of the columns to read.
+            text: names of those columns that hold text, such as names of episodes; formats without types do not
+                convert these to numbers.
 
         Raises:
             StoreError: for columns that are no plain values or differ in length, and files that are damaged.
@@ -67,11 +67,11 @@ class Table(ABC):
 
 
 class Parts(Table):
-    """A folder of files with the same columns, as Spark, Dask and RLlib write one table; read in their order.
+    """A folder of files with the same columns that form one table, as Spark, Dask and RLlib write it.
 
     Args:
-        folder: of the files.
-        parts: the files, opened.
+        folder: folder of the files.
+        parts: opened files, in order.
     """
 
     def __init__(self, folder: Path, parts: Sequence[Table]) -> None:
@@ -93,7 +93,7 @@ def part_files(folder: Path, endings: Collection[str]) -> list[Path]:
     """The files of a folder that are parts of a table, in the order of the numbers in their names.
 
     Raises:
-        StoreError: when there are none, of several kinds, or folders stand for values of a column.
+        StoreError: when there are no parts, several kinds of files, or subfolders for the values of a column.
     """
     if (folder / "data").is_dir() and (folder / "meta").is_dir():  # LeRobot: descriptions lie beside the table
         folder = folder / "data"
@@ -118,7 +118,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def ending(file: Path) -> str:
-    """What tells the kind of a file: its ending, without one that says that it is compressed."""
+    """The ending that tells the kind of a file, without an ending for compression."""
     name = file.name.lower()
     for packed in PACKED:
         if name.endswith((f".csv{packed}", f".tsv{packed}")):
@@ -128,7 +128,7 @@ def ending(file: Path) -> str:
 
 @contextmanager
 def in_one_line(what: Path | str, done: str = "read") -> Iterator[None]:
-    """Say in one line what could not be done.
+    """Turn every exception into an error of one line.
 
     Raises:
         StoreError: for every other exception within.
@@ -139,6 +139,6 @@ def in_one_line(what: Path | str, done: str = "read") -> Iterator[None]:
         raise
     except MemoryError:
         raise StoreError(f"{what} does not fit into memory; Parquet, HDF5 and CSV are read in pieces") from None
-    except Exception as error:  # a damaged file fails in whatever way its library happens to
+    except Exception as error:  # a damaged file can make its library raise any exception
         lines = str(error).splitlines() or [""]
         raise StoreError(f"{what} could not be {done}: {lines[0][:300] or type(error).__name__}") from error

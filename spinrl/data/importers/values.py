@@ -1,4 +1,4 @@
-"""The values of columns, checked: what is no plain number is refused by column and row."""
+"""Checked values of columns; a value that is not a plain number is refused by column and row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spinrl.data.store.validate import not_finite
 
 Missing = Literal["mean", "zero", "drop"]
 MISSING: tuple[Missing, ...] = ("mean", "zero", "drop")
-_EXACT = 2.0**53  # beyond it, floats hold no single whole numbers
+_EXACT = 2.0**53  # beyond it, floats cannot hold every whole number
 
 
 @attrs.define(eq=False)
@@ -25,16 +25,16 @@ class Values:
     """Turns blocks of columns into arrays by meaning.
 
     Args:
-        file: of the columns, for messages.
-        columns: their names by meaning.
-        missing: what is done where observations have no number; None refuses them.
-        one_hot: the choices of each sub-action where actions are one-hot vectors.
+        file: file of the columns, for messages.
+        columns: column names by meaning.
+        missing: treatment of missing numbers in observations; None refuses them.
+        one_hot: number of choices of each sub-action, if actions are one-hot vectors.
 
     Attributes:
-        means: (S,) float64 of the observations that have a number, where `missing` is "mean".
-        float_actions, float_episodes: whether whole numbers were stored as floats; known once they were read.
-        filled: numbers that were filled in so far.
-        coarse: by meaning, the first column that single precision does not tell apart; known once they were read.
+        means: (S,) float64 means of the observations, used if `missing` is "mean".
+        float_actions, float_episodes: whether whole numbers were stored as floats; valid after reading.
+        filled: count of numbers that were filled in so far.
+        coarse: first column by meaning whose values single precision cannot distinguish; valid after reading.
     """
 
     file: Path
@@ -48,10 +48,10 @@ class Values:
     coarse: dict[str, str] = attrs.field(factory=dict)
 
     def of(self, meanings: Sequence[str], block: Block, row: int) -> Block:
-        """The arrays of a block that begins at `row`; `missing` among them where rows are to be dropped.
+        """The arrays of a block that begins at `row`, with `missing` if rows are to be dropped.
 
         Raises:
-            StoreError: naming column and row.
+            StoreError: for a wrong value; the message names column and row.
         """
         made: Block = {}
         gaps = np.zeros(len(next(iter(block.values()))), dtype=bool)
@@ -79,11 +79,11 @@ class Values:
         return made | ({"missing": gaps} if self.missing == "drop" else {})
 
     def plain(self, meaning: str, block: Block, row: int) -> np.ndarray:
-        """(B, n) values of a meaning's columns side by side, as they stand in the file."""
+        """(B, n) values of a meaning's columns side by side, as they are in the file."""
         return self._together(meaning, block, row)[0]
 
     def _together(self, meaning: str, block: Block, row: int) -> tuple[np.ndarray, list[str]]:
-        """(B, n) values of a meaning's columns side by side, and what each of the n is called in messages."""
+        """(B, n) values of a meaning's columns side by side, and the name of each of the n for messages."""
         names = self.columns[meaning]
         parts, entries = [], []
         for name in names:
@@ -114,7 +114,7 @@ class Values:
         return together, entries
 
     def _numbers(self, meaning: str, values: np.ndarray, entries: list[str], row: int) -> np.ndarray:
-        """(B, n) float32, or (B,) of what has one value a row."""
+        """(B, n) float32, or (B,) for a meaning with one value per row."""
         if values.dtype.kind == "f" and (gap := np.isnan(values)).any():
             if self.missing in (None, "drop") or meaning not in ("observations", "next_observations"):
                 at, entry = (int(index) for index in np.argwhere(gap)[0])
@@ -135,7 +135,7 @@ class Values:
         if meaning == "propensities":
             self._refuse((values <= 0) | (values > 1), values, entries, row, "a probability above 0 and at most 1")
         single = values.astype(np.float32)
-        # Of a time stamp, say, whose differences single precision does not hold.
+        # E.g. a time stamp, whose differences are lost in single precision.
         if values.dtype.itemsize > single.dtype.itemsize:
             exact = values.astype(np.float64)
             lost, spread = np.abs(exact - single).max(axis=0), np.ptp(exact, axis=0)
@@ -144,7 +144,7 @@ class Values:
         return single if meaning in SEVERAL else single[:, 0]
 
     def _actions(self, values: np.ndarray, entries: list[str], row: int) -> np.ndarray:
-        """(B, N) int64."""
+        """(B, N) int64 actions."""
         if values.dtype.kind == "f":
             self.float_actions = True
             with np.errstate(invalid="ignore"):

@@ -25,7 +25,7 @@ class ArrayFile:
     """A file that arrays are appended to, with its size and checksum so far.
 
     Args:
-        path: the file; its folder is made where missing.
+        path: path of the file; its folder is created if missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,12 +42,12 @@ class ArrayFile:
         self.size += len(content)
 
     def close(self) -> None:
-        """Close once everything is on the disk, so that a store in its place is a whole one."""
+        """Flush to the disk and close, so that a finished store is complete."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def abandon(self) -> None:
-        """Close whatever the disk says, since the file is about to be deleted."""
+        """Close and ignore errors, since the file is about to be deleted."""
         with contextlib.suppress(OSError):
             self._file.close()

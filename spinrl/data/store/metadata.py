@@ -1,4 +1,4 @@
-"""What a store says about itself: a readable `metadata.json`, and which arrays lie beside it."""
+"""The description of a store: a readable `metadata.json`, and the arrays beside it."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ REMAKE = "delete the folder and make the store again"
 
 
 class StoreError(UserError):
-    """A store that cannot be used or written; one line that names the folder and what to do."""
+    """A store cannot be used or written; the message is one line with the folder and what to do."""
 
 
 class DamagedStoreError(StoreError, DamagedError):
-    """A store that is not as it was written."""
+    """A store has changed since it was written."""
 
 
 @attrs.frozen(kw_only=True)
 class SourceRecord:
-    """Where a part of a store's episodes came from.
+    """The origin of a part of a store's episodes.
 
     Attributes:
-        behavior: what acted, e.g. "expert".
-        fingerprint: of its weights.
+        behavior: name of the behaviour policy, e.g. "expert".
+        fingerprint: fingerprint of its weights.
         epsilon: share of sub-actions that were drawn at random.
-        hold: steps for which a random sub-action was held.
-        seed: of the episodes.
-        episodes, transitions: how many of them are in the store.
-        return_mean, return_std: of the undiscounted returns of those episodes.
+        hold: control steps for which a random sub-action was held.
+        seed: seed of the episodes.
+        episodes, transitions: their number in the store.
+        return_mean, return_std: mean and deviation of the undiscounted returns of those episodes.
     """
 
     behavior: str
@@ -65,27 +65,27 @@ class FileRecord:
 
 @attrs.frozen(kw_only=True)
 class StoreMetadata:
-    """Everything about a store but its arrays.
+    """All of a store but its arrays.
 
     Attributes:
-        format_version: of the folder's layout.
-        spinrl_version: what wrote it.
-        created: when, in ISO 8601.
+        format_version: version of the folder's layout.
+        spinrl_version: version of spinrl that wrote it.
+        created: time of writing, in ISO 8601.
         task: name of the task.
-        bins: choices of every sub-action, or None where they differ.
+        bins: choices of every sub-action, or None if they differ.
         nvec: choices of each sub-action.
         observation_size: S.
         tier: name of the recipe, e.g. "medium-expert".
         transitions: T.
         episodes: E.
         rows: R, stored observations: one per transition and one more per episode.
-        sources: where the episodes came from.
+        sources: origins of the episodes.
         files: every other file of the folder, by its path in it.
-        fingerprint: of the content; the same data has the same, whenever and wherever it was written.
-        extras: optional arrays that the store has, of `EXTRAS`.
-        action_start: what the log called the first choice of each sub-action, or nothing where that is 0 throughout;
-            a stored action plus this is the action in the log's own numbers.
-        preparation: how an import changed or left out rows and values, in words.
+        fingerprint: hash of the content; equal data has equal fingerprints, whenever and wherever it was written.
+        extras: names of the optional arrays that the store has, of `EXTRAS`.
+        action_start: number of each sub-action's first choice in the log, empty if all are 0; a stored action plus
+            this is the action in the log's numbers.
+        preparation: lines on how an import changed or left out rows and values.
     """
 
     format_version: int = FORMAT_VERSION
@@ -131,12 +131,12 @@ def array_layout(
 ) -> dict[str, ArrayLayout]:
     """Types and shapes of all arrays of a store of these sizes, by TensorDict key ``group/name``.
 
-    ``transitions/row`` is where the observation of a transition lies; that of the next one is the row after it.
-    Optional arrays: ``observations/allowed`` (R, N, K) says which choices could be taken at an observation,
-    ``transitions/propensity`` (T,) or ``transitions/propensities`` (T, N) the behaviour's probability of what it took.
+    ``transitions/row`` is the row of a transition's observation; the next observation is the row after it. Optional
+    arrays: ``observations/allowed`` (R, N, K) holds the choices that are allowed at an observation,
+    ``transitions/propensity`` (T,) or ``transitions/propensities`` (T, N) the behaviour's probability of its action.
 
     Raises:
-        ValueError: for an optional array that is none of `EXTRAS`.
+        ValueError: for an optional array that is not in `EXTRAS`.
     """
     if unknown := set(extras) - set(EXTRAS):
         raise ValueError(f"no store has arrays called {', '.join(sorted(unknown))}")
@@ -189,7 +189,7 @@ def read_metadata(folder: Path) -> StoreMetadata:
     """Read and check `metadata.json`.
 
     Raises:
-        StoreError: when there is none, or it is damaged, altered or of a newer format.
+        StoreError: when it is missing, damaged, altered or of a newer format.
     """
     if not folder.is_dir():
         raise StoreError(f"store {folder} does not exist; collect or import it first")
@@ -202,7 +202,7 @@ def read_metadata(folder: Path) -> StoreMetadata:
         raise DamagedStoreError(f"store {folder}: {METADATA_FILE} is not readable; {REMAKE}") from None
     if version != FORMAT_VERSION:
         raise StoreError(
-            f"store {folder} has format version {version}, this spinrl reads {FORMAT_VERSION}; "
+            f"store {folder} has format version {version}, and this version of spinrl reads {FORMAT_VERSION}; "
             f"upgrade spinrl, or {REMAKE}"
         )
     content = {"format_version": version, **content}
@@ -219,15 +219,15 @@ def read_metadata(folder: Path) -> StoreMetadata:
 
 
 def check_name(option: str, name: str, *, spaces: bool = False) -> None:
-    """Check what files and folders are called after, be it given or told by a file of somebody else's.
+    """Check a name that becomes part of a path; it may come from an untrusted file.
 
     Args:
-        option: that gives another one.
-        name: what is checked.
-        spaces: whether it may have them, as tiers of collected sources do.
+        option: option with which the user gives another name, for the message.
+        name: name to check.
+        spaces: whether the name may have spaces, as tiers of collected sources do.
 
     Raises:
-        StoreError: when it is more than a plain name.
+        StoreError: when it is not a plain name.
     """
     if not re.fullmatch(r"\w[\w .-]*" if spaces else r"\w[\w.-]*", name):
         raise StoreError(f"{option}: expected letters, digits, {'spaces, ' if spaces else ''}_ . and -, found {name!r}")

@@ -1,8 +1,8 @@
-"""Datasets on disk: a folder of memory-mapped arrays with a readable description, opened without being read.
+"""Datasets on disk: a folder of memory-mapped arrays with a readable description.
 
-The folder is what ``TensorDict.memmap`` writes, one group for observations, transitions and episodes each, so that
-``TensorDict.load_memmap`` reads it too. `Store` maps the same files copy-on-write instead: what `load_memmap` gives is
-writable through to the disk, and no slip of a user's may alter a dataset.
+The folder has the format of ``TensorDict.memmap``, with a group each for observations, transitions and episodes, so
+that ``TensorDict.load_memmap`` reads it too. `Store` maps the files copy-on-write instead: tensors of `load_memmap`
+write through to the disk, and a mistake of a user must not alter a dataset.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Episode:
         observations: (L+1, S) float32; row t+1 is the next observation of step t.
         actions: (L, N) integers, the choice of each sub-action.
         rewards: (L,) float.
-        terminated: (L,) bool, ended by the task: no value lies beyond.
+        terminated: (L,) bool, ended by the task, so that no return follows.
         truncated: (L,) bool, cut by a time limit.
         source: index of its source in the store's metadata.
-        allowed: (L+1, N, K) bool, the choices that could be taken at each observation, or None.
+        allowed: (L+1, N, K) bool, the allowed choices at each observation, or None.
         propensity: (L,) or (L, N) float, the behaviour's probability of its action or sub-actions, or None.
     """
 
@@ -56,7 +56,7 @@ class Episode:
         return len(self.actions)
 
     def first(self, steps: int) -> Episode:
-        """The first `steps` steps, cut off there; all of it when it is no longer than that."""
+        """The first `steps` steps as a cut-off episode; the whole episode if it is no longer."""
         if steps >= len(self):
             return self
         truncated = self.truncated[:steps].copy()
@@ -73,7 +73,7 @@ class Episode:
         )
 
     def after(self, steps: int) -> Episode:
-        """What follows the first `steps` steps, which are fewer than all."""
+        """The rest after the first `steps` steps, which must be fewer than all."""
         return attrs.evolve(
             self,
             observations=self.observations[steps:],
@@ -90,10 +90,10 @@ class Store:
     """An opened dataset of T transitions in E episodes.
 
     Attributes:
-        path: its folder.
-        metadata: its description.
-        data: the arrays, mapped: `observations` (R rows), `transitions` (T) and `episodes` (E) with the fields that
-            `spinrl.data.store.metadata.array_layout` lists.
+        path: folder of the store.
+        metadata: description of the store.
+        data: memory-mapped arrays: `observations` (R rows), `transitions` (T) and `episodes` (E) with the fields of
+            `spinrl.data.store.metadata.array_layout`.
     """
 
     def __init__(self, path: Path, metadata: StoreMetadata, data: TensorDict) -> None:
@@ -104,7 +104,7 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path, expect_task: str | None = None, expect_bins: int | None = None) -> Store:
-        """Open a store by its metadata and file sizes alone; `verify` looks at the content too.
+        """Open a store; only metadata and file sizes are checked, `verify` checks the content.
 
         Raises:
             StoreError: when it is missing, incomplete, of a newer format, or of another task or number of bins.
@@ -113,7 +113,9 @@ class Store:
         metadata = read_metadata(path)
         for what, found, wanted in (("task", metadata.task, expect_task), ("bins", metadata.bins, expect_bins)):
             if wanted is not None and found != wanted:
-                raise StoreError(f"store {path} is of {what} {found!r}, not {wanted!r}; name a store of that {what}")
+                raise StoreError(
+                    f"store {path}: expected {what} {wanted!r}, found {found!r}; name a store of that {what}"
+                )
         try:
             layout = metadata.layout()
         except (TypeError, ValueError) as error:
@@ -138,7 +140,7 @@ class Store:
         """Read every file and compare its checksum.
 
         Raises:
-            StoreError: naming the file that was altered.
+            StoreError: if a file was altered; the message names it.
         """
         for name, record in self.metadata.files.items():
             if checksum(self.path / name) != record.crc32:
@@ -149,7 +151,7 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """Of the content."""
+        """Hash of the content."""
         return self.metadata.fingerprint
 
     @property
@@ -198,12 +200,12 @@ class Store:
 
 
 def _map(file: Path, array: ArrayLayout) -> torch.Tensor:
-    """The file's content as a tensor; what is written to it stays in memory."""
+    """The file's content as a tensor; writes to it stay in memory."""
     return torch.from_numpy(np.memmap(file, array.dtype, mode="c", shape=array.shape))
 
 
 def opener(task: str | None = None, bins: int | None = None) -> Callable[[Path], Store]:
-    """Opens a store of a task and number of bins, and verifies it."""
+    """A function that opens and verifies a store of a task and number of bins."""
 
     def open_store(path: Path) -> Store:
         store = Store.open(path, task, bins)

@@ -1,4 +1,4 @@
-"""Refusing what no dataset may hold, by episode, step and value."""
+"""Checks of episodes; errors name episode, step and value."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def check_episode(
     """Check shapes, types and values of an episode.
 
     Args:
-        episode: what is to be stored.
+        episode: episode to check.
         spec: N sub-actions and their choices.
         observation_size: S.
-        num_sources: how many sources there are.
-        where: names store and episode in messages.
-        extras: optional arrays that the store has.
+        num_sources: number of sources of the store.
+        where: name of store and episode, for messages.
+        extras: names of the optional arrays that the store has.
 
     Raises:
         StoreError: for shapes that do not fit, actions that are not integers or out of range, observations or rewards
@@ -84,7 +84,7 @@ def _check_allowed(episode: Episode, spec: ActionSpec, where: str) -> None:
 
 
 def not_finite(values: np.ndarray) -> np.ndarray:
-    """Where values are NaN or infinite once they are float32; bool of the same shape."""
+    """Bool of the same shape: values that are NaN or infinite in float32."""
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
         return ~np.isfinite(values.astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""Writing stores: checked episode by episode, beside the place they are meant for, and renamed when complete."""
+"""Writes stores: episodes are checked one by one, written beside the final folder, and renamed when complete."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StoreWriter:
-    """Writes one store; as a context manager it is finished on leaving, and discarded on an exception.
+    """Writes one store. A context manager: it finishes the store on exit, and discards it on an exception.
 
-    Arrays are written through plain files, since a memory map answers a full disk by killing the process.
+    Arrays are written as plain files, since a write to a memory map on a full disk kills the process.
 
     Args:
-        path: the store's folder, which must not exist yet.
+        path: folder of the store, which must not exist yet.
         task: name of the task.
-        bins: choices of every sub-action, or None where they differ.
+        bins: choices of every sub-action, or None if they differ.
         action_spec: N sub-actions and their choices.
         observation_size: S.
         tier: name of the recipe.
-        sources: where episodes come from; `Episode.source` is an index into it.
-        expected: (transitions, episodes) to be written, if known: then a lack of space is found before the work.
+        sources: origins of the episodes; `Episode.source` is an index into it.
+        expected: (transitions, episodes) to write, if known: then a lack of disk space is found at once.
         extras, action_start, preparation: as in `StoreMetadata`; `preparation` may grow until the store is finished.
 
     Raises:
@@ -140,10 +140,10 @@ class StoreWriter:
         self._transitions += length
 
     def finish(self) -> None:
-        """Complete the store and put it in its place.
+        """Complete the store and rename it to its final folder.
 
         Raises:
-            StoreError: when nothing was appended, the disk is full, or the folder has come into being meanwhile.
+            StoreError: when nothing was appended, the disk is full, or the folder exists by now.
         """
         if not self._episodes:
             raise StoreError(f"store {self.path} would be empty; append at least one episode")
@@ -160,7 +160,7 @@ class StoreWriter:
             raise self._store_error(error) from error
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete the unfinished store."""
         for file in self._files.values():
             file.abandon()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -23,8 +23,8 @@ class Policy:
     """The exported policy.
 
     Args:
-        folder: where its files lie.
-        threads: of the network; 0 for onnxruntime's choice.
+        folder: folder of its files.
+        threads: CPU threads of the network; 0 for onnxruntime's choice.
     """
 
     def __init__(self, folder=HERE, threads=1):
@@ -40,7 +40,7 @@ class Policy:
         """Decide for a batch.
 
         Args:
-            observation: (B, S) floats, as the environment gives them.
+            observation: (B, S) floats, raw.
             noise: (B, N, K) standard Gumbel noise to sample with, for example `numpy.random.Generator.gumbel`; None
                 for the most likely choices.
             allowed: (B, N, K) bool, False for choices that must not be made; None for all.

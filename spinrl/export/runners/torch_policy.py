@@ -1,4 +1,4 @@
-"""What the torch runners of an exported policy share: checks of what they are given, and their command line."""
+"""Checks of inputs and the command line, shared by the torch runners of an exported policy."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ class TorchPolicy:
     """An exported policy.
 
     Args:
-        folder: where its files lie.
+        folder: folder of its files.
     """
 
     def __init__(self, folder):
@@ -27,7 +27,7 @@ class TorchPolicy:
         """Decide for a batch.
 
         Args:
-            observation: (B, S) floats, as the environment gives them.
+            observation: (B, S) floats, raw.
             noise: (B, N, K) standard Gumbel noise to sample with; None for the most likely choices.
             allowed: (B, N, K) bool, False for choices that must not be made; None for all.
 
@@ -70,7 +70,7 @@ def tensor(name, values):
     """`values` as a tensor.
 
     Raises:
-        ValueError: when they are none.
+        ValueError: when they form no array.
     """
     try:
         return torch.as_tensor(values)

@@ -12,9 +12,9 @@ import spinrl.data.collect.processes as collection_module
 import spinrl.data.collect.tiers as build_module
 from spinrl.behaviors import Behavior, BehaviorError, DecoupledQNetwork, load_behavior
 from spinrl.data import (
+    BuildOptions,
     CollectionError,
     Episode,
-    Making,
     Rollout,
     Source,
     Store,
@@ -130,7 +130,7 @@ def test_a_worker_that_fails_ends_the_collection() -> None:
 
 
 def test_a_behavior_that_changed_is_refused(shipped: None) -> None:
-    with pytest.raises(CollectionError, match="is net now, not older"):
+    with pytest.raises(CollectionError, match="is now net, not older"):
         list(collect_episodes(attrs.evolve(GREEDY, behavior_fingerprint="older"), 10))
 
 
@@ -138,11 +138,11 @@ def test_a_source_is_collected_once_and_extended(cache: Path) -> None:
     small = source_store(RANDOM, 1200)
     assert cached_transitions(RANDOM) == len(small) == 1200
     reports: list[int] = []
-    large = source_store(RANDOM, 2100, Making(progress=lambda done, total: reports.append(done)))
+    large = source_store(RANDOM, 2100, BuildOptions(progress=lambda done, total: reports.append(done)))
     assert min(reports) > 1000  # the first whole episode was there
     assert_equal(large.episodes(), collect_episodes(RANDOM, 2100))
     assert (
-        source_store(RANDOM, 500, Making(progress=lambda done, total: pytest.fail("collected again"))).path
+        source_store(RANDOM, 500, BuildOptions(progress=lambda done, total: pytest.fail("collected again"))).path
         == large.path
     )
     assert not small.path.exists()
@@ -156,7 +156,13 @@ def test_tiers_share_what_was_collected(cache: Path, shipped: None) -> None:
     first = tier_store("expert", single, TASK, BINS, 1500, seed=1)
     reports: list[int] = []
     both = tier_store(
-        "mixed", mixed, TASK, BINS, 1500, seed=1, making=Making(progress=lambda done, total: reports.append(total))
+        "mixed",
+        mixed,
+        TASK,
+        BINS,
+        1500,
+        seed=1,
+        options=BuildOptions(progress=lambda done, total: reports.append(total)),
     )
     assert set(reports) == {750}  # only the random source was collected
     assert len(both) == 1500 and both.metadata.tier == "mixed"
@@ -188,7 +194,7 @@ def test_a_damaged_tier_and_source_are_named_and_made_anew(cache: Path) -> None:
     for folder in (store.path, source):
         file = folder / "transitions" / "action.memmap"
         file.write_bytes(bytes(file.stat().st_size))
-    again = tier_store("random", tier, TASK, BINS, 100, seed=0, making=Making(on_damage=said.append))
+    again = tier_store("random", tier, TASK, BINS, 100, seed=0, options=BuildOptions(on_damage=said.append))
     assert again.fingerprint == wanted
     assert [str(folder) in line for folder, line in zip((store.path, source), said, strict=True)] == [True, True]
     assert all(line.endswith("has been altered (its checksum differs); it is made anew") for line in said)
@@ -200,7 +206,7 @@ def test_an_interrupted_collection_leaves_no_store(cache: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        source_store(RANDOM, 1200, Making(progress=interrupt))
+        source_store(RANDOM, 1200, BuildOptions(progress=interrupt))
     assert cached_transitions(RANDOM) == 0 and not list(cache.rglob("*.memmap"))
 
 
@@ -230,10 +236,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_an_interrupted_collection_goes_on(cache: Path, narrow: None, undisturbed: Store) -> None:
     for stop in (2500, 4500):
         with pytest.raises(KeyboardInterrupt):
-            source_store(RANDOM, 5300, Making(progress=stopped_after(stop)))
+            source_store(RANDOM, 5300, BuildOptions(progress=stopped_after(stop)))
     assert len(list(cache.rglob("*.npz"))) == 4
     reports: list[int] = []
-    store = source_store(RANDOM, 5300, Making(progress=lambda done, total: reports.append(done)))
+    store = source_store(RANDOM, 5300, BuildOptions(progress=lambda done, total: reports.append(done)))
     assert min(reports) > 4000 and max(reports) == 5300
     assert store.fingerprint == undisturbed.fingerprint
     assert not list(cache.rglob("*.npz")) and not list(cache.rglob("*.partial"))
@@ -244,11 +250,11 @@ def test_a_damaged_episode_is_collected_anew(
     cache: Path, narrow: None, undisturbed: Store, damage: Callable[[bytes], bytes]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        source_store(RANDOM, 5300, Making(progress=stopped_after(4500)))
+        source_store(RANDOM, 5300, BuildOptions(progress=stopped_after(4500)))
     (file,) = cache.rglob("2.npz")
     file.write_bytes(damage(file.read_bytes()))
     reports: list[int] = []
-    store = source_store(RANDOM, 5300, Making(progress=lambda done, total: reports.append(done)))
+    store = source_store(RANDOM, 5300, BuildOptions(progress=lambda done, total: reports.append(done)))
     assert 2000 < min(reports) < 3000 and store.fingerprint == undisturbed.fingerprint
 
 
@@ -275,7 +281,9 @@ def test_a_collection_killed_just_before_its_end_needs_no_simulator(
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(StoreWriter, "finish", killed)
         source_store(RANDOM, 1200)
-    store = source_store(RANDOM, 1200, Making(processes=2, progress=lambda done, total: pytest.fail("collected again")))
+    store = source_store(
+        RANDOM, 1200, BuildOptions(processes=2, progress=lambda done, total: pytest.fail("collected again"))
+    )
     assert_equal(store.episodes(), collect_episodes(RANDOM, 1200))
 
 

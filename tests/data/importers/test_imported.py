@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spinrl.data import HoldingOut, Imported, Making, Published, StoreError, imported_folder
+from spinrl.data import BuildOptions, HoldingOut, Imported, Published, StoreError, imported_folder
 from spinrl.data.importers.published import DATA_DIR
 from spinrl.specs import ActionSpec
 from tests.data.importers.test_published import transitions, write
@@ -34,11 +34,11 @@ def test_an_imported_dataset_is_found_by_its_path(tmp_path: Path) -> None:
 
 def test_a_store_of_another_task_or_number_of_bins_is_refused() -> None:
     write_store(imported_folder("mine"), EPISODES, SPEC, 5, task="clinic", bins=None)
-    with pytest.raises(StoreError, match="is of task 'clinic', not 'traffic'"):
+    with pytest.raises(StoreError, match="expected task 'traffic', found 'clinic'"):
         Imported(store="mine").plan("logged", "traffic", 0, 10**6, 0)
-    with pytest.raises(StoreError, match="is of bins None, not 3"):
+    with pytest.raises(StoreError, match="expected bins 3, found None"):
         Imported(store="mine").plan("logged", "clinic", 3, 10**6, 0)
-    with pytest.raises(ValueError, match=r"store wants no other \{name\} than"):
+    with pytest.raises(ValueError, match=r"store can hold \{task\}, \{bins\} and \{tier\}"):
         Imported(store="{seed}")
 
 
@@ -59,7 +59,7 @@ def test_a_published_file_is_imported_when_it_is_first_used(tmp_path: Path, monk
     plan = Published().plan("medium", "cheetah-run", 3, 10**6, 0)
     assert plan.cached() is None and plan.unwritten > 0 and plan.action_spec.nvec == (3,) * 6
     seen: list[tuple[int, int]] = []
-    store = plan.store(Making(progress=lambda *each: seen.append(each)))
+    store = plan.store(BuildOptions(progress=lambda *each: seen.append(each)))
     assert len(store) == 30 and seen[-1][0] == seen[-1][1]
     again = Published(folder=str(tmp_path / "published")).plan("medium", "cheetah-run", 3, 10**6, 0)
     assert again.transitions == 30 and again.unwritten == 0 and again.store().path == store.path

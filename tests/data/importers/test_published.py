@@ -172,12 +172,15 @@ REFUSALS = {
     "holds text": (_with(2, "1.0"), "the reward of transition 5 is '1.0', not a number"),
     "holds nothing in a place": (_with(0, None), "the observation of transition 5 is a None, not a numpy array"),
     "holds dates": (_with(0, np.zeros(17, dtype="M8[s]")), "an array of type 'M8'"),
-    "has NaN": (_with(0, np.r_[np.nan, np.zeros(16)]), "the observation of transition 5, entry 0, wants a finite"),
-    "has infinite rewards": (_with(2, float("inf")), "the reward of transition 5, entry 0, wants a finite number"),
+    "has NaN": (_with(0, np.r_[np.nan, np.zeros(16)]), "the observation of transition 5, entry 0: expected a finite"),
+    "has infinite rewards": (_with(2, float("inf")), "the reward of transition 5, entry 0: expected a finite number"),
     "exceeds float32": (_with(3, np.full(17, 1e300)), "the next observation of transition 5, entry 0"),
     "has floats as actions": (_with(1, np.zeros(6)), "the action of transition 5 holds float64, not whole numbers"),
-    "has actions over the bins": (_with(1, np.full(6, 3)), "the action of transition 5, entry 0, wants 0 to 2, got 3"),
-    "has negative actions": (_with(1, np.full(6, -1)), "wants 0 to 2, got -1"),
+    "has actions over the bins": (
+        _with(1, np.full(6, 3)),
+        "the action of transition 5, entry 0: expected 0 to 2, got 3",
+    ),
+    "has negative actions": (_with(1, np.full(6, -1)), "expected 0 to 2, got -1"),
     "has another end mark": (_with(4, 0.5), "the end mark of transition 5 is 0.5, not 0 or 1"),
     "has transitions of four": ([row[:4] for row in transitions()], "transition 0 is a tuple of 4"),
     "is of another task": (transitions(size=9), "those of cheetah-run have 17 and 6"),
@@ -251,7 +254,7 @@ def test_names() -> None:
     assert Name.of(Path("mine.pkl"), task="fish-swim", bins=3, tier="medium").path == "3_bins/fish-swim-medium"
     with pytest.raises(StoreError, match="give --bins and --task and --tier"):
         Name.of(Path("/data/mine.pkl"))
-    with pytest.raises(StoreError, match="bins wants 2 to 100, got 1"):
+    with pytest.raises(StoreError, match="expected 2 to 100 bins, got 1"):
         Name.of(Path("1_bins/fish-swim-medium"))
 
 

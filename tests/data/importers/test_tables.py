@@ -158,7 +158,7 @@ def test_files_that_are_missing_damaged_or_something_else(tmp_path, suffix):
     for damaged in (b"", b"not a table", content[: len(content) // 2]):
         file.write_bytes(damaged)
         refused(file, "could not be read")
-    with pytest.raises(StoreError, match=r"is none of \.csv, "):
+    with pytest.raises(StoreError, match=r"expected a file of \.csv, "):
         import_arrays(tmp_path / "log.xls", tmp_path / "store", ArrayOptions(), task="robot")
 
 

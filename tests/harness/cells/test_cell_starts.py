@@ -95,5 +95,5 @@ def test_a_training_without_starts_is_as_it_was_beside_one_with_them():
 
 
 def test_names_of_policies_without_a_row_are_refused():
-    with pytest.raises(Exception, match=r"warm_starts wants names of policies \(imitated, plain\), got 'plian'"):
+    with pytest.raises(Exception, match=r"warm_starts: each key is a name of policies \(imitated, plain\), got 'pl"):
         grid("Experiment.warm_starts={'plian': @Imitation()}")

@@ -219,7 +219,7 @@ def test_nothing_is_trained_on_what_is_held_out(monkeypatch):
 
 def test_the_likelihood_wants_something_held_out(capsys):
     assert run("Experiment.held_out=0.0") == 2
-    assert "held_out wants a share over 0 for HeldOutLikelihood" in capsys.readouterr().err
+    assert "held_out has to be over 0 for HeldOutLikelihood" in capsys.readouterr().err
 
 
 FAULTS = {
@@ -248,9 +248,9 @@ FAULTS = {
     "a simulator of nothing": (
         ("Experiment.simulators={'clinic': @Gymnasium()}", "Gymnasium.id='Nothing-v0'"),
         "counter",
-        r"simulators wants names of tasks \(counter\), got 'clinic'",
+        r"simulators: each key is a name of tasks \(counter\), got 'clinic'",
     ),
-    "other bins": (("Experiment.bins=[3]",), "counter", "is of bins None, not 3"),
+    "other bins": (("Experiment.bins=[3]",), "counter", "expected bins 3, found None"),
     "behaviours of its own": (
         ("Experiment.recipes={'logged': @Tier()}", "Tier.sources=[@Source()]", "Source.behavior='expert'"),
         "counter",
