@@ -42,10 +42,10 @@ class SpoolWriter:
 
 
 class SpoolReader:
-    """Follows the latest attempt at every cell.
+    """Reads the messages of the latest attempt at every cell.
 
     Args:
-        folder: of the spool.
+        folder: folder of the spool.
     """
 
     def __init__(self, folder: Path) -> None:

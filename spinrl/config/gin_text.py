@@ -92,8 +92,8 @@ class Statements:
     """Everything that was read.
 
     Attributes:
-        bindings: in the order in which they take effect: a later one overrides an earlier one.
-        problems: (place, text) of what could not be read.
+        bindings: bindings in the order in which they take effect: a later one overrides an earlier one.
+        problems: (place, text) of everything that could not be read.
         texts: (header, text) of every file in the order of opening, then of the command line.
     """
 

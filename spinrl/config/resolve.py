@@ -34,8 +34,8 @@ class Resolver:
     """Checks statements, and builds components from them.
 
     Args:
-        statements: what was read.
-        start: the name to report problems under that have no place of their own, such as an unset field of the root.
+        statements: statements that were read.
+        start: name for problems without a place of their own, such as an unset field of the root.
     """
 
     def __init__(self, statements: Statements, start: str) -> None:

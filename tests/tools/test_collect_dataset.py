@@ -75,7 +75,7 @@ def test_on_another_disk_it_is_copied(random_tiers: list[str], tmp_path: Path, m
         (["--task", "finger-spin", "--tier", "medium", "--set", "medium/Source.epsilom=1"], "did you mean epsilon"),
         (["--task", "finger-spin", "--tier", "medium", "--gin", "nowhere.gin"], "nowhere.gin"),
         (["--task", "humanoid-stand", "--tier", "random-medium-expert", "--transitions", "2"], "too few"),
-        (["--task", "humanoid-stand", "--tier", "medium", "--out", "."], "something else than a store"),
+        (["--task", "humanoid-stand", "--tier", "medium", "--out", "."], "expected a store or no folder"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_code_2(
@@ -104,7 +104,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
 
     monkeypatch.setattr(collect_dataset, "source_store", stopped)
     assert main([*random_tiers, "random", "--transitions", "50"]) == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command resumes" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ def test_refusals_are_one_line_and_leave_nothing_behind(capsys, changes, options
 @pytest.mark.parametrize(
     ("file", "wanted"),
     [
-        ("log.xls", "none of .csv"),
+        ("log.xls", "expected .csv"),
         ("log.npz", "there is no file log.npz"),
         ("minari:logs", "does not name a Minari dataset"),
         ("minari:logs-v0", "minari download logs-v0"),

@@ -126,7 +126,7 @@ def test_trials_are_kept_in_the_card_by_whatever_training_replaces_it(trained, t
     assert json.loads(card.read_text())["trials"] == wanted
 
 
-def test_a_trial_wants_a_return(capsys):
+def test_a_trial_needs_a_return(capsys):
     with pytest.raises(SystemExit):
         main(["--task", "finger-spin", "--trial", "batch 32"])
     assert "'batch 32' is not of the form WHAT=RETURN" in capsys.readouterr().err

@@ -47,7 +47,7 @@ class DecQN(Component):
         warmup_steps: environment steps with random actions before the first update; they fix the normalisation.
         replay_capacity: transitions kept.
         steps_per_update: environment steps per update below which the learner waits for the actors.
-        device: where the learner's networks live: auto (a GPU if there is one), cpu or cuda. Actors are on the CPU.
+        device: device of the learner's networks: auto (a GPU if there is one), cpu or cuda. Actors are on the CPU.
         compile: compile the loss with torch.compile, which needs a C++ compiler; about 1.3 times as fast on a CPU.
     """
 

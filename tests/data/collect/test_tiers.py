@@ -43,7 +43,7 @@ def test_sources_are_checked(fields: dict) -> None:
         Source(**{"behavior": "expert"} | fields)
 
 
-def test_a_tier_wants_sources() -> None:
+def test_a_tier_needs_sources() -> None:
     with pytest.raises(ValueError):
         Tier(sources=[])
     with pytest.raises(TypeError):

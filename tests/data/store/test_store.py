@@ -142,8 +142,8 @@ def test_altered_metadata(store: Store) -> None:
 
 
 def test_another_task_or_bins(store: Store) -> None:
-    refused(store.path, "task 'humanoid-stand', not 'cheetah-run'", expect_task="cheetah-run")
-    refused(store.path, "bins 3, not 10", expect_bins=10)
+    refused(store.path, "expected task 'cheetah-run', found 'humanoid-stand'", expect_task="cheetah-run")
+    refused(store.path, "expected bins 10, found 3", expect_bins=10)
     assert len(Store.open(store.path, expect_task="humanoid-stand", expect_bins=3)) == 10
 
 

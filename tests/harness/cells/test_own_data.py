@@ -217,7 +217,7 @@ def test_nothing_is_trained_on_what_is_held_out(monkeypatch):
         assert episodes(store) == everything - held_out
 
 
-def test_the_likelihood_wants_something_held_out(capsys):
+def test_the_likelihood_needs_something_held_out(capsys):
     assert run("Experiment.held_out=0.0") == 2
     assert "held_out has to be over 0 for HeldOutLikelihood" in capsys.readouterr().err
 
