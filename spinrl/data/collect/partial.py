@@ -27,7 +27,7 @@ class KeptEpisodes:
         """The first `steps` steps of an episode; None if it is missing, too short or damaged."""
         try:
             with np.load(self._file(number), allow_pickle=False) as arrays:  # checks the checksum of every array
-                episode = Episode(**{name: arrays[name] for name in _FIELDS})
+                episode = Episode(**{name: arrays[name] for name in _FIELDS if name in arrays})
         except Exception:  # a damaged archive can raise any exception; the episode is then collected again
             return None
         return episode.first(steps) if len(episode) >= steps else None
@@ -42,7 +42,8 @@ class KeptEpisodes:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(file) as beside, beside.open("wb") as stream:
-                np.savez(stream, **{name: getattr(episode, name) for name in _FIELDS})
+                given = {name: getattr(episode, name) for name in _FIELDS}
+                np.savez(stream, **{name: value for name, value in given.items() if value is not None})
         except OSError as error:
             raise StoreError(
                 f"episode {number} could not be kept in {self.folder}: {error.strerror}; make room there, or choose "
