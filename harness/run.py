@@ -137,12 +137,14 @@ def _run(
 ) -> int:
     from rich.console import Console
 
+    from harness.planning.preflight import check_cache
     from harness.study import make_plan, print_dry_run, run_study  # MLflow and matplotlib take seconds to import
     from harness.tracking.connection import check_address
     from harness.tracking.tracker import Tracker
 
     console = Console()
     try:
+        check_cache()
         check_address(options.tracking_uri)
         plan = make_plan(resolved, experiment, cells, console)
         if options.dry_run:

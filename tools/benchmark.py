@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "rows": [attrs.asdict(row) for row in rows],
             "ratios": [attrs.asdict(ratio) for ratio in compared],
         }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

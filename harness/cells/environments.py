@@ -8,7 +8,6 @@ from harness.experiment import Cell, Experiment
 from spinrl.data import DatasetPlan, Store
 from spinrl.specs import ActionSpec
 from spinrl.tasks import (
-    BatchedEnvironment,
     Environment,
     ParallelEnvironment,
     SimulatorError,
@@ -38,6 +37,8 @@ def build_environment(
         bins = data.action_spec.max_choices
         require_task(task, data)
         if episodes == 1 or threads == 1:  # another process would only wait for this one, and this one for it
+            from spinrl.tasks import BatchedEnvironment  # MuJoCo is imported by those alone who simulate
+
             return BatchedEnvironment(get_task(task), bins, episodes)
         return ParallelEnvironment(get_task(task), bins, episodes, threads)
     environment = experiment.simulators[task].build(episodes)

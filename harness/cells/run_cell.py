@@ -83,7 +83,7 @@ def _metrics(curve: Curve) -> tuple[Metrics, ...]:
 def run_cell(
     experiment: Experiment, cell: Cell, machine: ResolvedMachine, report: Report, *, fresh: bool = False
 ) -> list[Evaluation]:
-    """Dataset, ASM where the policy wants one, training, and an evaluation at every mark.
+    """Dataset, ASM if the policy needs one, training, and an evaluation at every mark.
 
     An interrupted training goes on from its last checkpoint when the same cell runs again, unless it is to be `fresh`.
 

@@ -47,7 +47,7 @@ class ReturnsFile:
     def read(self) -> dict[CellKey, list[Evaluation]]:
         """The evaluations of each cell, in order; half-written lines are skipped, and a missing file is empty."""
         found: dict[CellKey, dict[tuple[int, str], Evaluation]] = {}
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         for line in filter(None, lines):
             try:
                 entry = json.loads(line)

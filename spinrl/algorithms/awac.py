@@ -55,7 +55,7 @@ class AWAC(ActorCriticConfig):
 
 
 class AWACAlgorithm(Algorithm):
-    """One AWAC step is: critics, policy, state value, targets, in this order (PAPER, Algorithms)."""
+    """One AWAC step is: critics, policy, state value, targets, in this order (Nair et al., 2020)."""
 
     config: AWAC
     values_follow_policy = True

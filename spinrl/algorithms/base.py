@@ -82,7 +82,7 @@ class Algorithm(nn.Module, ABC):
 
     Args:
         config: its configuration.
-        policy: the policy to train; parameters that want no gradient are never touched.
+        policy: the policy to train; parameters without gradient are never touched.
         machine: precision and compilation of `update`.
     """
 
@@ -142,7 +142,7 @@ class Algorithm(nn.Module, ABC):
     def add_optimizer(
         self, name: str, parameters: Iterable[nn.Parameter], learning_rate: float
     ) -> torch.optim.Optimizer:
-        """An Adam over the parameters, kept in the state dict; it leaves alone what wants no gradient at the time."""
+        """An Adam over the parameters, kept in the state dict. Parameters that have no gradient stay as they are."""
         self.optimizers[name] = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
         return self.optimizers[name]
 

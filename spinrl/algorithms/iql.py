@@ -48,7 +48,7 @@ class IQL(ActorCriticConfig):
 
 
 class IQLAlgorithm(Algorithm):
-    """One IQL step is: state value, critics, policy, targets, in this order (PAPER, Algorithms)."""
+    """One IQL step is: state value, critics, policy, targets, in this order (Kostrikov et al., 2022)."""
 
     config: IQL
 

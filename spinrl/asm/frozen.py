@@ -52,7 +52,7 @@ class Snapshot:
 
 @attrs.frozen(eq=False)
 class FrozenASM:
-    """An ASM whose parameters want no gradient.
+    """An ASM whose parameters take no gradient.
 
     Attributes:
         model: the network, in evaluation mode.

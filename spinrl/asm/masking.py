@@ -19,7 +19,7 @@ _PROBABILITY = 0.15  # the paper's
 @register
 @attrs.frozen(kw_only=True)
 class Masking(Component):
-    """Which sub-actions are to be predicted, and what stands in their place (PAPER, stage 1).
+    """Which sub-actions are to be predicted, and what stands in their place (arXiv 2601.04441, stage 1).
 
     What is neither masked nor replaced stays as it is.
 

@@ -69,7 +69,9 @@ class ASMEncoder(Component):
 
 
 class ASM(nn.Module):
-    """The ASM network of PAPER, stage 1. A token of sub-action i is a choice 0..m_i-1, or m_i: the mask token.
+    """The ASM network (arXiv 2601.04441, stage 1).
+
+    A token of sub-action i is a choice 0..m_i-1, or m_i: the mask token.
 
     Args:
         config: its sizes.

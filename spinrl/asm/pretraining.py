@@ -29,7 +29,7 @@ from spinrl.specs import ActionSpec
 @register
 @attrs.frozen(kw_only=True)
 class Pretraining(ASMSource):
-    """Masked pre-training of the action structure model; no reward is used (PAPER, stage 1).
+    """Masked pre-training of the action structure model; no reward is used (arXiv 2601.04441, stage 1).
 
     Exactly one of epochs and steps is set.
 

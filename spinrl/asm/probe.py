@@ -174,7 +174,7 @@ def _embed_in_turn(model: ASM, observation: torch.Tensor, action: torch.Tensor) 
     own = torch.eye(num_slots, dtype=torch.bool, device=action.device)
     tokens = torch.where(own, model.mask_token, action[:, None])  # (C, N, N): in row i sub-action i is masked
     slots = torch.arange(num_slots, device=action.device)[:, None]
-    rows = torch.arange(count, device=action.device) * num_slots + slots  # (N, C): slot i wants its own row alone
+    rows = torch.arange(count, device=action.device) * num_slots + slots  # (N, C): slot i needs its own row alone
     repeated = observation.repeat_interleave(num_slots, 0)  # (C·N, S)
     return model.encoder(repeated, model.embedding, tokens.flatten(0, 1) + model.offsets, rows)
 

@@ -13,11 +13,6 @@ from tensordict import TensorDict
 from spinrl.data.store.store import Store
 from spinrl.seeding import torch_generator
 from spinrl.specs import ACTION, ALLOWED, NEXT_ALLOWED, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
-from spinrl.tasks.headless import headless
-
-with headless():  # TorchRL imports MuJoCo
-    from torchrl.data import ReplayBuffer
-    from torchrl.data.replay_buffers import ImmutableDatasetWriter, RandomSampler, Storage
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class PolicyConfig(Component, ABC):
     """Base of every policy's configuration."""
 
     kind: ClassVar[str] = "policy"
-    needs_asm: ClassVar[bool] = False  # whether `build` wants a pre-trained ASM
+    needs_asm: ClassVar[bool] = False  # whether `build` needs a pre-trained ASM
 
     @abstractmethod
     def build(
@@ -138,7 +138,7 @@ class Policy(TensorDictModuleBase, ABC):
         return ()
 
     def set_trained_parts(self, share: float) -> None:
-        """Set what wants a gradient from this share of the training budget on, 0 to 1."""
+        """Choose the parameters that are trained from this share of the training budget on, 0 to 1."""
 
     def frozen_input(self) -> FrozenInput | None:
         """What may be computed once for a whole dataset now, where the policy's configuration asks for that."""

@@ -19,7 +19,7 @@ try:
 except SystemExit as ended:
     code = ended.code
 import tools
-print(tools.__file__, *{"torch", "mlflow", "gin", "rich"} & set(sys.modules))
+print(tools.__file__, *{"torch", "mlflow", "pandas", "rich"} & set(sys.modules))
 sys.exit(code)
 """
 

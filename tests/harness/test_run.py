@@ -13,10 +13,10 @@ import mlflow
 import pytest
 
 from harness import run as command
+from harness.cells.identity import study_key
 from harness.command_line import load_configuration
 from harness.experiment import Experiment
 from harness.tracking.read_back import load_results
-from harness.tracking.resume import study_key
 from spinrl.config import load
 from spinrl.data import Store
 from spinrl.data.importers.published import DATA_DIR

@@ -51,7 +51,7 @@ def test_a_checkpoint_of_another_format_is_named_and_training_begins_anew(tmp_pa
     path, told = tmp_path / "checkpoint.pt", []
     checkpoint.save_latest({"format_version": 1, "step": 5}, path)
     training = SimpleNamespace(path=path, step=0)
-    CellTraining.resume(training, told.append)
+    assert not CellTraining._resume(training, told.append)
     (fault,) = told
     assert f"{path} has checkpoint format 1, this spinrl resumes 2; the training begins anew" in str(fault)
     assert training.step == 0
