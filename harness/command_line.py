@@ -11,7 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from spinrl.config import Component, ConfigError, Resolved, add_search_path, load
+from spinrl.config import Component, ConfigError, Resolved, load
+from spinrl.config.presets import config_root as config_root
+from spinrl.config.presets import use_packaged_configs as use_packaged_configs
 
 C = TypeVar("C", bound=Component)
 
@@ -68,18 +70,6 @@ def configuration_words(options: argparse.Namespace) -> list[str]:
     """The gin files (`gin`) and bindings (`bindings`) as they were given, as words of a command line."""
     given = [("--gin", file) for file in options.gin] + [("--set", binding) for binding in options.bindings]
     return [word for pair in given for word in pair]
-
-
-def config_root() -> Path:
-    """The folder that holds ``gin/``: inside the installed package, or the checkout itself."""
-    here = Path(__file__).resolve().parent
-    packaged = here / "configs"
-    return packaged if (packaged / "gin").is_dir() else here.parent
-
-
-def use_packaged_configs() -> None:
-    """Let ``gin/...`` name the files that come with the package, from whatever folder a command is run in."""
-    add_search_path(config_root())
 
 
 @contextlib.contextmanager

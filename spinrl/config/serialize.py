@@ -56,6 +56,16 @@ def from_plain(plain: Mapping[str, Any]) -> Component:
     return Resolver(statements, _PLAIN).build(cls, root.scope)
 
 
+def plain_changes(component: Component) -> dict[str, Any]:
+    """As `to_plain`, without the fields that have their default: what must be set for the rest to be free."""
+    changed = {}
+    for name, field in fields_of(type(component)).items():
+        value = getattr(component, field.attribute.name)
+        if value != field.default():
+            changed[name] = plain_changes(value) if isinstance(value, Component) else _plain_value(value)
+    return {"component": type(component).__name__, "fields": changed}
+
+
 def dump(component: Component) -> str:
     """Gin text that sets every field, which `spinrl.config.load` reads back as an equal object.
 
@@ -138,20 +148,20 @@ def _reference(plain: Mapping[str, Any], path: str, into: Statements) -> Referen
     scope, name = (path or ".",), str(plain["component"])
     where = f"{_PLAIN} at {path[1:]}" if path else _PLAIN
     for field, item in plain["fields"].items():
-        value = _bindable(item, f"{path}.{field}", into)
+        value = bindable(item, f"{path}.{field}", into)
         if path == "" or find(name):  # the field that refers to an unknown component is told so
             into.bindings.append(Binding(scope, name, str(field), value, Place(0, 0, where)))
     return Reference(scope, name, called=True)
 
 
-def _bindable(plain: Any, path: str, into: Statements) -> Any:
+def bindable(plain: Any, path: str, into: Statements) -> Any:
     """The value that a binding takes for `plain`."""
     if _is_plain_component(plain):
         return _reference(plain, path, into)
     if isinstance(plain, Mapping):
-        return {key: _bindable(item, f"{path}.{key}", into) for key, item in plain.items()}
+        return {key: bindable(item, f"{path}.{key}", into) for key, item in plain.items()}
     if isinstance(plain, list | tuple):
-        return [_bindable(item, f"{path}.{index}", into) for index, item in enumerate(plain)]
+        return [bindable(item, f"{path}.{index}", into) for index, item in enumerate(plain)]
     return plain
 
 
