@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from spinrl.face.dataset import Dataset
     from spinrl.face.fit import fit
     from spinrl.face.judging import Score
-    from spinrl.face.policy import TrainedPolicy, load
+    from spinrl.face.policy import TrainedPolicy
+    from spinrl.face.saved import load
     from spinrl.machine import Machine
     from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
     from spinrl.training import Training
@@ -32,7 +33,8 @@ _PLACES = {
     "spinrl.face.dataset": ("Dataset",),
     "spinrl.face.fit": ("fit",),
     "spinrl.face.judging": ("Score",),
-    "spinrl.face.policy": ("TrainedPolicy", "load"),
+    "spinrl.face.policy": ("TrainedPolicy",),
+    "spinrl.face.saved": ("load",),
     "spinrl.machine": ("Machine",),
     "spinrl.policies": ("SAINT", "SPIN", "Autoregressive", "Factored"),
     "spinrl.training": ("Training",),

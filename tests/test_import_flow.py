@@ -19,7 +19,7 @@ ORDER = {
         {"asm"},
         {"policies"},
         {"algorithms"},
-        {"reference"},
+        {"reference", "testing"},
         {"train", "events"},
         {"preparation"},
         {"training"},

@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from spinrl.config.extensions import import_installed
 from spinrl.config.fields import fields_of, shorten
 from spinrl.config.gin_text import Binding, Place, Reference, Statements
 from spinrl.config.registry import Component, ConfigError, component_names, did_you_mean, find
@@ -44,15 +45,16 @@ def from_plain(plain: Mapping[str, Any]) -> Component:
     Raises:
         ConfigError: naming every unknown component or field, and every value that does not fit.
     """
+    import_installed()
     if not _is_plain_component(plain):
         raise ConfigError([f"{_PLAIN}: expected a dict of 'component' and 'fields'; found {shorten(plain)}"])
     statements = Statements()
     root = _reference(plain, "", statements)
     cls = find(root.name)
     if cls is None:
-        raise ConfigError(
-            [f"{_PLAIN}: {root.name} is not a registered component{did_you_mean(root.name, component_names())}"]
-        )
+        near = did_you_mean(root.name, component_names())
+        near = near or "; import the module of one of your own first (--import MODULE)"
+        raise ConfigError([f"{_PLAIN}: {root.name} is not a registered component{near}"])
     return Resolver(statements, _PLAIN).build(cls, root.scope)
 
 

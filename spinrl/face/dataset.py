@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,28 +13,22 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike
 
-from spinrl.cache import Making, get_sound
+from spinrl.cache import Making
 from spinrl.config.presets import fill
 from spinrl.config.registry import Component, register
-from spinrl.config.serialize import fingerprint
 from spinrl.data import Recipe, ReplayLoader, Store
 from spinrl.data.holdout import split
 from spinrl.data.importers.request import Request
-from spinrl.data.importers.result import ImportResult
-from spinrl.data.importers.values import MISSING
-from spinrl.data.store.store import opener
 from spinrl.errors import UserError
+from spinrl.face.importing import Choices, array_of, imported, in_python, names, numbers, state_of
 from spinrl.face.progress import Bars
 from spinrl.machine import available_cores
 from spinrl.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torchrl.data import ReplayBuffer
 
 TIERS = "gin/tiers.gin"
-Choices = Sequence[int] | int | Literal["observed"]
 
 
 @register
@@ -110,7 +102,7 @@ class Dataset:
             "next_observations": next_observations,
             "allowed": allowed,
         }
-        arrays = {key: _array(key, value) for key, value in given.items() if value is not None}
+        arrays = {key: array_of(key, value) for key, value in given.items() if value is not None}
         for key, array in arrays.items():
             if len(array) != len(arrays["observations"]):
                 raise UserError(
@@ -132,15 +124,15 @@ class Dataset:
                 return Request(
                     files=[str(file)],
                     name=name,
-                    choices=_numbers(choices),
+                    choices=numbers(choices),
                     ends=ends,
                     episode_length=episode_length,
                     missing=missing,
                 )
 
-            options = [name, _numbers(choices), ends, episode_length, missing]
-            with _in_python(file, "arrays"):
-                return cls(_imported(name, [content.hexdigest(), options], request))
+            options = [name, numbers(choices), ends, episode_length, missing]
+            with in_python(file, "arrays"):
+                return cls(imported(name, [content.hexdigest(), options], request))
 
     @classmethod
     def from_file(
@@ -180,18 +172,18 @@ class Dataset:
             return Request(
                 files=[str(file) for file in files],
                 name=name,
-                choices=_numbers(choices),
-                one_hot=_numbers(one_hot),
-                action_offset=_numbers(action_offset),
+                choices=numbers(choices),
+                one_hot=numbers(one_hot),
+                action_offset=numbers(action_offset),
                 ends=ends,
-                column=[f"{meaning}={_names(given)}" for meaning, given in (columns or {}).items()] or None,
+                column=[f"{meaning}={names(given)}" for meaning, given in (columns or {}).items()] or None,
                 **options,
             )
 
-        with _in_python():
+        with in_python():
             made = request()
-            identity = [attrs.asdict(made), [_state(str(file)) for file in files]]
-            return cls(_imported(made.dataset_name(), identity, lambda: made))
+            identity = [attrs.asdict(made), [state_of(str(file)) for file in files]]
+            return cls(imported(made.dataset_name(), identity, lambda: made))
 
     @classmethod
     def from_task(
@@ -279,71 +271,3 @@ class Dataset:
             f"Dataset({self.store.metadata.task!r}, {len(self):,} transitions in {len(self.returns):,} episodes, "
             f"observations of {self.observation_size}, choices {list(self.choices)})"
         )
-
-
-def _imported(name: str, identity: Any, request: Callable[[], Request]) -> Store:
-    """The store of an import, which is made where the cache has none of the same content and options."""
-    made: list[ImportResult] = []
-
-    def build(path: Path) -> None:
-        made.append(request().write(path))
-
-    store = get_sound("stores", f"{name}-import-{fingerprint(identity)}", build, opener(), on_damage=warnings.warn)
-    for line in (line for result in made for line in result.warnings):
-        warnings.warn(line, stacklevel=3)
-    return store
-
-
-@contextmanager
-def _in_python(file: Path | None = None, name: str = "") -> Iterator[None]:
-    """Say of the command's options what they are called here, and of a temporary file what it holds."""
-    try:
-        yield
-    except UserError as error:
-        text = str(error) if file is None else str(error).replace(str(file), name)
-        raise UserError(
-            re.sub(r"--([a-z][a-z-]*)(?:[ =]([a-z]+\b|[A-Z][A-Z,=.]*|[\d,-]+))?", _argument, text)
-        ) from error
-
-
-def _argument(option: re.Match[str]) -> str:
-    """``--ends terminal`` as ``ends='terminal'``, and ``--column MEANING=NAME`` as ``columns=...``."""
-    name = {"column": "columns"}.get(option[1], option[1].replace("-", "_"))
-    if option[2] in ("terminal", "timeout", "observed", *MISSING):
-        return f"{name}={option[2]!r}"
-    if option[2] and not option[2].islower():
-        if "," in option[2] and option[2].endswith(","):  # of the sentence
-            return f"{name}=[{option[2][:-1]}],"
-        return f"{name}=[{option[2]}]" if option[2][0].isdigit() else f"{name}=..."
-    return f"{name} {option[2]}" if option[2] else name
-
-
-def _array(name: str, value: ArrayLike) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name} must be an array with a row for each step; found rows of different lengths") from error
-    if array.dtype == object or array.ndim == 0:
-        raise UserError(f"{name} must be an array of numbers with a row for each step; found {str(value)[:60]}")
-    return array
-
-
-def _numbers(value: Choices | Sequence[int] | None) -> str | None:
-    """As the command line has them."""
-    if value is None or isinstance(value, str):
-        return value
-    values = np.atleast_1d(np.asarray(value))
-    return ",".join(str(each) for each in values.tolist())
-
-
-def _names(value: str | Sequence[str]) -> str:
-    return value if isinstance(value, str) else ",".join(value)
-
-
-def _state(file: str) -> list[Any]:
-    """What tells that a file has changed; nothing of a dataset that is no file."""
-    path = Path(file).expanduser()
-    if not path.exists():
-        return [file]
-    parts = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [str(path.resolve()), [[each.name, each.stat().st_size, each.stat().st_mtime_ns] for each in parts]]
