@@ -53,8 +53,8 @@ def from_plain(plain: Mapping[str, Any]) -> Component:
     cls = find(root.name)
     if cls is None:
         near = did_you_mean(root.name, component_names())
-        near = near or "; import the module of one of your own first (--import MODULE)"
-        raise ConfigError([f"{_PLAIN}: {root.name} is not a registered component{near}"])
+        own = "; import the module of one of your own first (--import MODULE)"
+        raise ConfigError([f"{_PLAIN}: {root.name} is not a registered component{near}{own}"])
     return Resolver(statements, _PLAIN).build(cls, root.scope)
 
 

@@ -16,6 +16,7 @@ from harness.launching.outcome import plain_work
 from harness.launching.task import _experiment, write_experiment
 from harness.run import parser
 from spinrl.config import ConfigError, extensions, load, registry
+from tools import export_policy
 
 ROOT = Path(spinrl.__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "my_policy"
@@ -112,7 +113,7 @@ def test_a_gin_file_still_runs_no_code_and_its_message_names_the_option(folder):
 
 
 @pytest.mark.slow
-def test_a_policy_of_ones_own_trains_in_worker_processes_and_is_exported(folder):
+def test_a_policy_of_ones_own_trains_in_worker_processes_and_is_exported(folder, fresh_process, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     data = spinrl.Dataset.from_arrays(
         rng.normal(size=(200, 4)),
@@ -136,7 +137,10 @@ def test_a_policy_of_ones_own_trains_in_worker_processes_and_is_exported(folder)
     ]
     assert len(cells) == 2 and {each.info.status for each in cells} == {"FINISHED"}
     command = [cells[0].info.run_id, "--out", "exported", "--format", "pt2"]
-    exported = run(*command, *given, folder=folder, module="tools.export_policy")
-    assert exported.returncode == 0, exported.stdout + exported.stderr
-    without = run(*command[:-3], "other", folder=folder, module="tools.export_policy")
-    assert without.returncode == 2 and "import the module of one of your own first" in without.stderr
+    monkeypatch.chdir(folder)
+    fresh_process()
+    assert export_policy.main([*command, *map(str, given)]) == 0
+    fresh_process()
+    capsys.readouterr()
+    assert export_policy.main([command[0], "--out", "other"]) == 2
+    assert "import the module of one of your own first" in capsys.readouterr().err
