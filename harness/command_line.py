@@ -11,7 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from spinrl.config import Component, ConfigError, Resolved, add_search_path, load
+from spinrl.config import Component, ConfigError, Resolved, import_components, load
+from spinrl.config.presets import config_root as config_root
+from spinrl.config.presets import use_packaged_configs as use_packaged_configs
 
 C = TypeVar("C", bound=Component)
 
@@ -29,7 +31,7 @@ def add_configuration_options(
     files: str = "a gin file; repeat to add or override",
     example: str = "IQL.expectile=0.7",
 ) -> None:
-    """The gin files (`gin`) and bindings (`bindings`) of a command; `files` says what the files are for."""
+    """Gin files (`gin`), bindings (`bindings`) and modules to import; `files` says what the files are for."""
     made.add_argument("--gin", "--gin_file", action="append", default=[], metavar="FILE", help=files)
     made.add_argument(
         "--set",
@@ -40,6 +42,25 @@ def add_configuration_options(
         metavar="BINDING",
         help=f"a binding such as '{example}'; repeatable",
     )
+    made.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        type=_imported,
+        help="a module, or a .py file, with components of your own; repeatable",
+    )
+
+
+def _imported(name: str) -> str:
+    """Import a module as soon as it is named, so that whatever follows knows its components."""
+    try:
+        import_components([name])
+    except ConfigError as error:
+        said = str(error).removeprefix(f"--import {name}: ")
+        raise argparse.ArgumentTypeError(said) from error
+    return name
 
 
 def add_experiment_options(made: argparse.ArgumentParser) -> None:
@@ -65,21 +86,11 @@ def load_configuration(
 
 
 def configuration_words(options: argparse.Namespace) -> list[str]:
-    """The gin files (`gin`) and bindings (`bindings`) as they were given, as words of a command line."""
-    given = [("--gin", file) for file in options.gin] + [("--set", binding) for binding in options.bindings]
+    """Modules, gin files and bindings as they were given, as words of a command line."""
+    given = [("--import", module) for module in options.modules]
+    given += [("--gin", file) for file in options.gin]
+    given += [("--set", binding) for binding in options.bindings]
     return [word for pair in given for word in pair]
-
-
-def config_root() -> Path:
-    """The folder that holds ``gin/``: inside the installed package, or the checkout itself."""
-    here = Path(__file__).resolve().parent
-    packaged = here / "configs"
-    return packaged if (packaged / "gin").is_dir() else here.parent
-
-
-def use_packaged_configs() -> None:
-    """Let ``gin/...`` name the files that come with the package, from whatever folder a command is run in."""
-    add_search_path(config_root())
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import attrs
 from attrs.validators import ge, in_, lt, min_len
 
 from harness.launchers import Launcher, Local
-from harness.protocol import Evaluating, Training
+from harness.protocol import Evaluating
 from harness.records import CellKey
 from spinrl.algorithms import AlgorithmConfig, Imitation, MonteCarloCritics
 from spinrl.asm import ASMSource, LinearProbe, Pretraining
@@ -21,6 +21,7 @@ from spinrl.machine import Machine, available_cores
 from spinrl.policies import PolicyConfig
 from spinrl.reference import ReferenceASM  # noqa: F401  # so that bindings find it
 from spinrl.tasks import EPISODE_STEPS, TASKS, Simulator, get_task
+from spinrl.training import Training
 
 _C = TypeVar("_C", bound=Component)
 

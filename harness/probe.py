@@ -24,7 +24,7 @@ import pandas as pd
 from rich.console import Console, RenderableType
 
 from harness.cells.events import ASMReady, DatasetReady, Event, Metrics
-from harness.cells.run_cell import prepare_asm, prepare_dataset
+from harness.cells.run_cell import cell_asm, prepare_dataset
 from harness.command_line import (
     add_experiment_options,
     both_signals_stop,
@@ -165,7 +165,7 @@ def probe_cell(
     label = _label(cell)
     report = partial(_tell, tracked, CellStages(progress, console, label))
     store, _ = prepare_dataset(experiment, cell, report)
-    trained = prepare_asm(experiment, cell, store, machine, report)
+    trained = cell_asm(experiment, cell, store, machine, report)
     random = FrozenASM.untrained(
         cell.pretraining.encoder, store.observation_size, store.action_spec, seed=cell.key.seed
     )

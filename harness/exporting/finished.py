@@ -8,22 +8,22 @@ from typing import Any
 
 import attrs
 
-from harness.cells.training import CHECKPOINT_VERSION
 from harness.records import RETURN, CellKey, Evaluation
 from harness.tracking.connection import TrackingError, ask, sqlite_path, store_uri
 from harness.tracking.operations import MOST_RUNS, MlflowClient
 from harness.tracking.runs import ROLE_TAG
 from spinrl import checkpoint
 from spinrl.algorithms import AlgorithmConfig
-from spinrl.asm import ASMEncoder, FrozenASM
+from spinrl.asm import ASMEncoder
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import ConfigError, from_plain
 from spinrl.errors import UserError
 from spinrl.evaluation import ActionChoice, episode_seeds, evaluate
-from spinrl.machine import ResolvedMachine, available_cores
+from spinrl.machine import available_cores
 from spinrl.policies import Policy, PolicyConfig
 from spinrl.specs import ActionSpec
 from spinrl.tasks import TASKS, ParallelEnvironment
+from spinrl.training import CHECKPOINT_VERSION, rebuilt
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -153,13 +153,10 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
     ):
         raise ValueError("policy, algorithm and encoder are of other kinds")
     fingerprint = cell["asm_fingerprint"]
-    asm = FrozenASM.of(encoder.build(size, spec, seed=0), fingerprint, 0.0, {}) if policy_config.needs_asm else None
-    policy = policy_config.build(size, spec, asm=asm, seed=key.seed)
-    algorithm = algorithm_config.build(policy, size, spec, seed=key.seed, machine=ResolvedMachine())
-    algorithm.load_state_dict(state["algorithm"])
+    algorithm = rebuilt(policy_config, algorithm_config, encoder, size, spec, fingerprint, key.seed, state["algorithm"])
     return FinishedCell(
         key=key,
-        policy=algorithm.eval().acting_policy().eval(),
+        policy=algorithm.acting_policy().eval(),
         final=next((each for each in reversed(evaluations) if each.metric == RETURN), evaluations[-1]),
         dataset_fingerprint=cell["dataset_fingerprint"],
         asm_fingerprint=fingerprint,

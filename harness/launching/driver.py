@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 from harness.cells.events import Restarted
 from harness.experiment import Cell
-from harness.launching.outcome import CellOutcome, Ended, Observer, Work
+from harness.launching.outcome import CellOutcome, Ended, Observer, Work, plain_work
 from harness.launching.spool import SpoolReader
 from harness.launching.task import Began, CellTask, write_experiment
-from spinrl.config import to_plain
 from spinrl.data import home
 
 POLL_SECONDS = 0.5
@@ -50,7 +49,7 @@ def run_remotely(
     """
     folder = work.folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_experiment(folder, to_plain(work.experiment))
+    write_experiment(folder, plain_work(work.experiment))
     waiting = dict(zip(work.positions(), work.cells, strict=True))
     storage = str(home().resolve())
     outcomes: dict[int, CellOutcome] = {}

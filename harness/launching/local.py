@@ -22,8 +22,8 @@ from harness.cells.events import Event, Trained
 from harness.cells.run_cell import run_cell
 from harness.entry_point import steady_output
 from harness.experiment import Experiment
-from harness.launching.outcome import CellOutcome, Ended, Observer, Work, run_to_end
-from spinrl.config import from_plain, to_plain
+from harness.launching.outcome import CellOutcome, Ended, Observer, Work, plain_work, run_to_end
+from spinrl.config import from_plain, import_again
 from spinrl.machine import ResolvedMachine
 
 
@@ -70,7 +70,7 @@ class _Worker:
 def run_side_by_side(work: Work, observer: Observer) -> list[CellOutcome]:
     """Run cells in `work.jobs` processes; see `harness.launching.dispatch.run_cells`."""
     cells, positions = work.cells, work.positions()
-    start = partial(_Worker, to_plain(work.experiment), work.machine, work.fresh)
+    start = partial(_Worker, plain_work(work.experiment), work.machine, work.fresh)
     waiting = deque(range(len(cells)))
     outcomes: dict[int, CellOutcome] = {}
     node = socket.gethostname()
@@ -137,7 +137,8 @@ def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine, fr
     steady_output()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.signal(signal.SIGTERM, _leave)
-    experiment = from_plain(plain)
+    import_again(plain["components"])
+    experiment = from_plain(plain["experiment"])
     assert isinstance(experiment, Experiment)
     cells = experiment.cells()
     while True:

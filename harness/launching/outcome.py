@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -14,6 +15,7 @@ from harness.cells.events import Event
 from harness.cells.run_cell import run_cell
 from harness.experiment import Cell, Experiment
 from harness.records import Evaluation
+from spinrl.config import imported_components, place_in_components, to_plain
 from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
 
@@ -49,6 +51,11 @@ class Work:
         """Position of each cell in the whole grid, by which another process finds it."""
         every = {cell.key: position for position, cell in enumerate(self.experiment.cells())}
         return [every[cell.key] for cell in self.cells]
+
+
+def plain_work(experiment: Experiment) -> dict[str, Any]:
+    """What another process rebuilds an experiment from: plain data, and the modules to import before."""
+    return {"experiment": to_plain(experiment), "components": imported_components()}
 
 
 @attrs.frozen
@@ -94,7 +101,7 @@ def run_to_end(work: Callable[[], Iterable[Evaluation]]) -> Ended:
         return Ended((), failure_text(error))
     except Exception as error:
         traceback.print_exc()  # a defect: show where it is
-        return Ended((), f"{type(error).__name__}: {error}")
+        return Ended((), f"{place_in_components(error)}{type(error).__name__}: {error}")
 
 
 def run_in_turn(work: Work, observer: Observer) -> list[CellOutcome]:

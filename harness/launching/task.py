@@ -18,7 +18,7 @@ from harness.experiment import Cell, Experiment
 from harness.launching.outcome import Ended, run_to_end
 from harness.launching.spool import SpoolWriter
 from harness.records import Evaluation
-from spinrl.config import from_plain
+from spinrl.config import from_plain, import_again
 from spinrl.machine import ResolvedMachine
 
 PROGRESS_SECONDS = 1.0  # between two messages of progress
@@ -108,12 +108,14 @@ class _Reporter:
 
 
 def write_experiment(folder: Path, plain: dict[str, Any]) -> None:
-    """Write the experiment, as plain data, to the place where the tasks of `folder` read it."""
+    """Write what `plain_work` gives to the place where the tasks of `folder` read it."""
     (folder / _EXPERIMENT).write_bytes(pickle.dumps(plain))
 
 
 @functools.lru_cache(maxsize=1)  # a process of Ray runs many cells of one grid
 def _experiment(path: Path) -> tuple[Experiment, list[Cell]]:
-    experiment = from_plain(pickle.loads(path.read_bytes()))
+    plain = pickle.loads(path.read_bytes())
+    import_again(plain["components"])
+    experiment = from_plain(plain["experiment"])
     assert isinstance(experiment, Experiment)
     return experiment, experiment.cells()

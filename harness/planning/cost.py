@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from harness.cells.environments import build_environment
-from harness.cells.events import STARTS
 from harness.experiment import Cell, Experiment
 from harness.planning.preflight import (
     cached_asm,
@@ -25,6 +24,7 @@ from harness.planning.timed_steps import pretraining_step, random_batch, untrain
 from spinrl.asm import Pretraining
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Rollout
+from spinrl.events import STARTS
 from spinrl.machine import ResolvedMachine
 from spinrl.specs import OBSERVATION, POLICY_INPUT
 from spinrl.tasks import random_actions

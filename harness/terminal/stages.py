@@ -5,7 +5,6 @@ from __future__ import annotations
 from rich.console import Console
 
 from harness.cells.events import (
-    STARTS,
     ASMReady,
     DatasetReady,
     Event,
@@ -18,6 +17,7 @@ from harness.cells.events import (
     Waiting,
 )
 from harness.terminal.progress import ProgressLine, Stage
+from spinrl.events import STARTS
 
 _SHOWN = ("train/loss_policy", "train/loss_asm", "start/loss_imitation", "start/loss_qvalue")  # beside the live line
 _ENDS = {DatasetReady: "collecting", ASMReady: "pre-training", FeaturesReady: "embedding"}

@@ -1,5 +1,11 @@
 """Configuration as code: the typed registry over gin and attrs, and gin text to one checked, frozen, plain object."""
 
+from spinrl.config.extensions import (
+    import_again,
+    import_components,
+    imported_components,
+    place_in_components,
+)
 from spinrl.config.gin_text import add_search_path
 from spinrl.config.listing import format_registry
 from spinrl.config.load import Resolved, load
@@ -17,7 +23,11 @@ __all__ = [
     "flatten",
     "format_registry",
     "from_plain",
+    "import_again",
+    "import_components",
+    "imported_components",
     "load",
+    "place_in_components",
     "register",
     "to_plain",
 ]

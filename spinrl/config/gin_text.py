@@ -221,7 +221,7 @@ class _Reader:
                 (place, "an include stands in a gin file; give the file with --gin instead")
             )
         elif isinstance(statement, config_parser.ImportStatement):
-            text = f"'{statement.format()}' is not allowed: a configuration runs no code"
+            text = f"'{statement.format()}' is not allowed: a configuration runs no code; give the module with --import"
             self.statements.problems.append((place, text))
         # What is left is the head of an indented block, whose bindings follow as statements of their own.
 

@@ -8,6 +8,7 @@ import textwrap
 
 import attrs
 
+from spinrl.config.extensions import import_installed
 from spinrl.config.fields import fields_of
 from spinrl.config.registry import Component, components
 from spinrl.config.serialize import default_text, summary
@@ -15,6 +16,7 @@ from spinrl.config.serialize import default_text, summary
 
 def format_registry(width: int = 100) -> str:
     """The registry as text for a terminal of so many columns."""
+    import_installed()
     lines: list[str] = []
     for kind, known in components().items():
         lines += [kind.upper(), ""]

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from spinrl.config.extensions import import_installed
 from spinrl.config.gin_text import read
 from spinrl.config.registry import Component, find
 from spinrl.config.resolve import Resolver
@@ -46,6 +47,7 @@ def load(root: type[T], files: Sequence[str | Path], bindings: Sequence[str] = (
     Raises:
         ConfigError: with everything that is wrong, in order of file and line.
     """
+    import_installed()
     if find(root.__name__) is not root:
         raise TypeError(f"{root.__name__} is not a registered component")
     statements = read(files, bindings)

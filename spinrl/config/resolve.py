@@ -91,6 +91,7 @@ class Resolver:
         cls = find(binding.component)
         if cls is None:
             near = did_you_mean(binding.component.split(".")[-1], component_names())
+            near = near or "; give the module of one of your own with --import"
             self._problem(binding.place, f"{binding.component} is not a registered component{near}")
             return
         field = fields_of(cls).get(binding.field)

@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from spinrl.config.extensions import import_installed
 from spinrl.config.fields import fields_of, shorten
 from spinrl.config.gin_text import Binding, Place, Reference, Statements
 from spinrl.config.registry import Component, ConfigError, component_names, did_you_mean, find
@@ -44,16 +45,27 @@ def from_plain(plain: Mapping[str, Any]) -> Component:
     Raises:
         ConfigError: naming every unknown component or field, and every value that does not fit.
     """
+    import_installed()
     if not _is_plain_component(plain):
         raise ConfigError([f"{_PLAIN}: expected a dict of 'component' and 'fields'; found {shorten(plain)}"])
     statements = Statements()
     root = _reference(plain, "", statements)
     cls = find(root.name)
     if cls is None:
-        raise ConfigError(
-            [f"{_PLAIN}: {root.name} is not a registered component{did_you_mean(root.name, component_names())}"]
-        )
+        near = did_you_mean(root.name, component_names())
+        own = "; import the module of one of your own first (--import MODULE)"
+        raise ConfigError([f"{_PLAIN}: {root.name} is not a registered component{near}{own}"])
     return Resolver(statements, _PLAIN).build(cls, root.scope)
+
+
+def plain_changes(component: Component) -> dict[str, Any]:
+    """As `to_plain`, without the fields that have their default: what must be set for the rest to be free."""
+    changed = {}
+    for name, field in fields_of(type(component)).items():
+        value = getattr(component, field.attribute.name)
+        if value != field.default():
+            changed[name] = plain_changes(value) if isinstance(value, Component) else _plain_value(value)
+    return {"component": type(component).__name__, "fields": changed}
 
 
 def dump(component: Component) -> str:
@@ -138,20 +150,20 @@ def _reference(plain: Mapping[str, Any], path: str, into: Statements) -> Referen
     scope, name = (path or ".",), str(plain["component"])
     where = f"{_PLAIN} at {path[1:]}" if path else _PLAIN
     for field, item in plain["fields"].items():
-        value = _bindable(item, f"{path}.{field}", into)
+        value = bindable(item, f"{path}.{field}", into)
         if path == "" or find(name):  # the field that refers to an unknown component is told so
             into.bindings.append(Binding(scope, name, str(field), value, Place(0, 0, where)))
     return Reference(scope, name, called=True)
 
 
-def _bindable(plain: Any, path: str, into: Statements) -> Any:
+def bindable(plain: Any, path: str, into: Statements) -> Any:
     """The value that a binding takes for `plain`."""
     if _is_plain_component(plain):
         return _reference(plain, path, into)
     if isinstance(plain, Mapping):
-        return {key: _bindable(item, f"{path}.{key}", into) for key, item in plain.items()}
+        return {key: bindable(item, f"{path}.{key}", into) for key, item in plain.items()}
     if isinstance(plain, list | tuple):
-        return [_bindable(item, f"{path}.{index}", into) for index, item in enumerate(plain)]
+        return [bindable(item, f"{path}.{index}", into) for index, item in enumerate(plain)]
     return plain
 
 

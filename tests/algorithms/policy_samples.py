@@ -1,7 +1,6 @@
 """Every policy, small: what the tests of each algorithm run over."""
 
-import contracts
-
+from spinrl import testing as contracts
 from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
 
 POLICIES = {

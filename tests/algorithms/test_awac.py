@@ -1,9 +1,9 @@
 """AWAC with every policy keeps the contract of algorithms; its pieces are what its equations say."""
 
-import contracts
 import pytest
 import torch
 
+from spinrl import testing as contracts
 from spinrl.algorithms import AWAC
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import IndependentPolicy, gumbel_noise

@@ -1,11 +1,11 @@
 """BCQ with every policy keeps the contract of algorithms, and acts within what the imitation policy allows."""
 
-import contracts
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from spinrl import testing as contracts
 from spinrl.algorithms import BCQ
 from spinrl.algorithms.base import transition
 from spinrl.algorithms.losses import ensemble_mse, td_target

@@ -1,9 +1,9 @@
 """IQL with every policy keeps the contract of algorithms, in both precisions and compiled."""
 
-import contracts
 import pytest
 import torch
 
+from spinrl import testing as contracts
 from spinrl.algorithms import IQL
 from spinrl.machine import ResolvedMachine, compiler_available
 from spinrl.specs import NEXT_TERMINATED, ActionSpec

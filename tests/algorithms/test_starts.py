@@ -1,10 +1,10 @@
 """Starts of critics and policies: what they compute, and what every algorithm promises of them."""
 
-import contracts
 import numpy as np
 import pytest
 import torch
 
+from spinrl import testing as contracts
 from spinrl.algorithms import AWAC, BCQ, IQL, DivergedError, Imitation, MonteCarloCritics, returns_to_go
 from spinrl.cache import home
 from spinrl.data import Episode, ReplayLoader, StoreError

@@ -598,7 +598,11 @@ def test_flatten_gives_dotted_scalars():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"component": "Paer"}, "plain configuration: Paer is not a registered component; did you mean Pear?"),
+        (
+            {"component": "Paer"},
+            "plain configuration: Paer is not a registered component; did you mean Pear?; import the module of one of "
+            "your own first (--import MODULE)",
+        ),
         ({"fields": {"wieght": 1.0}}, "plain configuration: Pear.wieght is not a field of Pear; did you mean weight?"),
         (
             {"fields": {"weight": 2.0}},

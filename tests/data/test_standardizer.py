@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from spinrl import testing as contracts
 from spinrl.algorithms import IQL
 from spinrl.data import Store, standard_units, standardize
 from spinrl.nn import Standardizer
 from spinrl.policies import Factored
 from spinrl.specs import ActionSpec
-from tests import contracts
 from tests.data.store_samples import random_episode, write_store
 
 SPEC = ActionSpec([3, 2])

@@ -4,11 +4,11 @@ import json
 import subprocess
 import sys
 
-import contracts
 import numpy as np
 import pytest
 import torch
 
+from spinrl import testing as contracts
 from spinrl.algorithms import BCQ
 from spinrl.errors import UserError
 from spinrl.export import (

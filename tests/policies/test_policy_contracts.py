@@ -1,7 +1,6 @@
 """Every policy keeps the contract of policies."""
 
-import contracts
-
+from spinrl import testing as contracts
 from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
 
 AUTOREGRESSIVE = Autoregressive(state_width=8, action_width=4, lstm_width=16)

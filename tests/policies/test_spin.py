@@ -2,12 +2,12 @@
 
 import copy
 
-import contracts
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spinrl import testing as contracts
 from spinrl.algorithms import IQL
 from spinrl.asm import ASMEncoder
 from spinrl.policies import SPIN

@@ -18,6 +18,7 @@ from harness.reporting.returns import ReportMeta, to_frame
 from harness.tracking import resume as study
 from harness.tracking.read_back import load_results
 from harness.tracking.tracker import Tracker
+from spinrl import training as spinrl_training
 
 SIZES = """
 Experiment.name = 'study'
@@ -74,6 +75,7 @@ import os, signal, sys, time
 import mlflow
 from harness import run
 from harness.cells import training as cell_training
+from spinrl import training as spinrl_training
 
 train_to, marks = cell_training.CellTraining._train_to, []
 
@@ -267,20 +269,20 @@ def test_what_changed_is_said(tracker):
 
 def test_checkpoints_that_the_disk_does_not_take_are_done_without(shared_cache, capsys, monkeypatch):
     one = ("--set", "Experiment.policies=[@Factored()]")
-    save, calls = cell_training.checkpoint.save_latest, []
+    save, calls = spinrl_training.checkpoint.save_latest, []
 
     def full_for_a_while(state, path):
         calls.append(path)
         if len(calls) in (2, 3):
-            raise cell_training.CheckpointError(f"{path} could not be written: No space left on device")
+            raise spinrl_training.CheckpointError(f"{path} could not be written: No space left on device")
         save(state, path)
 
-    monkeypatch.setattr(cell_training.checkpoint, "save_latest", full_for_a_while)
+    monkeypatch.setattr(spinrl_training.checkpoint, "save_latest", full_for_a_while)
     assert command.main(arguments(*one)) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert output.count("No space left on device; training goes on") == 2
     _, (run,) = runs_of("study")
     assert "No space left" in run.data.tags["fault"] and run.info.status == "FINISHED"
-    monkeypatch.setattr(cell_training.checkpoint, "save_latest", save)
+    monkeypatch.setattr(spinrl_training.checkpoint, "save_latest", save)
     assert command.main(arguments(*one, name="undisturbed")) == 0
     assert returns_of("study") == returns_of("undisturbed")

@@ -1,4 +1,7 @@
-"""What every policy and every algorithm must do. A new one's test is one line: ``contracts.check_policy(New())``."""
+"""What every policy and every algorithm must do, as checks for the tests of one's own: ``check_policy(New())``.
+
+A check raises AssertionError with what was expected, what was found and for which action sizes.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +46,12 @@ class FakeFrozenASM:
 
 
 def frozen_asm(spec: ActionSpec, *, size: int = SIZE, encoder: ASMEncoder = SMALL, **fields: Any) -> FakeFrozenASM:
+    """An untrained ASM of these sizes."""
     return FakeFrozenASM(encoder.build(size, spec, seed=1), **fields)
 
 
 def build_policy(config: PolicyConfig, spec: ActionSpec, *, seed: int = 0, size: int = SIZE) -> Policy:
+    """A policy on an untrained ASM."""
     return config.build(size, spec, asm=frozen_asm(spec, size=size), seed=seed)
 
 
@@ -72,8 +77,28 @@ def random_masks(spec: ActionSpec, action: torch.Tensor, generator: torch.Genera
     return allowed.scatter(-1, action[..., None], True)
 
 
+def _require(holds: object, promise: str) -> None:
+    """Raise where a promise is not kept; `assert` would be left out under ``python -O``."""
+    if not bool(holds):
+        raise AssertionError(promise)
+
+
+def _require_close(found: torch.Tensor, expected: torch.Tensor, promise: str, **tolerance: Any) -> None:
+    torch.testing.assert_close(found, expected, msg=lambda text: f"{promise}: {text}", **tolerance)
+
+
 def check_policy(config: PolicyConfig) -> None:
-    """Everything a policy promises, over equal, mixed and single sub-actions."""
+    """Check everything a policy promises, over equal, mixed and single sub-actions.
+
+    Probabilities sum to one, and only choices that exist have any; given noise alone decides a sample; choices that are
+    not allowed are never made; the TensorDict module, standard units, gradients and seeds are as they must be.
+
+    Args:
+        config: the policy's configuration.
+
+    Raises:
+        AssertionError: naming the first promise that is broken.
+    """
     for spec in SPECS:
         policy = build_policy(config, spec).eval()
         _check_distribution(policy, spec)
@@ -90,15 +115,18 @@ def _check_distribution(policy: Policy, spec: ActionSpec) -> None:
     batch = random_batch(spec)
     observation, action = batch[OBSERVATION], batch[ACTION]
     log_probs = policy.log_probs(observation, action)
-    assert log_probs.shape == (len(batch), spec.num_sub_actions, spec.max_choices)
+    shape = (len(batch), spec.num_sub_actions, spec.max_choices)
+    _require(log_probs.shape == shape, f"log_probs must be of shape {shape}; found {tuple(log_probs.shape)}")
     invalid = ~spec.valid()
-    assert (log_probs[:, invalid] == -torch.inf).all()
-    assert log_probs[:, ~invalid].isfinite().all()
-    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(len(batch), spec.num_sub_actions))
+    _require(log_probs[:, ~invalid].isfinite().all(), "log_probs must be finite for choices that exist")
+    _require((log_probs[:, invalid] == -torch.inf).all(), "log_probs must be -inf for choices that do not exist")
+    sums = log_probs.exp().sum(-1)
+    _require_close(sums, torch.ones(len(batch), spec.num_sub_actions), "probabilities must sum to one")
     joint = log_probs.gather(-1, action[..., None]).sum((-1, -2))
-    torch.testing.assert_close(policy.log_prob(observation, action), joint)
+    _require_close(policy.log_prob(observation, action), joint, "log_prob must be the sum over sub-actions")
     # A distribution of one sample does not depend on the others of its batch.
-    torch.testing.assert_close(policy.log_prob(observation[:1], action[:1]), joint[:1], rtol=1e-4, atol=1e-5)
+    alone = policy.log_prob(observation[:1], action[:1])
+    _require_close(alone, joint[:1], "log_prob must not depend on other rows of the batch", rtol=1e-4, atol=1e-5)
 
 
 def _check_sampling(policy: Policy, spec: ActionSpec) -> None:
@@ -106,18 +134,22 @@ def _check_sampling(policy: Policy, spec: ActionSpec) -> None:
     shape = (4, spec.num_sub_actions, spec.max_choices)
     noise = gumbel_noise(shape, generator=torch.Generator().manual_seed(3))
     action = policy.sample(observation, noise)
-    assert action.dtype == torch.int64
-    assert torch.equal(action, policy.sample(observation, noise))
-    assert torch.equal(policy.mode(observation), policy.sample(observation, torch.zeros(shape)))
+    _require(action.dtype == torch.int64, f"actions must be int64; found {action.dtype}")
+    size = (4, spec.num_sub_actions)
+    _require(action.shape == size, f"actions must be of shape {size}; found {tuple(action.shape)}")
+    _require(torch.equal(action, policy.sample(observation, noise)), "the same noise must give the same sample")
+    greedy = policy.sample(observation, torch.zeros(shape))
+    _require(torch.equal(policy.mode(observation), greedy), "mode must be the sample with noise of zeros")
     # What is drawn often is what the log-probabilities say: of the first sub-action, which depends on no other.
     many = 4000
     one = observation[:1].expand(many, -1)
     noise = gumbel_noise((many, *shape[1:]), generator=torch.Generator().manual_seed(4))
     counts = policy.sample(one, noise)[:, 0].bincount(minlength=spec.max_choices)
     expected = policy.log_probs(observation[:1], action[:1])[0, 0].exp()
-    assert (counts / many - expected).abs().max() < 5 * (0.25 / many) ** 0.5
+    off = (counts / many - expected).abs().max()
+    _require(off < 5 * (0.25 / many) ** 0.5, f"samples must follow log_probs; a frequency is {off:.3f} off")
     for actions in (action, policy.sample(one, noise)):
-        assert (actions >= 0).all() and (actions < torch.tensor(spec.nvec)).all()
+        _require((actions >= 0).all() and (actions < torch.tensor(spec.nvec)).all(), "actions must exist")
 
 
 def check_forbidden_choices(policy: Policy, spec: ActionSpec) -> None:
@@ -133,12 +165,13 @@ def check_forbidden_choices(policy: Policy, spec: ActionSpec) -> None:
     for given in (noise, None):
         unrestricted = policy.decide(observation, given)
         for ours, free in zip(policy.decide(observation, given, everything), unrestricted, strict=True):
-            assert torch.equal(ours, free)
+            _require(torch.equal(ours, free), "allowing every choice must change nothing")
         action, logits = policy.decide(observation, given, allowed)
-        assert allowed.gather(-1, action[..., None]).all()
-        assert (logits[~allowed] == -torch.inf).all()
-        assert (policy.decide(observation, given, ~everything)[1] == -torch.inf).all()
-        assert logits.gather(-1, action[..., None]).isfinite().all()
+        _require(allowed.gather(-1, action[..., None]).all(), "a choice that is not allowed must never be made")
+        _require((logits[~allowed] == -torch.inf).all(), "logits must be -inf where a choice is not allowed")
+        nothing = policy.decide(observation, given, ~everything)[1]
+        _require((nothing == -torch.inf).all(), "logits must be -inf where no choice is allowed")
+        _require(logits.gather(-1, action[..., None]).isfinite().all(), "the choice made must have a finite logit")
 
 
 def _check_masked_distribution(policy: Policy, spec: ActionSpec) -> None:
@@ -179,7 +212,7 @@ def _check_forbidden_logits_get_no_gradient(policy: Policy, batch: TensorDict, p
         made[-1].retain_grad()
         return made[-1]
 
-    policy.logits = remember  # type: ignore[method-assign]
+    policy.logits = remember  # type: ignore[method-assign,assignment]
     try:
         policy.log_prob(batch[OBSERVATION], batch[ACTION], batch[ALLOWED]).sum().backward()
     finally:
@@ -191,20 +224,22 @@ def _check_forbidden_logits_get_no_gradient(policy: Policy, batch: TensorDict, p
 
 
 def _check_tensordict_module(policy: Policy, spec: ActionSpec) -> None:
-    assert isinstance(policy, TensorDictModuleBase)
-    assert (policy.in_keys, policy.out_keys) == ([OBSERVATION], [LOGITS, ACTION, SAMPLE_LOG_PROB])
+    _require(isinstance(policy, TensorDictModuleBase), "a policy must be a TensorDict module")
+    keys = ([OBSERVATION], [LOGITS, ACTION, SAMPLE_LOG_PROB])
+    _require((policy.in_keys, policy.out_keys) == keys, f"in_keys and out_keys must be {keys}")
     observation = random_batch(spec)[OBSERVATION]
     with set_interaction_type(InteractionType.DETERMINISTIC):
         out = policy(TensorDict({OBSERVATION: observation}, batch_size=[len(observation)]))
-    assert torch.equal(out[ACTION], policy.mode(observation))
-    torch.testing.assert_close(out[SAMPLE_LOG_PROB], policy.log_prob(observation, out[ACTION]))
-    torch.testing.assert_close(out[LOGITS], policy.logits(observation, out[ACTION]))
+    _require(torch.equal(out[ACTION], policy.mode(observation)), "a deterministic module must give the mode")
+    joint = policy.log_prob(observation, out[ACTION])
+    _require_close(out[SAMPLE_LOG_PROB], joint, "sample_log_prob must be the action's log_prob")
+    _require_close(out[LOGITS], policy.logits(observation, out[ACTION]), "the module must give the logits")
     torch.manual_seed(0)
     first = policy(TensorDict({OBSERVATION: observation}, batch_size=[len(observation)]))
     torch.manual_seed(0)
     second = policy(TensorDict({OBSERVATION: observation}, batch_size=[len(observation)]))
-    assert torch.equal(first[ACTION], second[ACTION])
-    assert first[SAMPLE_LOG_PROB].isfinite().all()
+    _require(torch.equal(first[ACTION], second[ACTION]), "a module must sample by torch's global generator alone")
+    _require(first[SAMPLE_LOG_PROB].isfinite().all(), "sample_log_prob must be finite")
 
 
 def _check_standard_units(policy: Policy, spec: ActionSpec) -> None:
@@ -214,36 +249,51 @@ def _check_standard_units(policy: Policy, spec: ActionSpec) -> None:
     standard, other = copy.deepcopy(policy), Standardizer(SIZE)
     for each in (*standardizers(standard), other):
         each.set(torch.full((SIZE,), 0.5), torch.full((SIZE,), 3.0))
-    assert torch.equal(standard.logits(observation, action), policy.logits(other(observation), action))
+    once = "every observation must pass one Standardizer, if the policy has one"
+    _require(torch.equal(standard.logits(observation, action), policy.logits(other(observation), action)), once)
     for ours, raw in zip(standard.decide(observation, None), policy.decide(other(observation), None), strict=True):
-        assert torch.equal(ours, raw)
+        _require(torch.equal(ours, raw), once)
 
 
 def _check_gradients_are_finite(policy: Policy, spec: ActionSpec) -> None:
     batch = random_batch(spec)
     policy.train().log_prob(batch[OBSERVATION], batch[ACTION]).sum().backward()
     trained = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
-    assert trained
+    _require(trained, "a policy must have parameters to train")
     for name, parameter in trained.items():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        assert spec.num_sub_actions == 1 or parameter.grad.any() or "key" in name, f"{name} gets no gradient"
+        finite = parameter.grad is not None and parameter.grad.isfinite().all()
+        _require(finite, f"the gradient of {name} must be finite")
+        moved = parameter.grad is not None and parameter.grad.any()
+        _require(spec.num_sub_actions == 1 or moved or "key" in name, f"{name} must get a gradient")
     for parameter in policy.parameters():
-        assert parameter.requires_grad or parameter.grad is None
+        _require(parameter.requires_grad or parameter.grad is None, "frozen parameters must get no gradient")
 
 
 def _check_seeds(config: PolicyConfig) -> None:
     spec = SPECS[0]
     state = torch.random.get_rng_state()
     same, other = build_policy(config, spec).state_dict(), build_policy(config, spec, seed=1).state_dict()
-    assert torch.equal(torch.random.get_rng_state(), state), "building a policy moved the global random state"
+    _require(torch.equal(torch.random.get_rng_state(), state), "build must leave torch's global random state alone")
     for name, value in build_policy(config, spec).state_dict().items():
-        assert torch.equal(value, same[name]) if isinstance(value, torch.Tensor) else value == same[name]
+        equal = torch.equal(value, same[name]) if isinstance(value, torch.Tensor) else value == same[name]
+        _require(equal, f"the same seed must give the same {name}")
     trained = [name for name, p in build_policy(config, spec).named_parameters() if p.requires_grad]
-    assert any(not torch.equal(same[name], other[name]) for name in trained)
+    _require(any(not torch.equal(same[name], other[name]) for name in trained), "another seed must give other weights")
 
 
 def check_algorithm(config: AlgorithmConfig, policy: PolicyConfig) -> None:
-    """Everything an algorithm promises with one kind of policy, over equal, mixed and single sub-actions."""
+    """Check everything an algorithm promises with one kind of policy, over equal, mixed and single sub-actions.
+
+    An update trains what is to be trained alone, gives finite losses and leaves its batch; a training that is saved and
+    loaded goes on bit for bit.
+
+    Args:
+        config: the algorithm's configuration.
+        policy: that of the policy to train.
+
+    Raises:
+        AssertionError: naming the first promise that is broken.
+    """
     for spec in SPECS:
         algorithm = build_algorithm(config, policy, spec)
         _check_update(algorithm, spec)
@@ -259,6 +309,7 @@ def build_algorithm(
     machine: ResolvedMachine | None = None,
     size: int = SIZE,
 ) -> Algorithm:
+    """An algorithm with a policy on an untrained ASM."""
     built = build_policy(policy, spec, size=size)
     return config.build(built, size, spec, seed=0, machine=machine or ResolvedMachine())
 
@@ -269,18 +320,20 @@ def _check_update(algorithm: Algorithm, spec: ActionSpec) -> None:
     before = {name: parameter.detach().clone() for name, parameter in algorithm.policy.named_parameters()}
     for _ in range(3):
         losses = algorithm.update(batch)
-    assert any(name.startswith("loss_") for name in losses.keys())  # noqa: SIM118 (iterating goes over the batch)
+    named = any(name.startswith("loss_") for name in losses.keys())  # noqa: SIM118 (iterating goes over the batch)
+    _require(named, "update must give losses, called loss_...")
     for name, loss in losses.items():
-        assert loss.shape == () and not loss.requires_grad and loss.isfinite(), name
-    assert (batch == untouched).all(), "update changed its batch"
+        sound = loss.shape == () and not loss.requires_grad and loss.isfinite()
+        _require(sound, f"{name} must be one finite number without gradient")
+    _require((batch == untouched).all(), "update must leave its batch as it is")
     for name, parameter in algorithm.policy.named_parameters():
         if parameter.requires_grad:
             # A single sub-action leaves nothing to relate, and a shift of all keys is never seen.
             moot = spec.num_sub_actions == 1 or "key.bias" in name
-            assert moot or not torch.equal(parameter, before[name]), f"{name} is never trained"
+            _require(moot or not torch.equal(parameter, before[name]), f"{name} must be trained")
         else:
-            assert torch.equal(parameter, before[name]), f"frozen {name} changed"
-    assert isinstance(algorithm.acting_policy(), Policy)
+            _require(torch.equal(parameter, before[name]), f"frozen {name} must stay as it is")
+    _require(isinstance(algorithm.acting_policy(), Policy), "acting_policy must give a Policy")
 
 
 def _check_masks(config: AlgorithmConfig, policy: PolicyConfig, spec: ActionSpec) -> None:
@@ -328,4 +381,4 @@ def _check_resuming(config: AlgorithmConfig, policy: PolicyConfig, spec: ActionS
     expected = copy.deepcopy(first.state_dict())
     for name, value in second.state_dict().items():
         if isinstance(value, torch.Tensor):
-            assert torch.equal(value, expected[name]), f"{name} differs after resuming"
+            _require(torch.equal(value, expected[name]), f"{name} must be the same after resuming")

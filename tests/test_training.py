@@ -1,15 +1,15 @@
-"""What a cell does between two evaluations."""
+"""What a training does between two evaluations."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from harness.cells.training import CellTraining
 from spinrl import checkpoint
 from spinrl.machine import ResolvedMachine
 from spinrl.policies.base import FrozenInput
 from spinrl.specs import ActionSpec
+from spinrl.training import Trainer
 from tests.data.store_samples import random_episode, write_store
 
 
@@ -19,13 +19,14 @@ from tests.data.store_samples import random_episode, write_store
 def test_a_policy_is_told_of_a_milestone_at_the_first_step_that_is_not_before_it(share, reached):
     told = []
     training = SimpleNamespace(
-        experiment=SimpleNamespace(training=SimpleNamespace(gradient_steps=20)),
+        setup=SimpleNamespace(training=SimpleNamespace(gradient_steps=20)),
+        stopped=False,
         algorithm=SimpleNamespace(policy=SimpleNamespace(milestones=(share,), set_trained_parts=told.append)),
         step=0,
         _prepare=lambda report: None,
     )
     training._train_to = lambda stop, report: setattr(training, "step", stop)
-    CellTraining.advance(training, 20, print)
+    Trainer.advance(training, 20, print)
     assert training.step == 20 and told == pytest.approx(reached)
 
 
@@ -38,11 +39,11 @@ def test_slot_embeddings_in_the_cache_are_those_of_fp32_whatever_the_precision_o
     training = SimpleNamespace(
         algorithm=SimpleNamespace(policy=SimpleNamespace(frozen_input=lambda: frozen)),
         loader=SimpleNamespace(attach_features=lambda values, following: given.append(values)),
-        cell=SimpleNamespace(algorithm=SimpleNamespace(asks_next_policy=False)),
+        setup=SimpleNamespace(algorithm=SimpleNamespace(asks_next_policy=False)),
         machine=ResolvedMachine(precision="bf16"),
         **{"store": store, "prepared": None, "counted": None, "train_seconds": 0.0},
     )
-    CellTraining._prepare(training, lambda event: None)
+    Trainer._prepare(training, lambda event: None)
     exact = (store.data["observations", "observation"] @ matrix).view(-1, 2, 3)
     assert torch.equal(given[0], exact.bfloat16())
 
@@ -51,7 +52,7 @@ def test_a_checkpoint_of_another_format_is_named_and_training_begins_anew(tmp_pa
     path, told = tmp_path / "checkpoint.pt", []
     checkpoint.save_latest({"format_version": 1, "step": 5}, path)
     training = SimpleNamespace(path=path, step=0)
-    assert not CellTraining._resume(training, told.append)
+    assert not Trainer._resume(training, told.append)
     (fault,) = told
     assert f"{path} has checkpoint format 1, this spinrl resumes 2; the training begins anew" in str(fault)
     assert training.step == 0

@@ -1,0 +1,1 @@
+"""The library from Python: datasets, training, and trained policies; `import spinrl` has all of their names."""
