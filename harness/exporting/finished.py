@@ -135,7 +135,8 @@ def _rebuilt(state: dict[str, Any], run_id: str | None, source: str) -> Finished
     cell = dict(state["cell"])
     evaluations = [Evaluation.from_plain(each) for each in state["evaluations"]]
     steps = int(cell["gradient_steps"])
-    if not evaluations or evaluations[-1].fraction < 1:  # training may have ended early by Training.patience
+    # Training may have ended early, by Training.patience: its last evaluation says so.
+    if not evaluations or evaluations[-1].fraction < 1 or state["step"] < evaluations[-1].gradient_step:
         raise UserError(
             f"{source}: the training has stopped at {state['step']:,} of {steps:,} gradient steps; run its command "
             "again to finish it"

@@ -46,18 +46,29 @@ def register_with_gymnasium() -> None:
 
 
 class _OnImport(MetaPathFinder):
-    """Has Gymnasium found as ever, and the environments registered behind its import."""
+    """Has Gymnasium found as ever, and the environments registered behind its import.
+
+    It stays until Gymnasium has been imported: others only ask whether there is one (`importlib.util.find_spec`).
+    """
+
+    def __init__(self) -> None:
+        self._asking = False
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "gymnasium":
+        if name != "gymnasium" or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._asking = True  # the other finders are asked
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asking = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 register_environments()
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]

@@ -148,8 +148,8 @@ def test_what_changes_no_number_makes_no_other_study_and_no_other_cell():
     def key(*bindings):
         given = [part for binding in bindings for part in ("--set", binding)]
         options = command.parser().parse_args(["--gin", "gin/spin_humanoid.gin", *given])
-        experiment = command.load_experiment(options, "").value
-        return command.study_key(experiment, experiment.cells())
+        experiment = load_configuration(Experiment, options, "").value
+        return study_key(experiment, experiment.cells())
 
     same = ("Training.report_every=7", "Experiment.collection_processes=1", "Experiment.probe=@LinearProbe()")
     assert {key(each) for each in (*same, "Pretraining.report_every=7")} == {key()}

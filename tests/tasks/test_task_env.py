@@ -28,8 +28,10 @@ def test_every_task_and_number_of_bins_is_registered():
     [
         f"import spinrl, gymnasium; gymnasium.spec('{NAME}'); assert 'mujoco' not in sys.modules",
         f"import gymnasium; gymnasium.make('spinrl:{NAME}')",
+        # Libraries ask whether there is Gymnasium before somebody imports it.
+        f"import spinrl, importlib.util as u; u.find_spec('gymnasium'); import gymnasium; gymnasium.spec('{NAME}')",
     ],
-    ids=["spinrl first", "by the name alone"],
+    ids=["spinrl first", "by the name alone", "asked for before"],
 )
 def test_gymnasium_finds_the_tasks_in_either_order_of_imports_and_needs_no_torch(code, tmp_path):
     code = f"import sys; {code}; assert 'torch' not in sys.modules"

@@ -92,7 +92,7 @@ def main():
         noise = np.random.default_rng(options.sample).gumbel(size=(len(observations), len(nvec), max(nvec)))
     action, control, _ = policy.act(observations, noise)
     for row in range(len(action)):
-        print(f"action {action[row].tolist()} {policy.card['control_is']} {control[row].tolist()}")
+        print(f"action {action[row].tolist()} {policy.card.get('control_is', 'control')} {control[row].tolist()}")
 
 
 if __name__ == "__main__":

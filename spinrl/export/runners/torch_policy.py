@@ -94,4 +94,4 @@ def main(policy, description):
         noise = -(-uniform.clamp_min(1e-30).log()).log()
     action, control, _ = made.act(observations, noise)
     for row in range(len(action)):
-        print(f"action {action[row].tolist()} {made.card['control_is']} {control[row].tolist()}")
+        print(f"action {action[row].tolist()} {made.card.get('control_is', 'control')} {control[row].tolist()}")

@@ -192,7 +192,7 @@ def test_a_cell_that_is_lost_again_and_again_is_given_up(tmp_path):
 
 
 def test_a_machine_without_the_shared_folder_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="SPINRL_HOME has to be on a file system that all machines share"):
+    with pytest.raises(FileNotFoundError, match="set SPINRL_HOME to a file system that all machines share"):
         CellTask(str(tmp_path), str(tmp_path / "elsewhere"), 0, threads=1, fresh=False)()
 
 

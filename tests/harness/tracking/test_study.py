@@ -33,6 +33,7 @@ Evaluating.fractions = [0.01, 0.5, 1.0]
 Evaluating.episodes = 1
 Evaluating.episode_steps = 5
 Machine.threads = 1
+Machine.compile = False
 """
 pytestmark = pytest.mark.usefixtures("undrawn")
 KEYS = [CellKey(task="t", bins=3, tier="expert", policy=name, algorithm="iql", seed=0) for name in ("a", "b")]
