@@ -28,6 +28,13 @@ def _isolated(tmp_path_factory, monkeypatch):
         sys.modules["mlflow"].set_tracking_uri(None)
 
 
+@pytest.fixture(autouse=True)
+def _uncompiled(request, monkeypatch):
+    """Compiling takes longer than any training of a test, so machines compile only in tests that are marked."""
+    if not request.node.get_closest_marker("compiled"):
+        monkeypatch.setattr("spinrl.machine.compiler_available", lambda device: False)
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
     """The CPU, and a GPU where there is one."""

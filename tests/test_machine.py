@@ -8,6 +8,8 @@ import torch
 from spinrl import machine
 from spinrl.machine import Machine, ResolvedMachine
 
+pytestmark = pytest.mark.compiled
+
 
 def pretend(monkeypatch, *, cuda=False, compiler=True, **capabilities):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)

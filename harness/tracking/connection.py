@@ -125,6 +125,8 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
     outcome: list[T | Exception] = []
     remote = is_remote(uri)
     local = sqlite_path(uri)
+    # MLflow keeps the stores that it has opened by their address, which means another file in another folder.
+    address = f"{_SQLITE}{local.absolute()}{''.join(uri.partition('?')[1:])}" if local else uri
     folder = local.parent if local and local.parent.is_dir() else directory
     unguarded = remote or (local is not None and local.exists() and not os.access(folder, os.W_OK))  # it can be read
 
@@ -137,7 +139,7 @@ def ask(uri: str, question: Callable[[MlflowClient], T], directory: Path, probe_
                     _check_sqlite(local)
                     for line in [] if unguarded else follow_artifacts(local):
                         print(line, file=sys.stderr)
-                outcome.append(question(MlflowClient(uri)))
+                outcome.append(question(MlflowClient(address)))
         except Exception as error:
             outcome.append(error)
 

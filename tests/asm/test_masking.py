@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import contracts
 import numpy as np
 import pytest
 import torch
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from spinrl import testing as contracts
 from spinrl.asm import Masking, masked_cross_entropy, masked_prediction
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("*.npz"))

@@ -176,7 +176,8 @@ def test_the_same_seed_gives_the_same_returns(shared_cache):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_readable_run_marked_as_stopped_that_goes_on(undrawn, shared_cache, capsys):
-    one_thread = ["--set", "Machine.threads=1"]  # two wait for each other where another process has a core
+    # Two threads wait for each other where another process has a core.
+    one_thread = ["--set", "Machine.threads=1", "--set", "Machine.compile=False"]
     long = ["--gin", "gin/spin_humanoid.gin", "--gin", str(_smoke_sizes()), *ONE_TIER, *one_thread]
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "harness.run", *long], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
