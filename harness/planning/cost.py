@@ -13,13 +13,8 @@ import torch
 
 from harness.cells.environments import build_environment
 from harness.experiment import Cell, Experiment
-from harness.planning.preflight import (
-    cached_asm,
-    disk_needed,
-    features_needed,
-    missing_features,
-    take_missing,
-)
+from harness.planning.memory import memory_needed
+from harness.planning.preflight import cached_asm, disk_needed, missing_features, take_missing
 from harness.planning.timed_steps import pretraining_step, random_batch, untrained_policy
 from spinrl.asm import Pretraining
 from spinrl.config import fingerprint, to_plain
@@ -29,7 +24,6 @@ from spinrl.machine import ResolvedMachine
 from spinrl.specs import OBSERVATION, POLICY_INPUT
 from spinrl.tasks import random_actions
 
-BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
 FEATURE_BATCH = 512  # rows of the batch with which encoding is timed
 CELL_DISK = 40e6  # final checkpoint, returns and figures of a cell
 
@@ -140,16 +134,6 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
             stages.append(StageCost(label, "estimating", times * rows * acting_row))
     disk = disk_needed(experiment, cells) + CELL_DISK * len(cells)
     return Cost(tuple(stages), memory_needed(experiment, cells), disk)
-
-
-def memory_needed(experiment: Experiment, cells: Sequence[Cell]) -> float:
-    """Peak memory in bytes of the cell with the largest dataset, mapped pages included."""
-    most = 0
-    for cell in cells:
-        plan = experiment.dataset(cell)
-        dataset = 4 * plan.observation_size * plan.transitions
-        most = max(most, dataset + features_needed(experiment, cell))
-    return BASE_MEMORY + 1.5 * most
 
 
 def _timed(step: Callable[[], object], repeats: int = 3) -> float:

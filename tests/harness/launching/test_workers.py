@@ -62,6 +62,40 @@ def test_side_by_side_gives_what_one_after_another_gives(shared_cache):
 
 
 @pytest.mark.slow
+def test_cells_of_one_process_give_what_a_process_each_gives(shared_cache):
+    policies = "Experiment.policies=[@SPIN(), @Factored(), @Autoregressive()]"
+    grid = smoke("Experiment.tiers=['medium']", policies, "Experiment.seeds=[0, 1]")
+    alone = run_in_turn(work(grid), Observer())
+    processes = set()
+
+    def note(cell):
+        processes.update(each.pid for each in multiprocessing.active_children() if each.name == "spinrl-cell")
+
+    together = run_side_by_side(work(grid, jobs=4, together=4, fresh=True), Recorder(note))
+    assert len(processes) == 1
+    assert [outcome.cell.key for outcome in together] == [outcome.cell.key for outcome in alone]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.failure is None
+        assert [each.returns for each in ours.evaluations] == [each.returns for each in theirs.evaluations]
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_fails_all_its_cells_and_the_rest_go_on_in_another(shared_cache):
+    grid = smoke("Experiment.tiers=['medium']", "Experiment.policies=[@Factored()]", "Experiment.seeds=[0, 1, 2, 3, 4]")
+    killed = []
+
+    def kill(cell):
+        if not killed:
+            (process,) = [each for each in multiprocessing.active_children() if each.name == "spinrl-cell"]
+            os.kill(process.pid, signal.SIGKILL)
+            killed.append(process.pid)
+
+    outcomes = run_side_by_side(work(grid, jobs=2, together=2), Recorder(kill))
+    assert ["SIGKILL" in (each.failure or "") for each in outcomes] == [True, True, False, False, False]
+    assert all(len(each.evaluations) == 2 for each in outcomes[2:])
+
+
+@pytest.mark.slow
 def test_a_killed_process_fails_its_cell_with_the_reason_and_the_next_goes_on(shared_cache):
     grid = smoke("Experiment.tiers=['medium', 'expert']", "Experiment.policies=[@Factored()]")
 
@@ -76,14 +110,15 @@ def test_a_killed_process_fails_its_cell_with_the_reason_and_the_next_goes_on(sh
 
 
 @pytest.mark.slow
-def test_stopping_leaves_no_process_behind(shared_cache):
+@pytest.mark.parametrize("together", [1, 2])
+def test_stopping_leaves_no_process_behind(shared_cache, together):
     grid = smoke("Experiment.tiers=['medium', 'expert']", "Experiment.policies=[@Factored()]")
 
     def stop(cell):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_side_by_side(work(grid, jobs=2), Recorder(stop))
+        run_side_by_side(work(grid, jobs=2, together=together), Recorder(stop))
     assert not [each for each in multiprocessing.active_children() if each.name == "spinrl-cell"]
 
 
