@@ -48,28 +48,50 @@ class Turns:
         Raises:
             SystemExit: when all are to end.
         """
-        mine = threading.Event()
         with self._lock:
-            if self._taken:
-                self._waiting.append(mine)
-            else:
-                self._taken = True
-                mine.set()
-        mine.wait()
-        if self._ended:
-            raise SystemExit(1)
-        _here.running = True
-        _restore(_here)
+            mine = self._asked()
+            if not self._taken:
+                self._next()
+        self._begin(mine)
 
     def pass_on(self) -> None:
         """End this thread's turn."""
         _keep(_here)
         _here.running = False
         with self._lock:
-            if self._waiting and not self._ended:
-                self._waiting.popleft().set()
-            else:
-                self._taken = False
+            self._next()
+
+    def go_round(self) -> None:
+        """End this thread's turn, and wait for the one after those who wait already.
+
+        Raises:
+            SystemExit: when all are to end.
+        """
+        _keep(_here)
+        _here.running = False
+        with self._lock:
+            mine = self._asked()
+            self._next()
+        self._begin(mine)
+
+    def _asked(self) -> threading.Event:
+        mine = threading.Event()
+        self._waiting.append(mine)
+        if self._ended:  # nobody passes a turn on any more
+            mine.set()
+        return mine
+
+    def _next(self) -> None:
+        self._taken = bool(self._waiting)
+        if self._waiting:
+            self._waiting.popleft().set()
+
+    def _begin(self, mine: threading.Event) -> None:
+        mine.wait()
+        if self._ended:
+            raise SystemExit(1)
+        _here.running = True
+        _restore(_here)
 
 
 class _Here(threading.local):
@@ -87,9 +109,7 @@ _here = _Here()
 def hand_over() -> None:
     """Let the other trainings of this process have their turns; the one alone goes on at once."""
     if _here.turns is not None and _here.running:
-        turns = _here.turns
-        turns.pass_on()
-        turns.take()
+        _here.turns.go_round()
 
 
 @contextmanager

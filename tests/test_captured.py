@@ -1,0 +1,236 @@
+"""A captured step computes what the loop does: on a CPU by a stand-in for CUDA graphs, with a GPU for real."""
+
+import itertools
+from functools import partial
+
+import attrs
+import pytest
+import torch
+from tensordict import TensorDict
+
+from spinrl import captured
+from spinrl import testing as contracts
+from spinrl.algorithms import AWAC, BCQ, IQL, Imitation, MonteCarloCritics
+from spinrl.asm import Pretraining, pretrained_asm
+from spinrl.captured import WARM_UP, Captured, adam, load_optimizer
+from spinrl.data import ReplayLoader
+from spinrl.evaluation import episode_seeds, evaluate
+from spinrl.events import Metrics, Notice
+from spinrl.machine import ResolvedMachine
+from spinrl.policies import SPIN, Factored, FactoredPolicy
+from spinrl.specs import ActionSpec
+from spinrl.tasks import BatchedEnvironment, get_task
+from spinrl.train import gradient_step
+from spinrl.training import Trainer, Training, TrainingSetup
+from tests.algorithms.policy_samples import POLICIES
+from tests.data.store_samples import random_episode, write_store
+
+SPEC = ActionSpec([2, 3, 3])
+ALGORITHMS = {"iql": IQL(hidden=(16,)), "awac": AWAC(hidden=(16,)), "bcq": BCQ(hidden=(16,), candidates=3)}
+CACHED = SPIN(query_share=0.25, frozen_dropout=False, cached=True)  # another step from its milestone on
+EVERY = POLICIES | {"spin_cached": CACHED}
+GPU = ResolvedMachine(device="cuda")
+
+
+class Rerun:
+    """Stands for a CUDA graph: replaying it calls again, and writes the result where the recorded one is to be."""
+
+    def __init__(self, call):
+        self._call, self.outputs = call, TensorDict()
+
+    def replay(self):
+        self.outputs.update(self._call())
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """Machines that capture on a CPU; counts what is recorded."""
+    recorded = []
+
+    def record(call, generators):
+        recorded.append(Rerun(call))
+        return recorded[-1], recorded[-1].outputs
+
+    monkeypatch.setattr(captured, "_aside", lambda call: call())
+    monkeypatch.setattr(captured, "_watched", lambda call: (call(), None))
+    monkeypatch.setattr(captured, "_record", record)
+    monkeypatch.setattr("spinrl.algorithms.base.adam", lambda *given, capture: adam(*given, capture=False))
+    return recorded
+
+
+@pytest.fixture
+def store(tmp_path):
+    episodes = [random_episode(20, SPEC, contracts.SIZE, seed, terminated=seed == 1) for seed in range(3)]
+    return write_store(tmp_path / "s", episodes, SPEC, contracts.SIZE, bins=None)
+
+
+def training(store, policy, algorithm, machine, path, steps):
+    """A fresh training of so many steps, and what it reports."""
+    setup = TrainingSetup(
+        policy=policy,
+        algorithm=algorithm,
+        training=Training(gradient_steps=steps, batch_size=8, report_every=1),
+        standardized=True,
+    )
+    asm = contracts.frozen_asm(SPEC)
+    asm.model.to(machine.device)
+    return Trainer(setup, store, asm, machine, path)
+
+
+def losses(store, policy, algorithm, machine, *, then=None, path=None, steps=20):
+    """Losses of every step; with `then`, the second half is done by another process on that machine."""
+    told = []
+    trainer = training(store, policy, algorithm, machine, path, steps)
+    trainer.begin(told.append)
+    trainer.advance(steps // 2 if then else steps, told.append)
+    if then:
+        trainer.save()
+        trainer = training(store, policy, algorithm, then, path, steps)
+        trainer.begin(told.append)
+        assert trainer.step == steps // 2
+        trainer.advance(steps, told.append)
+    assert not [each for each in told if isinstance(each, Notice)]
+    values = [each.values for each in told if isinstance(each, Metrics)]
+    return [{name: value for name, value in step.items() if "time" not in name} for step in values], trainer
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("policy", EVERY)
+def test_a_captured_training_that_is_resumed_is_the_loop_to_the_digit(store, policy, algorithm, on_cpu, tmp_path):
+    config, cpu = ALGORITHMS[algorithm], ResolvedMachine()
+    capturing = attrs.evolve(cpu, capture=True)
+    expected, loop = losses(store, EVERY[policy], config, cpu)
+    found, ours = losses(store, EVERY[policy], config, capturing, then=capturing, path=tmp_path / "checkpoint.pt")
+    assert len(expected) == 20 and found == expected
+    weights = loop.algorithm.state_dict()
+    assert all(
+        torch.equal(value, weights[name])
+        for name, value in ours.algorithm.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    )
+    assert len(on_cpu) == (3 if policy == "spin_cached" else 2)  # one a process, and one more from a milestone on
+
+
+def test_each_call_computes_once_on_what_it_is_given(on_cpu):
+    seen = []
+
+    def double(x):
+        seen.append(float(x))
+        return TensorDict({"y": 2 * x})
+
+    call = Captured(double, on=True)
+    results = [float(call(torch.tensor(float(number)))["y"]) for number in range(WARM_UP + 3)]
+    assert seen == list(range(WARM_UP + 3)) and results == [2 * number for number in seen]
+    assert len(on_cpu) == 1
+
+
+def test_what_waits_for_the_device_or_cannot_be_recorded_goes_on_as_it_is_and_says_why(on_cpu, monkeypatch):
+    def fail(call, generators):
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    for changed, stand_in, why in (
+        ("_watched", lambda call: (call(), "my_policy.py:7"), "it waits for the device at my_policy.py:7"),
+        ("_record", fail, "operation not permitted"),
+    ):
+        told, calls = [], itertools.count()
+        monkeypatch.setattr(captured, changed, stand_in)
+        call = Captured(partial(next, calls), on=True, on_refusal=told.append)
+        assert [call() for _ in range(7)] == list(range(7))
+        assert told == [f"not captured, and slower for it: {why}"]
+        monkeypatch.undo()
+        on_cpu.clear()
+        monkeypatch.setattr(captured, "_aside", lambda call: call())
+        monkeypatch.setattr(captured, "_watched", lambda call: (call(), None))
+
+
+def test_features_that_do_not_fit_the_device_are_a_reason(store):
+    loader, told = ReplayLoader(store, 4, 0), []
+    algorithm = contracts.build_algorithm(ALGORITHMS["iql"], Factored(hidden=(8,)), SPEC)
+    algorithm.machine = ResolvedMachine(capture=True)
+    assert gradient_step(algorithm, loader, told.append).on and not told
+    loader.attach_features(torch.empty(63, 3, 4, device="meta"))  # on another device than the batches
+    assert not gradient_step(algorithm, loader, told.append).on
+    assert told == ["not captured, and slower for it: the features are too large for the GPU, and stay on the disk"]
+
+
+def test_an_optimizer_s_state_of_another_machine_leaves_it_as_this_one_needs_it():
+    parameters = [torch.nn.Parameter(torch.ones(2))]
+    made = adam(parameters, 0.5, capture=False)
+    state = made.state_dict()
+    state["param_groups"][0].update(capturable=True, lr=torch.tensor(0.25))
+    load_optimizer(made, state)
+    assert made.param_groups[0]["capturable"] is False and made.param_groups[0]["lr"] == 0.25
+    parameters[0].grad = torch.ones(2)
+    made.step()
+    assert parameters[0].tolist() == [0.75, 0.75]
+
+
+# With a GPU. Sums of a GPU come in any order, so that numbers agree but for their last digits.
+
+CLOSE = {"rel": 5e-3, "abs": 1e-3}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("policy", EVERY)
+def test_captured_is_eager_over_50_steps_and_across_checkpoints(store, policy, algorithm, tmp_path):
+    config, eager, capturing = ALGORITHMS[algorithm], GPU, attrs.evolve(GPU, capture=True)
+    expected, _ = losses(store, EVERY[policy], config, eager, steps=50)
+    found, trainer = losses(store, EVERY[policy], config, capturing, steps=50)
+    assert trainer._step[1]._recorded is not None
+    assert found == [pytest.approx(step, **CLOSE) for step in expected]
+    for number, (first, then) in enumerate([(capturing, capturing), (capturing, eager), (eager, capturing)]):
+        path = tmp_path / f"{number}.pt"
+        found, _ = losses(store, EVERY[policy], config, first, then=then, path=path, steps=50)
+        assert found == [pytest.approx(step, **CLOSE) for step in expected]
+
+
+@pytest.mark.gpu
+def test_a_captured_pre_training_and_captured_starts_are_eager_ones(store, monkeypatch, tmp_path):
+    config = Pretraining(
+        encoder=contracts.SMALL, batch_size=16, epochs=None, steps=50, report_every=1, schedule="cosine"
+    )
+    starts = (Imitation(steps=50, batch_size=8, report_every=1), MonteCarloCritics(steps=50, report_every=1))
+    curves = {}
+    for capture in (False, True):
+        monkeypatch.setenv("SPINRL_HOME", str(tmp_path / str(capture)))
+        machine, told = attrs.evolve(GPU, capture=capture), []
+        curve = pretrained_asm(config, store, seed=0, machine=machine, standardized=True).curve
+        trainer = training(store, POLICIES["saint"], ALGORITHMS["iql"], machine, None, 1)
+        trainer.setup = attrs.evolve(trainer.setup, warm_start=starts[0], critic_start=starts[1])
+        trainer.begin(told.append)
+        reported = [each.values for each in told if isinstance(each, Metrics)]
+        curves[capture] = [values for _, values in curve] + reported
+    assert len(curves[True]) == 150
+    # Accuracy is a share of few entries: one more or less of them is more than the last digit.
+    for ours, theirs in zip(curves[True], curves[False], strict=True):
+        for name, value in ours.items():
+            assert value == pytest.approx(theirs[name], **(CLOSE if "loss" in name else {"abs": 0.1})), name
+
+
+@pytest.mark.gpu
+def test_a_policy_that_waits_for_the_device_trains_as_it_is_and_says_where(store, monkeypatch):
+    def waiting(self, observation, action=None):
+        assert float(observation.sum()) < 1e9
+        return self.heads(self.trunk(self.standardizer(observation)))
+
+    monkeypatch.setattr(FactoredPolicy, "logits", waiting)
+    told = []
+    trainer = training(store, POLICIES["factored"], ALGORITHMS["iql"], attrs.evolve(GPU, capture=True), None, 10)
+    trainer.advance(10, told.append)
+    (notice,) = [each.message for each in told if isinstance(each, Notice)]
+    assert "waits for the device" in notice and "test_captured.py" in notice
+    assert trainer.step == 10
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("action", ["sample", "mode"])
+@pytest.mark.parametrize("policy", ["factored", "autoregressive", "saint"])
+def test_captured_acting_is_eager_acting(policy, action):
+    task = get_task("cheetah-run")
+    made = contracts.build_policy(POLICIES[policy], task.action_spec(3), size=task.observation_size).cuda()
+    environment, seeds = BatchedEnvironment(task, 3, 4), episode_seeds(0, 12)
+    eager, captured_ones = (
+        evaluate(made, environment, seeds, action=action, steps=20, capture=capture) for capture in (False, True)
+    )
+    assert captured_ones == pytest.approx(eager)
