@@ -48,12 +48,12 @@ def add_configuration_options(
         default=[],
         dest="modules",
         metavar="MODULE",
-        type=_imported,
+        type=imported_module,
         help="a module, or a .py file, with components of your own; repeatable",
     )
 
 
-def _imported(name: str) -> str:
+def imported_module(name: str) -> str:
     """Import a module as soon as it is named, so that whatever follows knows its components."""
     try:
         import_components([name])
