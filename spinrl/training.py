@@ -267,7 +267,8 @@ class Trainer:
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise DivergedError(
-                        f"{name} is {value} at gradient step {self.step}; a smaller learning_rate may help"
+                        f"{name} is {value} at gradient step {self.step}; a smaller learning_rate, or smaller rewards, "
+                        "may help"
                     )
             report(StageProgress(self.step))
             metrics = Metrics(self.step, {**values, "time/train_seconds": self.train_seconds})
