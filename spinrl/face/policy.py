@@ -198,14 +198,8 @@ class TrainedPolicy:
         Raises:
             UserError: as `evaluate`, and when nothing draws or writes videos here; the message says what to install.
         """
-        return filmed(
-            self._module,
-            self._environment(environment),
-            path,
-            seed=self.seed if seed is None else seed,
-            action=action,
-            steps=steps,
-        )
+        of = self.seed if seed is None else seed
+        return filmed(self._module, self._environment(environment), path, seed=of, action=action, steps=steps)
 
     def estimate(
         self,
