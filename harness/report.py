@@ -26,7 +26,7 @@ from harness.reporting.markdown import markdown_page
 from harness.reporting.probe import RESULTS_FILE, probe_figures
 from harness.reporting.returns import META_FILE, RETURNS_FILE, Invocation, ReportMeta, to_csv, to_frame
 from harness.reporting.sections import notes, probe_section, sections
-from harness.reporting.statistics import summarize
+from harness.reporting.statistics import during_pretraining, summarize
 from harness.reporting.stored import Study
 from harness.reporting.tables import estimate_tables, matrix_tables, setting_tables
 from spinrl.errors import UserError
@@ -92,7 +92,7 @@ def _figures(
         returned = table[table["metric"] == RETURN]
         runs = asymptotic_runs(returned, meta)
         yield from comparison_figures(summary[summary["metric"] == RETURN], runs, meta, styles)
-        yield from figures(summary, meta, styles)
+        yield from figures(summary, meta, styles, during_pretraining(table))
     if probes is not None:
         yield from probe_figures(probes)
 

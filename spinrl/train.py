@@ -71,6 +71,9 @@ def train(
         seconds = time.perf_counter() - began
         for name, value in values.items():
             if not math.isfinite(value):
-                raise DivergedError(f"{name} is {value} at gradient step {number}; a smaller learning_rate may help")
+                raise DivergedError(
+                    f"{name} is {value} at gradient step {number}; a smaller learning_rate, or smaller rewards, may "
+                    "help"
+                )
         yield number, values, seconds
         began = time.perf_counter()

@@ -12,6 +12,7 @@ from spinrl import captured
 from spinrl import testing as contracts
 from spinrl.algorithms import AWAC, BCQ, IQL, Imitation, MonteCarloCritics
 from spinrl.asm import Pretraining, pretrained_asm
+from spinrl.budget import Training
 from spinrl.captured import WARM_UP, Captured, adam, load_optimizer
 from spinrl.data import ReplayLoader
 from spinrl.evaluation import episode_seeds, evaluate
@@ -21,7 +22,7 @@ from spinrl.policies import SPIN, Factored, FactoredPolicy
 from spinrl.specs import ActionSpec
 from spinrl.tasks import BatchedEnvironment, get_task
 from spinrl.train import gradient_step
-from spinrl.training import Trainer, Training, TrainingSetup
+from spinrl.training import Trainer, TrainingSetup
 from tests.algorithms.policy_samples import POLICIES
 from tests.data.store_samples import random_episode, write_store
 

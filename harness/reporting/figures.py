@@ -68,13 +68,16 @@ def policy_styles(policies: Iterable[str]) -> Styles:
     return {policy: _STYLES.get(policy.casefold()) or others[policy] for policy in policies}
 
 
-def figures(summary: pd.DataFrame, meta: ReportMeta, styles: Styles) -> Iterator[tuple[str, Figure]]:
+def figures(
+    summary: pd.DataFrame, meta: ReportMeta, styles: Styles, before: pd.DataFrame | None = None
+) -> Iterator[tuple[str, Figure]]:
     """Pairs of file stem and figure for a report; the caller saves and closes the figures.
 
     Args:
         summary: table of `harness.reporting.statistics.summarize`.
         meta: source of the reference lines.
         styles: result of `policy_styles` for all policies.
+        before: table of `harness.reporting.statistics.during_pretraining`; none draws no such lines.
     """
     for values, panel in summary.groupby(PANEL, sort=True):
         preset, metric, algorithm, task, bins = values
@@ -82,7 +85,8 @@ def figures(summary: pd.DataFrame, meta: ReportMeta, styles: Styles) -> Iterator
         stem = file_stem(task, f"{bins}bins", algorithm, preset, metric)
         if metric == RETURN:
             reference = meta.references.get((str(task), int(bins)))
-            yield f"curves_{stem}", return_curves(panel, styles, reference, title, "Episode return")
+            begun = None if before is None else before[(before[PANEL] == list(values)).all(axis=1)]
+            yield f"curves_{stem}", return_curves(panel, styles, reference, title, "Episode return", begun)
             yield f"table_{stem}", heat_table(panel, title, "Episode return")
         elif panel["fraction"].nunique() > 1:
             yield f"estimates_{stem}", return_curves(panel, styles, None, title, metric_name(metric).capitalize())
@@ -104,11 +108,20 @@ def save(figure: Figure, directory: Path, stem: str) -> list[Path]:
     return paths
 
 
-def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | None, title: str, ylabel: str) -> Figure:
+def return_curves(
+    panel: pd.DataFrame,
+    styles: Styles,
+    reference: Reference | None,
+    title: str,
+    ylabel: str,
+    before: pd.DataFrame | None = None,
+) -> Figure:
     """Mean return with its 95% band: a column per tier, against gradient steps above and time below, both logarithmic.
 
-    Lines go through every evaluation; markers and ticks are at those of `shown_fractions`. The legend has the number
-    of seeds of each line, and says if a band is over the episodes of a single seed.
+    Lines go through every evaluation; markers and ticks are at those of `shown_fractions`. Against time, the line of a
+    policy that was evaluated as its ASM pre-trained begins there, thinner (`before`). A ring marks where a training
+    ended early. The legend has the number of seeds of each line, and says if a band is over the episodes of a single
+    seed.
     """
     tiers = sorted(panel["tier"].unique(), key=tier_order)
     marked = set(shown_fractions(panel))
@@ -129,6 +142,11 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
                 for axes, x in ((grid[0, column], line["gradient_step"]), (grid[1, column], times)):
                     axes.plot(x, line["mean"], dashes, **style)
                     axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+                    if line["ended_early"].any():
+                        axes.plot(x.iloc[-1:], line["mean"].iloc[-1:], "o", mfc="none", mec=colour, ms=9)
+                if before is not None:
+                    begun = before[(before["tier"] == tier) & (before["policy"] == policy)]
+                    _draw_before(grid[1, column], begun, line, unit, colour)
             grid[0, column].set_title(tier)
             steps = panel.loc[panel["tier"] == tier].set_index("fraction")["gradient_step"]
             ticks = steps[steps.index.isin(marked)]
@@ -146,6 +164,17 @@ def return_curves(panel: pd.DataFrame, styles: Styles, reference: Reference | No
         legend_below(figure, grid[0, 0])
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def _draw_before(axes: Axes, before: pd.DataFrame, line: pd.DataFrame, unit: int, colour: str) -> None:
+    """The evaluations of an ASM on its way, against time, up to the first one of the training that follows."""
+    if before.empty:
+        return
+    first = line.iloc[:1]
+    spent = before["asm_seconds"] / unit
+    times = pd.concat([spent, learning_seconds(first) / unit])
+    axes.plot(times, pd.concat([before["mean"], first["mean"]]), "-", color=colour, marker=".", ms=4, lw=0.8)
+    axes.fill_between(spent, before["low"], before["high"], color=colour, alpha=0.1, lw=0)
 
 
 def legend_label(policy: str, seeds: pd.Series) -> str:

@@ -151,11 +151,11 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
 
     Columns: those of `LINE`, ``fraction``, ``gradient_step``, ``seeds``, ``episodes``, ``mean``, ``low``, ``high``
     (95%), ``over`` (see `Interval`), ``normalized`` (score of the mean; NaN without a reference), ``share`` (see
-    `share_of_best`), and the mean over seeds of each of `SECONDS`.
+    `share_of_best`), the mean over seeds of each of `SECONDS`, and whether a training ended early there.
     """
     rng = np.random.default_rng(seed)
     table = trained(table)
-    of = {name: table[name].to_numpy() for name in ("return", "seed", "gradient_step", *SECONDS)}
+    of = {name: table[name].to_numpy() for name in ("return", "seed", "gradient_step", "ended_early", *SECONDS)}
     rows = []
     for values, at in sorted(table.groupby([*LINE, "fraction"]).indices.items()):  # slices of frames would be slow
         line = dict(zip([*LINE, "fraction"], values, strict=True))
@@ -176,12 +176,28 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
                 "over": over,
                 "normalized": score,
                 **{name: float(of[name][at][first].mean()) for name in SECONDS},
+                "ended_early": bool(of["ended_early"][at].any()),
             }
         )
     columns = [*LINE, "fraction", "gradient_step", "seeds", "episodes", "mean", "low", "high", "over", "normalized"]
-    summary = pd.DataFrame(rows, columns=[*columns, *SECONDS])
+    summary = pd.DataFrame(rows, columns=[*columns, *SECONDS, "ended_early"])
     summary["share"] = share_of_best(summary)
     return summary
+
+
+def during_pretraining(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each line and evaluation of its ASM before the training (`Evaluating.during_pretraining`), in order.
+
+    Columns: those of `LINE`, ``asm_share`` of the pre-training, ``asm_seconds`` (mean over seeds), and ``mean``,
+    ``low``, ``high`` (95%) of the return.
+    """
+    rng = np.random.default_rng(0)
+    rows = []
+    for values, group in table[table["gradient_step"] == 0].groupby([*LINE, "asm_share"], sort=True):
+        sample, over = units(group["return"], group["seed"])
+        interval = mean_interval([sample], rng, over=over)
+        rows.append((*values, group["asm_seconds"].mean(), interval.value, interval.low, interval.high))
+    return pd.DataFrame(rows, columns=[*LINE, "asm_share", "asm_seconds", "mean", "low", "high"])
 
 
 def asymptotic(summary: pd.DataFrame) -> pd.DataFrame:

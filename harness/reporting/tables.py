@@ -18,7 +18,7 @@ from harness.reporting.comparisons import (
     improvement_matrix,
     strata,
 )
-from harness.reporting.returns import ReportMeta
+from harness.reporting.returns import SECONDS, ReportMeta
 from harness.reporting.statistics import (
     LINE,
     REFERENCE_POLICY,
@@ -206,22 +206,16 @@ def _by_fraction(group: pd.DataFrame, cell: Callable[[Any], str]) -> pd.DataFram
 
 def _times(group: pd.DataFrame) -> pd.DataFrame:
     targets = time_to_target(group).set_index(list(LINE))
+    spent = dict(zip(("pre-training", "starts", "training", "evaluation"), SECONDS, strict=True))
+    if not group["start_seconds"].any():
+        del spent["starts"]
     rows = []
     for (policy, tier), line in _lines(group):
         target = targets.loc[tuple(line.iloc[0][list(LINE)])]
         last = line.sort_values("gradient_step").iloc[-1]
-        rows.append(
-            [
-                policy,
-                tier,
-                *(duration(last[name]) for name in ("asm_seconds", "train_seconds", "evaluation_seconds")),
-                number(target["target"]),
-                duration(target["seconds"]),
-            ]
-        )
-    return pd.DataFrame(
-        rows, columns=["policy", "tier", "pre-training", "training", "evaluation", "target", "reached in"]
-    )
+        seconds = (duration(last[column]) for column in spent.values())
+        rows.append([policy, tier, *seconds, number(target["target"]), duration(target["seconds"])])
+    return pd.DataFrame(rows, columns=["policy", "tier", *spent, "target", "reached in"])
 
 
 def _matrix(matrix: pd.DataFrame) -> pd.DataFrame:

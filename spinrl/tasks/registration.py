@@ -18,12 +18,14 @@ from typing import Any
 from spinrl.tasks.benchmark import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS
 
 NAMESPACE = "spinrl"
+CLINIC = f"{NAMESPACE}/Clinic-v0"
 
 
 def register_environments() -> None:
-    """Register ``spinrl/TASK-v0`` (with the keyword `bins`) and ``spinrl/TASK-Mbins-v0`` for M from 2 to 100."""
+    """Register the clinic, ``spinrl/TASK-v0`` (with the keyword `bins`) and ``spinrl/TASK-Mbins-v0``, M 2 to 100."""
     from gymnasium.envs.registration import EnvSpec, registry
 
+    registry[CLINIC] = EnvSpec(CLINIC, entry_point="spinrl.tasks.clinic:ClinicEnv")
     for task in TASKS:
         names: dict[str, dict[str, Any]] = {f"{task}-v0": {"task": task}}
         names |= {f"{task}-{bins}bins-v0": {"task": task, "bins": bins} for bins in range(MIN_BINS, MAX_BINS + 1)}

@@ -17,7 +17,7 @@ NAME = "spinrl/cheetah-run-3bins-v0"
 
 
 def test_every_task_and_number_of_bins_is_registered():
-    names = {name for name in gymnasium.registry if name.startswith("spinrl/")}
+    names = {name for name in gymnasium.registry if name.startswith("spinrl/")} - {"spinrl/Clinic-v0"}
     assert names == {
         f"spinrl/{task}{bins}-v0" for task in TASKS for bins in ("", *(f"-{n}bins" for n in range(2, 101)))
     }

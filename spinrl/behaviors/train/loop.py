@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -80,29 +81,37 @@ def train(
             replay.clear()
         if learner.can_act:
             mailbox.publish(learner.network)
-        context = multiprocessing.get_context("spawn")
-        steps_before = int(replay.env_steps.sum())
-        actors = [
-            context.Process(target=act, args=(config, folder, actor, os.getpid(), steps_before), daemon=True)
-            for actor in range(config.num_actors)
-        ]
-        for process in actors:
-            process.start()
         try:
-            for progress in _learn(learner, replay, mailbox, folder, report_every, save_every, snapshot_every):
-                for number, process in enumerate(actors):
-                    if not process.is_alive():
-                        raise RuntimeError(
-                            f"actor {number} died, exit code {process.exitcode}; its own error stands above"
-                        )
-                yield progress
+            with _acting(config, folder, int(replay.env_steps.sum())) as actors:
+                for progress in _learn(learner, replay, mailbox, folder, report_every, save_every, snapshot_every):
+                    for number, process in enumerate(actors):
+                        if not process.is_alive():
+                            raise RuntimeError(
+                                f"actor {number} died, exit code {process.exitcode}; its own error stands above"
+                            )
+                    yield progress
         finally:
-            for process in actors:
-                process.terminate()
-                process.join()  # before the folder is another training's
             checkpoint.save(learner.state(), folder / "learner.pt")
             if learner.updates:  # the last state is a candidate too
                 _keep_snapshot(learner, replay, folder)
+
+
+@contextlib.contextmanager
+def _acting(config: DecQN, folder: Path, steps_before: int) -> Iterator[list[SpawnProcess]]:
+    """The actors at work; they have ended when the block is left, before the folder is another training's."""
+    context = multiprocessing.get_context("spawn")
+    actors = [
+        context.Process(target=act, args=(config, folder, actor, os.getpid(), steps_before), daemon=True)
+        for actor in range(config.num_actors)
+    ]
+    for process in actors:
+        process.start()
+    try:
+        yield actors
+    finally:
+        for process in actors:
+            process.terminate()
+            process.join()
 
 
 @contextlib.contextmanager

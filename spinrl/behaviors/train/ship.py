@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,18 +169,31 @@ def ship(
             f"{card_file} tells of an expert of {before['return_mean']:.1f}, this one returns {candidate.mean:.1f}: "
             "nothing is shipped; add --overwrite to replace it"
         )
-    known = before.get("trials", [])
     content = save_safetensors(
         {key: value.contiguous() for key, value in _half(checkpoint.load(candidate.path)["network"]).items()}
     )
-    task = get_task(config.task)
+    known = before.get("trials", [])
     card = {
+        **_card(config, candidate, level, command, content),
+        "trials": [*known, *(trial for trial in trials if trial not in known)],
+    } | ({"notes": notes} if notes else {})
+    try:
+        _write_together(target, {weights_file: content, card_file: (json.dumps(card, indent=1) + "\n").encode()})
+    except OSError as error:
+        raise BehaviorError(f"{name} is not shipped, {error}; --ship-only ships it later, --ship elsewhere") from error
+    return card_file
+
+
+def _card(config: DecQN, candidate: Candidate, level: str, command: str, weights: bytes) -> dict[str, Any]:
+    """What a card says of a candidate, its training, and the file of its weights."""
+    task = get_task(config.task)
+    return {
         "task": config.task,
         "bins": config.bins,
         "level": level,
         "observation_size": task.observation_size,
         "hidden": list(config.hidden),
-        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "return_mean": round(candidate.mean, 2),
         "return_std": round(float(np.std(candidate.returns)), 2),
         "returns": [round(value, 2) for value in candidate.returns],
@@ -192,19 +205,17 @@ def ship(
         "phases": list(candidate.phases) or [{"from_updates": 0, "command": command}],
         "configuration": candidate.configuration or to_plain(config),
         "learning_curve": learning_curve(candidate.path.parent),
-        "trials": [*known, *(trial for trial in trials if trial not in known)],
-    } | ({"notes": notes} if notes else {})
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        files = {weights_file: content, card_file: (json.dumps(card, indent=1) + "\n").encode()}
-        with tempfile.TemporaryDirectory(dir=target, prefix=".") as beside:  # weights and card only together
-            for path, data in files.items():
-                (Path(beside) / path.name).write_bytes(data)
-            for path in files:
-                os.replace(Path(beside) / path.name, path)
-    except OSError as error:
-        raise BehaviorError(f"{name} is not shipped, {error}; --ship-only ships it later, --ship elsewhere") from error
-    return card_file
+    }
+
+
+def _write_together(folder: Path, files: Mapping[Path, bytes]) -> None:
+    """Write files of a folder so that either all of them are new, or none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
+        for path, data in files.items():
+            (Path(beside) / path.name).write_bytes(data)
+        for path in files:
+            os.replace(Path(beside) / path.name, path)
 
 
 def _card_of_before(path: Path) -> dict[str, Any]:

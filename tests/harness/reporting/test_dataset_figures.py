@@ -36,6 +36,7 @@ EPISODES = EpisodeStatistics(
 
 @pytest.mark.parametrize("nvec", [(3,), (3, 3, 3), (2, 3, 5, 100), (10,) * 6])
 def test_every_kind_of_action_is_drawn_and_saved(nvec: tuple[int, ...], tmp_path: Path) -> None:
+    plt.close("all")  # whatever other tests left open
     paths = save(overview(EPISODES, action_numbers(nvec), "a title"), tmp_path, "overview")
     assert [path.name for path in paths] == ["overview.png", "overview.svg"]
     text = paths[1].read_text()

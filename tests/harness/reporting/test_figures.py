@@ -3,15 +3,19 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from harness.reporting.figures import legend_label, mean_limits, policy_styles, return_curves
+from harness.reporting.figures import figures, legend_label, mean_limits, policy_styles, return_curves
 from harness.reporting.returns import Reference
+from harness.reporting.statistics import during_pretraining, summarize
+from tests.harness.synthetic import META, table
 
 
 def test_the_name_of_the_expert_stays_clear_of_the_title():
     panel = pd.DataFrame(
         [
             dict(tier=tier, policy="spin", gradient_step=step, mean=mean, low=mean - 9, high=mean + 9, seeds=1)
-            | dict(asm_seconds=60.0, start_seconds=0.0, train_seconds=step / 10, fraction=step / 5000)
+            | dict(
+                ended_early=False, asm_seconds=60.0, start_seconds=0.0, train_seconds=step / 10, fraction=step / 5000
+            )
             for tier in ("medium", "medium-expert", "random-medium-expert", "expert")
             for step, mean in ((50, 9.0), (5000, 676.0))
         ]
@@ -25,6 +29,33 @@ def test_the_name_of_the_expert_stays_clear_of_the_title():
     assert minutes.get_xscale() == "log" and minutes.get_xlabel() == "ASM pre-training + training (min)"
     assert [text.get_text() for text in figure.legends[0].texts] == ["spin (1 seed: episodes)"]
     plt.close(figure)
+
+
+def test_a_curve_against_time_begins_with_its_asm() -> None:
+    rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=2)
+    first = rows[(rows["policy"] == "spin") & (rows["fraction"] == rows["fraction"].min())]
+    asm = [
+        first.assign(
+            gradient_step=0,
+            fraction=0.0,
+            asm_share=share,
+            asm_seconds=60 * share,
+            train_seconds=0.0,
+            **{"return": 100 * share},
+        )
+        for share in (0.25, 0.5)
+    ]
+    rows = pd.concat([*asm, rows.assign(ended_early=(rows["fraction"] == 1) & (rows["policy"] == "spin"))])
+    summary = summarize(rows, META)
+    spin = summary[summary["policy"] == "spin"]
+    (_, figure), *_ = figures(summary, META, policy_styles(["factored", "spin"]), during_pretraining(rows))
+    steps, seconds = figure.axes
+    (begun,) = [line for line in seconds.lines if line.get_linewidth() == 0.8]
+    assert begun.get_xdata().tolist()[:2] == [15, 30] and begun.get_ydata().tolist()[:2] == [25, 50]
+    assert begun.get_ydata()[2] == spin["mean"].iloc[0]
+    rings = [line for line in (*steps.lines, *seconds.lines) if line.get_markerfacecolor() == "none"]
+    assert [ring.get_ydata().tolist() for ring in rings] == [[spin["mean"].iloc[-1]]] * 2
+    plt.close("all")
 
 
 def test_a_legend_counts_seeds():
