@@ -7,6 +7,8 @@ import attrs
 import pytest
 import torch
 from tensordict import TensorDict
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spinrl import captured
 from spinrl import testing as contracts
@@ -110,6 +112,41 @@ def test_a_captured_training_that_is_resumed_is_the_loop_to_the_digit(store, pol
         if isinstance(value, torch.Tensor)
     )
     assert len(on_cpu) == (3 if policy == "spin_cached" else 2)  # one a process, and one more from a milestone on
+
+
+class Asked(TorchDispatchMode):
+    """Notes the operations for which a GPU would be waited for: numbers read by the host, shapes that data decide."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "repeat_interleave")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            each.dtype == torch.bool for each in tree_leaves(args[1]) if isinstance(each, torch.Tensor)
+        )
+        if by_mask or name.startswith(self.WAITING):
+            self.found.append(name)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("policy", EVERY)
+def test_no_step_waits_for_the_device(store, policy, algorithm):
+    trainer = training(store, EVERY[policy], ALGORITHMS[algorithm], ResolvedMachine(), None, 20)
+    trainer.advance(1, lambda event: None)
+    for part in (0.0, 0.5):  # of the budget; a policy may train other parts from a milestone on
+        trainer.algorithm.policy.set_trained_parts(part)
+        trainer._prepare(lambda event: None)
+        with Asked() as asked:
+            trainer._gradient_step(lambda event: None)()
+        assert not asked.found
+    with Asked() as asked:
+        torch.ones(2)[torch.ones(2) > 0].sum().item()
+    assert asked.found == ["index", "_local_scalar_dense"]
 
 
 def test_each_call_computes_once_on_what_it_is_given(on_cpu):
