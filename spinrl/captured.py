@@ -9,11 +9,15 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 
 T = TypeVar("T")
 WARM_UP = 3  # calls before the capture: what is made on first use (optimizers' states, handles, kernels) must be there
+STREAMS = 32  # that torch has of a priority
+
+_recorded_on: WeakValueDictionary[int, torch.cuda.CUDAGraph] = WeakValueDictionary()  # by the stream's address
 
 
 class Captured(Generic[T]):
@@ -27,7 +31,7 @@ class Captured(Generic[T]):
         function: to be captured; what it reads besides its arguments has to stay where it is in memory.
         on: False calls the function as it is, always.
         generators: of the device, that the function draws from.
-        on_refusal: told in one line why the function cannot be captured.
+        on_refusal: told in one line why the function cannot be captured; a warning says so where there is none.
     """
 
     def __init__(
@@ -36,7 +40,7 @@ class Captured(Generic[T]):
         *,
         on: bool,
         generators: Sequence[torch.Generator] = (),
-        on_refusal: Callable[[str], None] | None = None,
+        on_refusal: Callable[[str], object] = warnings.warn,
     ) -> None:
         self.function = function
         self.on = on
@@ -72,15 +76,16 @@ class Captured(Generic[T]):
 
     def _refuse(self, reason: str) -> None:
         self.on = False
-        if self._on_refusal is not None:
-            self._on_refusal(f"not captured, and slower for it: {reason}")
+        self._on_refusal(f"not captured, and slower for it: {reason}")
 
 
 def _aside(call: Callable[[], T]) -> T:
     """Call on a side stream, which torch asks for before a capture; the current one waits for it."""
     here, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(here)
-    with torch.cuda.stream(side):
+    with torch.cuda.stream(side), warnings.catch_warnings():
+        # Optimizers that can be captured warn of steps that are not.
+        warnings.filterwarnings("ignore", "This instance was constructed with capturable")
         result = call()
     here.wait_stream(side)
     return result
@@ -107,23 +112,39 @@ def _record(call: Callable[[], T], generators: Sequence[torch.Generator]) -> tup
     """Capture a call without doing what it says, and where its result will be.
 
     Raises:
-        RuntimeError: when it cannot be captured; generators and the current stream are as they were.
+        RuntimeError: when it cannot be captured; what the generators draw next and the current stream are as they were.
     """
     graph = torch.cuda.CUDAGraph()
     drawn = (torch.cuda.default_generators[torch.cuda.current_device()], *generators)
-    states = [each.graphsafe_get_state() for each in drawn]
+    # The graph draws on from the very states that others draw from, so that these know what it drew.
+    copies = [each.clone_state() for each in drawn]
     try:
-        for each in drawn:  # copies: those of a capture that fails cannot be drawn from any more
-            each.graphsafe_set_state(each.clone_state())
         for each in generators:
             graph.register_generator_state(each)
-        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, stream=_stream_of_its_own(graph)):
             outputs = call()
     except BaseException:
-        for each, state in zip(drawn, states, strict=True):
-            each.graphsafe_set_state(state)
+        for each, copy in zip(drawn, copies, strict=True):  # a capture that fails leaves states that cannot be used
+            each.graphsafe_set_state(copy)
         raise
     return graph, outputs
+
+
+def _stream_of_its_own(graph: torch.cuda.CUDAGraph) -> torch.cuda.Stream:
+    """A stream to capture on, on which nothing else runs and no graph that is still there was captured.
+
+    A graph's matrix products go on using the workspace of that stream. Two at a time would write into it together, and
+    the first that goes takes it along (https://github.com/pytorch/pytorch/issues/193402).
+
+    Raises:
+        RuntimeError: when there are too many graphs.
+    """
+    for _ in range(STREAMS):  # torch gives them in turn; nothing else asks for this priority
+        stream = torch.cuda.Stream(priority=-1)
+        if stream.cuda_stream not in _recorded_on:
+            _recorded_on[stream.cuda_stream] = graph
+            return stream
+    raise RuntimeError(f"{STREAMS} are captured in this process, and there is no room for another")
 
 
 def adam(

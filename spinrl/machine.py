@@ -58,11 +58,13 @@ class Machine(Component):
             raise ValueError("Machine.compile is True, but there is no C++ compiler with Python headers (or Triton)")
         if self.capture and device != "cuda":
             raise ValueError("Machine.capture is True, but the device is cpu, and only a GPU captures; set it to None")
+        capture = device == "cuda" if self.capture is None else self.capture
+        gains = fast_bf16(device) and not capture  # a captured step launches nothing, and compiling takes a minute
         return ResolvedMachine(
             device=device,
             precision=precision,
-            compile=can_compile and fast_bf16(device) if self.compile is None else self.compile,
-            capture=device == "cuda" if self.capture is None else self.capture,
+            compile=can_compile and gains if self.compile is None else self.compile,
+            capture=capture,
             threads=self.threads or torch.get_num_threads(),
             processor=torch.cuda.get_device_name() if device == "cuda" else _processor_name(),
         )

@@ -1,7 +1,10 @@
 """A captured step computes what the loop does: on a CPU by a stand-in for CUDA graphs, with a GPU for real."""
 
 import itertools
+import threading
 from functools import partial
+from types import SimpleNamespace
+from weakref import WeakValueDictionary
 
 import attrs
 import pytest
@@ -15,7 +18,7 @@ from spinrl import testing as contracts
 from spinrl.algorithms import AWAC, BCQ, IQL, Imitation, MonteCarloCritics
 from spinrl.asm import Pretraining, pretrained_asm
 from spinrl.budget import Training
-from spinrl.captured import WARM_UP, Captured, adam, load_optimizer
+from spinrl.captured import STREAMS, WARM_UP, Captured, adam, load_optimizer
 from spinrl.data import ReplayLoader
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.events import Metrics, Notice
@@ -25,6 +28,7 @@ from spinrl.specs import ActionSpec
 from spinrl.tasks import BatchedEnvironment, get_task
 from spinrl.train import gradient_step
 from spinrl.training import Trainer, TrainingSetup
+from spinrl.turns import Turns
 from tests.algorithms.policy_samples import POLICIES
 from tests.data.store_samples import random_episode, write_store
 
@@ -181,6 +185,30 @@ def test_what_waits_for_the_device_or_cannot_be_recorded_goes_on_as_it_is_and_sa
         monkeypatch.setattr(captured, "_watched", lambda call: (call(), None))
 
 
+def test_what_nobody_is_told_of_is_a_warning(on_cpu, monkeypatch):
+    monkeypatch.setattr(captured, "_watched", lambda call: (call(), "my_policy.py:7"))
+    call = Captured(lambda: 1, on=True)
+    with pytest.warns(UserWarning, match=r"not captured.*my_policy\.py:7"):
+        assert [call() for _ in range(WARM_UP)] == [1] * WARM_UP
+
+
+def test_no_two_graphs_that_are_there_were_captured_on_one_stream(monkeypatch):
+    class Graph:
+        pass
+
+    addresses = itertools.cycle(range(STREAMS))  # torch gives its streams in turn
+    monkeypatch.setattr(torch.cuda, "Stream", lambda priority: SimpleNamespace(cuda_stream=next(addresses)))
+    monkeypatch.setattr(captured, "_recorded_on", WeakValueDictionary())
+    graphs = [Graph() for _ in range(STREAMS)]
+    taken = [captured._stream_of_its_own(graph).cuda_stream for graph in graphs]
+    assert sorted(taken) == list(range(STREAMS))
+    another = Graph()
+    with pytest.raises(RuntimeError, match="no room for another"):
+        captured._stream_of_its_own(another)
+    del graphs[5]
+    assert captured._stream_of_its_own(another).cuda_stream == taken[5]
+
+
 def test_features_that_do_not_fit_the_device_are_a_reason(store):
     loader, told = ReplayLoader(store, 4, 0), []
     algorithm = contracts.build_algorithm(ALGORITHMS["iql"], Factored(hidden=(8,)), SPEC)
@@ -221,6 +249,43 @@ def test_captured_is_eager_over_50_steps_and_across_checkpoints(store, policy, a
         path = tmp_path / f"{number}.pt"
         found, _ = losses(store, EVERY[policy], config, first, then=then, path=path, steps=50)
         assert found == [pytest.approx(step, **CLOSE) for step in expected]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", ["saint", "autoregressive"])
+def test_what_is_drawn_next_is_that_of_eager_steps_after_captured_acting_too(store, policy):
+    left = {}
+    for capture in (False, True):
+        machine = attrs.evolve(GPU, capture=capture)
+        trainer = training(store, POLICIES[policy], ALGORITHMS["iql"], machine, None, 20)
+        trainer.advance(10, lambda event: None)
+        acting = Captured(trainer.algorithm.policy.eval().mode, on=capture)
+        with torch.inference_mode():
+            for _ in range(WARM_UP + 2):
+                acting(torch.zeros(10, contracts.SIZE, device="cuda"))
+        trainer.advance(20, lambda event: None)
+        left[capture] = torch.cuda.get_rng_state(), trainer.loader.generator.get_state()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(left[True], left[False], strict=True))
+
+
+@pytest.mark.gpu
+def test_captured_trainings_of_one_process_are_each_what_it_is_alone(store):
+    capturing, turns, found = attrs.evolve(GPU, capture=True), Turns(), {}
+    each = {name: EVERY[name] for name in ("factored", "saint", "spin_cached", "autoregressive")}
+
+    def body(name):
+        torch.cuda.set_stream(torch.cuda.Stream())
+        with turns.taking_part():
+            found[name], _ = losses(store, each[name], ALGORITHMS["iql"], capturing, steps=50)
+
+    threads = [threading.Thread(target=body, args=(name,), daemon=True) for name in each]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    for name, policy in each.items():
+        alone, _ = losses(store, policy, ALGORITHMS["iql"], capturing, steps=50)
+        assert found[name] == [pytest.approx(step, **CLOSE) for step in alone]
 
 
 @pytest.mark.gpu

@@ -33,7 +33,8 @@ def test_a_gpu_is_taken_when_there_is_one(monkeypatch):
     pretend(monkeypatch, cuda=True)
     resolved = Machine().resolve()
     assert (resolved.device, resolved.precision, resolved.processor) == ("cuda", "bf16", "some GPU")
-    assert resolved.capture and not Machine(capture=False).resolve().capture
+    eager = Machine(capture=False).resolve()
+    assert (resolved.capture, resolved.compile, eager.capture, eager.compile) == (True, False, False, True)
     assert not Machine(device="cpu").resolve().capture
     assert Machine(device="cpu", precision="fp32").resolve().device == "cpu"
 

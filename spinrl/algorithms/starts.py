@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -192,7 +193,12 @@ class SupervisedStart(Component, ABC):
             optimizer.step()
             return {name: loss.detach() for name, loss in losses.items()}
 
-        captured = Captured(gradient_step, on=machine.capture, generators=[generator])
+        captured = Captured(
+            gradient_step,
+            on=machine.capture,
+            generators=[generator],
+            on_refusal=lambda reason: warnings.warn(f"the start's steps are {reason}", stacklevel=2),
+        )
         curve: Curve = []
         algorithm.train()
         for step in range(1, self.steps + 1):

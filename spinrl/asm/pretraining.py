@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Literal, Self
 
@@ -150,7 +151,12 @@ class _Pretrainer:
         began = saved = time.monotonic()
         values: dict[str, float] = {}
         due = {max(1, round(share * self.total)): share for share in self.config.snapshots}
-        update = Captured(self._update, on=self.machine.capture, generators=[self.loader.generator, self.generator])
+        update = Captured(
+            self._update,
+            on=self.machine.capture,
+            generators=[self.loader.generator, self.generator],
+            on_refusal=lambda reason: warnings.warn(f"pre-training is {reason}", stacklevel=2),
+        )
         while self.step < self.total:
             loss, accuracy = update()
             self.scheduler.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -72,7 +73,11 @@ def evaluate_episodes(
     policy.eval()
     try:
         rounds = [seeds[at : at + environment.num_envs] for at in range(0, len(seeds), environment.num_envs)]
-        captured = Captured(policy.mode if action == "mode" else policy.sample, on=capture)
+        captured = Captured(
+            policy.mode if action == "mode" else policy.sample,
+            on=capture,
+            on_refusal=lambda reason: warnings.warn(f"acting is {reason}", stacklevel=2),
+        )
 
         def choose(*given: torch.Tensor) -> torch.Tensor:
             return captured(*given).clone()  # the next batch of the same step overwrites it
