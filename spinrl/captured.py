@@ -5,6 +5,7 @@ Source: torch's notes on CUDA graphs (https://docs.pytorch.org/docs/stable/notes
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -139,7 +140,9 @@ def _stream_of_its_own(graph: torch.cuda.CUDAGraph) -> torch.cuda.Stream:
     Raises:
         RuntimeError: when there are too many graphs.
     """
-    for _ in range(STREAMS):  # torch gives them in turn; nothing else asks for this priority
+    for number in range(2 * STREAMS):  # torch gives them in turn; nothing else asks for this priority
+        if number == STREAMS:
+            gc.collect()  # graphs of trainings that are over
         stream = torch.cuda.Stream(priority=-1)
         if stream.cuda_stream not in _recorded_on:
             _recorded_on[stream.cuda_stream] = graph

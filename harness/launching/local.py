@@ -199,7 +199,10 @@ def _serve_seat(pipe: Connection, experiment: Experiment, machine: ResolvedMachi
         work = partial(run_cell, experiment, cells[position], machine, partial(_tell, pipe), fresh=fresh)
         with turns.taking_part():
             ended = run_to_end(work)
-        pipe.send(ended)
+        try:
+            pipe.send(ended)
+        except OSError:  # nobody reads it: all are being stopped
+            return
 
 
 def _leave(number: int, _frame: object) -> None:
