@@ -136,11 +136,13 @@ class Check:
         return load(Experiment, [config_root() / "gin" / file for file in files], given).value
 
     def _tests(self) -> None:
-        files = [str(path) for path in Path("tests").rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
+        files = [
+            str(path) for path in Path("tests").rglob("test_*.py") if "mark.gpu" in path.read_text(encoding="utf-8")
+        ]
         words = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "gpu", *files]
         try:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=60 * TEST_SHARE * self.minutes)
-            said = done.stdout + done.stderr
+            done = subprocess.run(words, capture_output=True, timeout=60 * TEST_SHARE * self.minutes)
+            said = (done.stdout + done.stderr).decode()
         except subprocess.TimeoutExpired as error:
             said = f"{(error.stdout or b'').decode()}\nnot all were run: the time was over\n"
         (self.out / "tests.txt").write_text(said, encoding="utf-8")
