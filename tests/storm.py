@@ -50,6 +50,7 @@ Pretraining.checkpoint_minutes = 0.005
 ASMEncoder.d_model = 16
 ASMEncoder.state_width = 32
 Autoregressive.lstm_width = 16
+MonteCarloCritics.steps = 100
 Training.gradient_steps = 300
 Training.batch_size = 32
 Training.checkpoint_minutes = 0.005

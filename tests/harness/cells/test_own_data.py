@@ -139,7 +139,6 @@ def test_training_on_masked_data_makes_no_forbidden_choice(algorithm, policies, 
         "Experiment.tasks=['masked']",
         f"Experiment.policies={policies}",
         f"Experiment.warm_starts={starts}",
-        "Experiment.critic_start=@MonteCarloCritics()",
     )
     command.use_packaged_configs()
     files = ["gin/own_data.gin", f"gin/algorithms/{algorithm}.gin"]
@@ -172,6 +171,7 @@ def test_episodes_of_an_own_simulator_may_be_longer_than_the_benchmarks_and_a_cu
         "Experiment.tasks=['counter']",
         "Evaluating.estimators=[]",
         "Training.gradient_steps=2",
+        "MonteCarloCritics.steps=2",
         *longer,
         *sizes,
     )

@@ -26,6 +26,7 @@ Experiment.tiers = ['expert']
 Experiment.policies = [@Factored(), @Autoregressive()]
 expert/Tier.transitions = 400
 Autoregressive.lstm_width = 16
+MonteCarloCritics.steps = 20
 Training.gradient_steps = 200
 Training.batch_size = 16
 Training.checkpoint_minutes = 0.002
