@@ -56,6 +56,7 @@ Training.batch_size = 32
 Training.checkpoint_minutes = 0.005
 Evaluating.fractions = [0.01, 0.5, 1.0]
 Evaluating.episodes = 2
+Evaluating.final_episodes = 2
 Evaluating.episode_steps = 40
 Machine.threads = 1
 """

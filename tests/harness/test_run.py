@@ -211,7 +211,8 @@ def _smoke_sizes() -> Path:
         "Experiment.name = 'long'\nexpert/Tier.transitions = 400\nPretraining.steps = 2\nPretraining.batch_size = 16\n"
         "ASMEncoder.d_model = 16\nASMEncoder.num_blocks = 1\nMonteCarloCritics.steps = 2\n"
         "Training.gradient_steps = 700\nTraining.batch_size = 16\n"
-        "Evaluating.fractions = [0.01, 1.0]\nEvaluating.episodes = 1\nEvaluating.episode_steps = 5\n"
+        "Evaluating.fractions = [0.01, 1.0]\nEvaluating.episodes = 1\nEvaluating.final_episodes = 1\n"
+        "Evaluating.episode_steps = 5\n"
     )
     return path
 

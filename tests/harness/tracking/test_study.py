@@ -32,6 +32,7 @@ Training.batch_size = 16
 Training.checkpoint_minutes = 0.002
 Evaluating.fractions = [0.01, 0.5, 1.0]
 Evaluating.episodes = 1
+Evaluating.final_episodes = 1
 Evaluating.episode_steps = 5
 Machine.threads = 1
 Machine.compile = False
