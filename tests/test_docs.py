@@ -94,7 +94,9 @@ def test_the_policy_in_one_file_keeps_the_contract(monkeypatch):
 @pytest.fixture
 def in_seconds(tmp_path, monkeypatch):
     """Presets at sizes of seconds, in an empty folder with a cache of its own."""
-    sizes = "Training.gradient_steps = 40\nPretraining.steps = 10\nFittedQ.gradient_steps = 10\n"
+    sizes = "Training.gradient_steps = 40\n"
+    sizes += "".join(f"{name}.steps = 10\n" for name in ("Pretraining", "MonteCarloCritics"))
+    sizes += "FittedQ.gradient_steps = 10\n"
     (tmp_path / "small.gin").write_text(f"{sizes}Machine.compile = False\nMachine.precision = 'fp32'\n")
     presets = {name: (*files, str(tmp_path / "small.gin")) for name, files in PRESETS.items()}
     monkeypatch.setattr("spinrl.face.fit.PRESETS", presets)

@@ -19,7 +19,7 @@ from spinrl.config import load
 
 CHOICES = [3, 2, 5]
 PLAIN = spinrl.Machine(precision="fp32", compile=False, threads=1)
-STEPS, ASM_STEPS, FITTED_Q_STEPS = 24, 6, 10
+STEPS, ASM_STEPS, START_STEPS, FITTED_Q_STEPS = 24, 6, 8, 10
 
 
 def arrays(rows=300):
@@ -56,6 +56,7 @@ def fit(train, policy=None, **options):
         policy=policy or spinrl.Factored(),
         algorithm=spinrl.IQL(),
         pretraining=spinrl.Pretraining(epochs=None, steps=ASM_STEPS),
+        critic_start=spinrl.MonteCarloCritics(steps=START_STEPS),
         **given | options,
     )
 
@@ -80,6 +81,7 @@ def test_a_training_from_python_is_a_cells_to_the_digit(data, parts):
         "Experiment.policies=[@SPIN()]",
         f"Training.gradient_steps={STEPS}",
         f"Pretraining.steps={ASM_STEPS}",
+        f"MonteCarloCritics.steps={START_STEPS}",
         f"FittedQ.gradient_steps={FITTED_Q_STEPS}",
         "Evaluating.fractions=[0.5, 1.0]",
     ]
