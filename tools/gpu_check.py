@@ -31,6 +31,7 @@ import argparse
 import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -136,9 +137,7 @@ class Check:
         return load(Experiment, [config_root() / "gin" / file for file in files], given).value
 
     def _tests(self) -> None:
-        files = [
-            str(path) for path in Path("tests").rglob("test_*.py") if "mark.gpu" in path.read_text(encoding="utf-8")
-        ]
+        files = [str(path) for path in Path("tests").rglob("test_*.py") if _on_gpu(path.read_text(encoding="utf-8"))]
         words = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "gpu", *files]
         try:
             done = subprocess.run(words, capture_output=True, timeout=60 * TEST_SHARE * self.minutes)
@@ -216,6 +215,11 @@ class Check:
             csv.writer(file).writerows(
                 [("cell", "gradient_step", "seconds", "episode", "return"), *self.kept.episodes()]
             )
+
+
+def _on_gpu(tests: str) -> bool:
+    """Whether a file of tests has some that need a GPU: marked, or with the fixture that is one."""
+    return "mark.gpu" in tests or re.search(r"def test_\w+\([^)]*\bdevice\b", tests) is not None
 
 
 def _update_of(benchmark: Benchmark, policy: PolicyConfig, batch: int) -> Captured:
