@@ -69,7 +69,8 @@ def test_the_page_says_what_the_paper_s_tables_cost(capsys):
     assert paper_cost.main([]) == 0
     printed = capsys.readouterr().out
     _, _, rest = PAGES["docs/gpu.md"].partition("<!-- cost -->\n")
-    assert rest.partition("\n<!-- /cost -->")[0].strip() == printed.strip()
+    told = rest.partition("\n<!-- /cost -->")[0].strip()
+    assert told == printed.strip(), "put what python -m tools.paper_cost prints into docs/gpu.md"
 
 
 def test_steps_are_divided_by_what_was_measured(tmp_path, capsys):
