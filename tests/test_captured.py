@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 from spinrl import captured
 from spinrl import testing as contracts
 from spinrl.algorithms import AWAC, BCQ, IQL, Imitation, MonteCarloCritics
-from spinrl.asm import Pretraining, pretrained_asm
+from spinrl.asm import Masking, Pretraining, pretrained_asm
+from spinrl.asm.masking import masked_cross_entropy
 from spinrl.budget import Training
 from spinrl.captured import STREAMS, WARM_UP, Captured, adam, load_optimizer
 from spinrl.data import ReplayLoader
@@ -39,14 +40,27 @@ EVERY = POLICIES | {"spin_cached": CACHED}
 GPU = ResolvedMachine(device="cuda")
 
 
+class Result:
+    """Where the result of the latest call is: a TensorDict, or several tensors."""
+
+    def __getattr__(self, name):
+        return getattr(self.latest, name)
+
+    def __getitem__(self, name):
+        return self.latest[name]
+
+    def __iter__(self):
+        return iter(self.latest)
+
+
 class Rerun:
-    """Stands for a CUDA graph: replaying it calls again, and writes the result where the recorded one is to be."""
+    """Stands for a CUDA graph: replaying it calls again, and puts the result where the recorded one is to be."""
 
     def __init__(self, call):
-        self._call, self.outputs = call, TensorDict()
+        self._call, self.outputs = call, Result()
 
     def replay(self):
-        self.outputs.update(self._call())
+        self.outputs.latest = self._call()
 
 
 @pytest.fixture
@@ -61,7 +75,10 @@ def on_cpu(monkeypatch):
     monkeypatch.setattr(captured, "_aside", lambda call: call())
     monkeypatch.setattr(captured, "_watched", lambda call: (call(), None))
     monkeypatch.setattr(captured, "_record", record)
-    monkeypatch.setattr("spinrl.algorithms.base.adam", lambda *given, capture: adam(*given, capture=False))
+    for module in ("algorithms.base", "algorithms.starts", "asm.pretraining"):
+        monkeypatch.setattr(
+            f"spinrl.{module}.adam", lambda *given, capture, scheduled=False: adam(*given, capture=False)
+        )
     return recorded
 
 
@@ -118,6 +135,42 @@ def test_a_captured_training_that_is_resumed_is_the_loop_to_the_digit(store, pol
     assert len(on_cpu) == (3 if policy == "spin_cached" else 2)  # one a process, and one more from a milestone on
 
 
+def before_training(store, machine, steps, monkeypatch, home, stop_at=None):
+    """What every step of an ASM's pre-training, of imitation and of a start of critics reports.
+
+    With `stop_at`, pre-training is interrupted after so many steps, and goes on from its checkpoint.
+    """
+    config = Pretraining(
+        encoder=contracts.SMALL, batch_size=16, epochs=None, steps=steps, report_every=1, schedule="cosine",
+        checkpoint_minutes=1e-9,
+    )  # fmt: skip
+    starts = (Imitation(steps=steps, batch_size=8, report_every=1), MonteCarloCritics(steps=steps, report_every=1))
+    monkeypatch.setenv("SPINRL_HOME", str(home))
+    pretrain = partial(pretrained_asm, config, store, seed=0, machine=machine, standardized=True)
+
+    def stop(step, values):
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    if stop_at:
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(progress=stop)
+    reported = [values for _, values in pretrain().curve]
+    trainer, told = training(store, POLICIES["saint"], ALGORITHMS["iql"], machine, None, 1), []
+    trainer.setup = attrs.evolve(trainer.setup, warm_start=starts[0], critic_start=starts[1])
+    trainer.begin(told.append)
+    return reported + [each.values for each in told if isinstance(each, Metrics)]
+
+
+def test_captured_pre_training_and_starts_are_the_loop_to_the_digit(store, monkeypatch, on_cpu, tmp_path):
+    cpu = ResolvedMachine()
+    expected = before_training(store, cpu, 20, monkeypatch, tmp_path / "loop")
+    capturing = attrs.evolve(cpu, capture=True)
+    found = before_training(store, capturing, 20, monkeypatch, tmp_path / "captured", stop_at=10)
+    assert len(expected) == 60 and found == expected
+    assert len(on_cpu) == 4  # pre-training before and after it stopped, imitation, critics
+
+
 class Asked(TorchDispatchMode):
     """Notes the operations for which a GPU would be waited for: numbers read by the host, shapes that data decide."""
 
@@ -151,6 +204,22 @@ def test_no_step_waits_for_the_device(store, policy, algorithm):
     with Asked() as asked:
         torch.ones(2)[torch.ones(2) > 0].sum().item()
     assert asked.found == ["index", "_local_scalar_dense"]
+
+
+def test_no_step_before_training_waits_for_the_device(store):
+    trainer = training(store, POLICIES["saint"], ALGORITHMS["iql"], ResolvedMachine(), None, 20)
+    losses_of = [start.losses(trainer.algorithm, store) for start in (Imitation(steps=1), MonteCarloCritics(steps=1))]
+    model, generator = contracts.frozen_asm(SPEC).model.requires_grad_(True), torch.Generator().manual_seed(0)
+    index = torch.arange(8)
+    with Asked() as asked:
+        for loss in (each(trainer.loader.gather(index), index) for each in losses_of):
+            torch.stack(list(loss.values())).sum().backward()
+        observation, action, _ = trainer.loader.sample_actions()
+        tokens, chosen = Masking().apply(action, model.mask_token, generator)
+        logits, rows, real = model.logits_at(observation, tokens, chosen, everywhere=True)  # as on a GPU
+        masked_cross_entropy(logits, action.t().gather(1, rows), real)[0].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    assert not asked.found
 
 
 def test_each_call_computes_once_on_what_it_is_given(on_cpu):
@@ -290,23 +359,13 @@ def test_captured_trainings_of_one_process_are_each_what_it_is_alone(store):
 
 @pytest.mark.gpu
 def test_a_captured_pre_training_and_captured_starts_are_eager_ones(store, monkeypatch, tmp_path):
-    config = Pretraining(
-        encoder=contracts.SMALL, batch_size=16, epochs=None, steps=50, report_every=1, schedule="cosine"
+    eager, capturing = (
+        before_training(store, attrs.evolve(GPU, capture=capture), 50, monkeypatch, tmp_path / str(capture))
+        for capture in (False, True)
     )
-    starts = (Imitation(steps=50, batch_size=8, report_every=1), MonteCarloCritics(steps=50, report_every=1))
-    curves = {}
-    for capture in (False, True):
-        monkeypatch.setenv("SPINRL_HOME", str(tmp_path / str(capture)))
-        machine, told = attrs.evolve(GPU, capture=capture), []
-        curve = pretrained_asm(config, store, seed=0, machine=machine, standardized=True).curve
-        trainer = training(store, POLICIES["saint"], ALGORITHMS["iql"], machine, None, 1)
-        trainer.setup = attrs.evolve(trainer.setup, warm_start=starts[0], critic_start=starts[1])
-        trainer.begin(told.append)
-        reported = [each.values for each in told if isinstance(each, Metrics)]
-        curves[capture] = [values for _, values in curve] + reported
-    assert len(curves[True]) == 150
+    assert len(capturing) == 150
     # Accuracy is a share of few entries: one more or less of them is more than the last digit.
-    for ours, theirs in zip(curves[True], curves[False], strict=True):
+    for ours, theirs in zip(capturing, eager, strict=True):
         for name, value in ours.items():
             assert value == pytest.approx(theirs[name], **(CLOSE if "loss" in name else {"abs": 0.1})), name
 
