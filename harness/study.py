@@ -67,7 +67,8 @@ def make_plan(resolved: Resolved[Experiment], experiment: Experiment, cells: Seq
         UserError, ValueError: if a check fails; the message is one line.
     """
     whole = experiment.machine.resolve()
-    check(experiment, cells)
+    for notice in check(experiment, cells):
+        console.print(notice, style="yellow", markup=False, soft_wrap=True)
     jobs = slots(experiment.launcher, experiment, cells, whole)
     machine = share(experiment.launcher, whole, jobs)
     machine.apply()

@@ -14,8 +14,11 @@ from spinrl.errors import UserError
 from spinrl.tasks import TASKS
 
 
-def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
+def check(experiment: Experiment, cells: Sequence[Cell]) -> list[str]:
     """Check that every dataset and ASM can be made, that the disk has room, and that simulators fit their tasks.
+
+    Returns:
+        Lines on what is no error and should be known.
 
     Raises:
         UserError: if a check fails; the message is one line.
@@ -38,12 +41,36 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
             f"the datasets need {needed / 2**30:.1f} GiB in {root}, which has {free / 2**30:.1f} GiB free; "
             "set SPINRL_HOME to a larger disk, or lower Tier.transitions"
         )
+    notices = []
     for cell in one_of_each_dataset(cells):
         task, plan = cell.key.task, plan_of(experiment, cell)
         if task in experiment.simulators:
-            build_environment(experiment, cell, plan, episodes=1).close()
+            environment = build_environment(experiment, cell, plan, episodes=1)
+            try:
+                environment.reset(0, 0)  # an ended episode has no mask
+                notices += _mask_notices(task, plan, simulated=environment.allowed([0]) is not None)
+            finally:
+                environment.close()
         elif task in TASKS:
             require_task(task, plan)
+            notices += _mask_notices(task, plan, simulated=False)
+    return list(dict.fromkeys(notices))
+
+
+def _mask_notices(task: str, plan: DatasetPlan, *, simulated: bool) -> list[str]:
+    """A line if only one of a dataset and its simulator says which choices are allowed."""
+    if plan.masked and not simulated:
+        return [
+            f"{task}: the data has masks of allowed choices, and its simulator gives none: policies are evaluated with "
+            "every choice allowed, also those that the data never allowed (a simulator gives masks by "
+            "info['action_mask'] or action_masks())"
+        ]
+    if simulated and not plan.masked:
+        return [
+            f"{task}: its simulator gives masks of allowed choices, and the data has none: policies are trained with "
+            "every choice allowed, and evaluated within the masks (--column allowed=NAME imports those of the log)"
+        ]
+    return []
 
 
 def check_cache() -> None:

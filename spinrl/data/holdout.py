@@ -138,6 +138,7 @@ class HoldingOut(DatasetPlan):
         self.observation_size = plan.observation_size
         self.action_spec = plan.action_spec
         self.parts = plan.parts
+        self.masked = plan.masked
 
     def cached(self) -> Store | None:
         whole = self._plan.cached()

@@ -22,12 +22,14 @@ class DatasetPlan(ABC):
         observation_size: S.
         action_spec: N sub-actions and their choices.
         parts: sequences of episodes of a collected dataset, with the number of transitions from the start of each.
+        masked: whether the data has masks of allowed choices.
     """
 
     transitions: int
     observation_size: int
     action_spec: ActionSpec
     parts: Sequence[tuple[Rollout, int]] = ()
+    masked: bool = False
 
     @abstractmethod
     def cached(self) -> Store | None:

@@ -78,6 +78,7 @@ class StoredPlan(DatasetPlan):
         self.transitions = len(self._store)
         self.observation_size = self._store.observation_size
         self.action_spec = self._store.action_spec
+        self.masked = self._store.allowed is not None
 
     def cached(self) -> Store:
         return self._store

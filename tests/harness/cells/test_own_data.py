@@ -12,6 +12,7 @@ from harness import run as command
 from harness.cells.events import Notice
 from harness.cells.run_cell import run_cell
 from harness.experiment import Experiment
+from harness.planning.preflight import check
 from harness.tracking.read_back import load_results
 from spinrl.config import load
 from spinrl.data import Episode, SourceRecord, Store, StoreStorage, StoreWriter, imported_folder, standardizer
@@ -121,6 +122,25 @@ MASKED = (
     *COUNTER[1:],
     "Gymnasium.options={'masked': True, 'stops': False}",
 )
+
+
+@pytest.mark.parametrize(
+    ("in_data", "in_simulator", "said"),
+    [
+        (True, False, "the data has masks of allowed choices, and its simulator gives none"),
+        (False, True, "its simulator gives masks of allowed choices, and the data has none"),
+        (True, True, ""),
+        (False, False, ""),
+    ],
+)
+def test_masks_that_only_the_data_or_the_simulator_has_are_said_before(in_data, in_simulator, said):
+    log("masked", masked=in_data)
+    command.use_packaged_configs()
+    given = ["Experiment.tasks=['masked']", "Experiment.policies=[@Factored()]", *MASKED[:-1]]
+    options = f"Gymnasium.options={{'masked': {in_simulator}, 'stops': True}}"
+    experiment = load(Experiment, ["gin/own_data.gin"], [*given, options]).value
+    notices = check(experiment, experiment.cells())
+    assert len(notices) == bool(said) and all(said in each for each in notices)
 
 
 @pytest.mark.parametrize(
