@@ -270,7 +270,8 @@ def _report_meta(experiment: Experiment, cells: Sequence[Cell]) -> ReportMeta:
     }
     epochs = {}
     for cell in one_of_each_dataset(cells):
-        trained_on = round((1 - experiment.held_out) * experiment.dataset(cell).transitions)
+        plan = experiment.dataset(cell)
+        trained_on = round((1 - plan.held_out_share) * plan.transitions)
         passes = experiment.pretraining.passes(trained_on)
         if passes is not None:
             epochs[experiment.preset, cell.key.task, cell.key.bins, cell.key.tier] = passes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 
@@ -12,6 +13,8 @@ from spinrl.cache import CacheError, require_writable
 from spinrl.data import DatasetPlan, Rollout, Store, cached_transitions, features_bytes, features_path, home
 from spinrl.errors import UserError
 from spinrl.tasks import TASKS
+
+_HELD_OUT_NAMES = re.compile(r"(?<![a-z])(test|valid|validation|val|eval|evaluation|holdout)(?![a-z])", re.IGNORECASE)
 
 
 def check(experiment: Experiment, cells: Sequence[Cell]) -> list[str]:
@@ -54,7 +57,19 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> list[str]:
         elif task in TASKS:
             require_task(task, plan)
             notices += _mask_notices(task, plan, simulated=False)
+        notices += _split_notices(experiment, task, plan)
     return list(dict.fromkeys(notices))
+
+
+def _split_notices(experiment: Experiment, task: str, plan: DatasetPlan) -> list[str]:
+    """A line if data has a split that is meant to be held out, and the experiment trains on it."""
+    meant = [name for name in plan.sources if _HELD_OUT_NAMES.search(name)]
+    if experiment.held_out_sources or not meant or len(plan.sources) < 2:
+        return []
+    return [
+        f"{task}: policies are trained on all of {', '.join(plan.sources)}, but for a share that is held out of them "
+        f"together; to hold out {meant[-1]} alone: --set \"Experiment.held_out_sources=['{meant[-1]}']\""
+    ]
 
 
 def _mask_notices(task: str, plan: DatasetPlan, *, simulated: bool) -> list[str]:

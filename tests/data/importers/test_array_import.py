@@ -12,7 +12,8 @@ from logged_samples import NVEC, SUFFIXES, logged, save, without
 
 from spinrl.data import Store, StoreError
 from spinrl.data.importers import tables
-from spinrl.data.importers.array_import import ArrayOptions, import_arrays
+from spinrl.data.importers.array_import import import_arrays
+from spinrl.data.importers.options import ArrayOptions
 from spinrl.data.importers.result import ImportResult
 
 

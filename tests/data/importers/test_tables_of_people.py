@@ -9,8 +9,9 @@ import pytest
 from logged_samples import NVEC, logged, save, without
 
 from spinrl.data import StoreError
-from spinrl.data.importers.array_import import ArrayOptions, import_arrays
+from spinrl.data.importers.array_import import import_arrays
 from spinrl.data.importers.meanings import select
+from spinrl.data.importers.options import ArrayOptions
 from spinrl.data.importers.result import ImportResult
 
 LENGTHS, TERMINAL = [4, 3, 5], [True, False, True]
@@ -76,6 +77,42 @@ def test_a_folder_of_parts_is_one_table_in_the_order_of_their_numbers(tmp_path):
         table()[rows].to_parquet(folder / f"part-{number}.snappy.parquet", index=False)
     (folder / "_SUCCESS").touch()
     assert_same(run(tmp_path, folder), table())
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.pq", "log.npz"])
+@pytest.mark.parametrize("names", [["train", "test", "train"], [1, 0, 1], [True, False, True]])
+def test_a_column_of_splits_names_the_sources(tmp_path, name, names, monkeypatch):
+    monkeypatch.setattr("spinrl.data.importers.tables.BLOCK", 5)
+    frame = table(split=np.repeat(names, LENGTHS))
+    if name == "log.npz":
+        file = save(tmp_path / name, {column: np.array(frame[column].tolist()) for column in frame})
+    else:
+        file = write(frame, tmp_path / name)
+    result = run(tmp_path, file)
+    assert_same(result, frame)
+    one, other = map(str, names[:2])
+    assert [(each.behavior, each.episodes) for each in result.store.metadata.sources] == [(one, 2), (other, 1)]
+    assert result.store.data["episodes", "source"].tolist() == [0, 1, 0]
+    assert any(f"Experiment.held_out_sources=['{other}']" in note for note in result.notes)
+
+
+def test_splits_are_names_of_whole_episodes(tmp_path):
+    names = np.repeat(["train", "test"], 6)
+    refused(
+        tmp_path,
+        write(table(split=names), tmp_path / "log.csv"),
+        "rows 4 and 6 of one episode are of different splits, train and test",
+        "--column split=",
+    )
+    weights = write(table(split=np.linspace(0, 1, 12)), tmp_path / "weights.csv")
+    refused(tmp_path, weights, "expected a whole number or text, the name of a split in split, found 0.09")
+    assert_same(run(tmp_path, weights, columns={"split": ""}), table())
+
+
+def test_more_names_than_splits_are_refused(tmp_path):
+    episodes = table()["episode"]
+    frame = pd.concat([table(split=f"s{n}", episode=episodes + 3 * n) for n in range(101)])
+    refused(tmp_path, write(frame, tmp_path / "log.csv"), "expected names of a few splits", "found more than 100")
 
 
 def test_several_files_have_episodes_of_their_own_and_are_sources(tmp_path):
