@@ -56,12 +56,12 @@ class Tally:
             alone = f", and {self.whole:,} episodes with them, which had no other row" if self.whole else ""
             made.append(
                 f"{self.dropped:,} rows were left out, the last of each cut-off episode: what they led to is "
-                f"unknown{alone}"
+                f"unknown{alone}{self._held(self.dropped_reward)}"
             )
         if self.incomplete:
             made.append(
                 f"{self.incomplete:,} rows were left out because they lack a number (--missing drop), and episodes cut "
-                f"off there {self.cuts:,} times"
+                f"off there {self.cuts:,} times{self._held(self.incomplete_reward)}"
             )
         if self.rounded:
             made.append(
@@ -69,6 +69,10 @@ class Tally:
                 f"{ROUNDING:.1g} of the entry's largest value; taken as equal"
             )
         return made
+
+    def _held(self, reward: float) -> str:
+        """The share of the reward that rows held which were left out."""
+        return f"; they held {reward / self.reward:.1%} of the reward" if self.reward else ""
 
     def warnings(self) -> list[str]:
         """Lines on possible faults of the data."""

@@ -166,6 +166,42 @@ def test_reward_in_rows_that_are_left_out_is_told(tmp_path):
     assert any("held all of the reward" in each and "--ends terminal" in each for each in result.warnings)
 
 
+def test_what_rows_that_are_left_out_held_is_told(tmp_path):
+    rewards = np.where(np.arange(12) == 6, 1, 0.25)  # the last row of the episode that was cut off
+    result = run(tmp_path, write(table(reward=rewards), tmp_path / "log.csv"))
+    assert any(note.startswith("1 rows were left out") and "held 26.7% of the reward" in note for note in result.notes)
+    gap = np.where(np.arange(12) == 1, np.nan, 1.0)
+    (tmp_path / "store").rename(tmp_path / "before")
+    result = run(tmp_path, write(table(obs_0=gap), tmp_path / "log.csv"), missing="drop")
+    assert any("lack a number" in note and "they held" in note for note in result.notes)
+
+
+# Columns by the names of each library; its rows are those of `table`.
+LIBRARIES = {
+    "Tianshou": {"obs": "obs", "act": "act", "reward": "rew", "terminateds": "terminated", "truncateds": "truncated"},
+    "RLlib": {"obs": "obs", "act": "actions", "reward": "rewards", "episode": "eps_id", "step": "t"},
+    "LeRobot": {
+        "obs": "observation.state",
+        "act": "action",
+        "reward": "next.reward",
+        "episode": "episode_index",
+        "step": "frame_index",
+        "terminateds": "next.terminated",
+        "truncateds": "next.truncated",
+    },
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_columns_are_known_by_the_names_that_libraries_give_them(tmp_path, library):
+    frame = table()
+    lists = {"obs": frame[["obs_0", "obs_1"]], "act": frame[[f"action_{i}" for i in range(3)]]}
+    columns = {name: list(values.to_numpy()) for name, values in lists.items()}
+    columns |= {name: frame[name] for name in ("reward", "episode", "step", "terminateds", "truncateds")}
+    write(pd.DataFrame(columns).rename(columns=LIBRARIES[library]), tmp_path / "log.parquet")
+    assert_same(run(tmp_path, tmp_path / "log.parquet"), frame)
+
+
 def test_one_hot_vectors_are_recognised_and_decoded(tmp_path):
     arrays = logged([60], [True])
     hot = np.concatenate([np.eye(size)[arrays["actions"][:, i]] for i, size in enumerate(NVEC)], axis=1)
