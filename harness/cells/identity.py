@@ -49,13 +49,20 @@ def cell_identity(
     )
 
 
+def _held_out(experiment: Experiment) -> list[Any]:
+    """What is held out; as older versions wrote it where they had no other way."""
+    if experiment.held_out_sources:
+        return [sorted(experiment.held_out_sources)]
+    return [experiment.held_out, *([experiment.held_out_by] if experiment.held_out_by != "episodes" else [])]
+
+
 def study_key(experiment: Experiment, cells: Sequence[Cell]) -> str:
     """Fingerprint of what is asked for; on which machines makes no other study."""
     asked = [
         {
             **asked_of(experiment, cell),
             "tier": to_plain(cell.tier),
-            "data": [experiment.transitions, experiment.data_seed, experiment.held_out],
+            "data": [experiment.transitions, experiment.data_seed, *_held_out(experiment)],
             # An ASM that is read from a file is another one when the file is.
             "asm": cell.pretraining.fingerprint("", 0) if cell.policy.needs_asm else None,
         }
