@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from spinrl.errors import UserError
-from spinrl.evaluation import ActionChoice, episode_seeds
-from spinrl.evaluation.film import Film, film
+from spinrl.evaluation import ActionChoice, Film, episode_seeds, film
 from spinrl.policies import Policy
 from spinrl.tasks import TASKS, BatchedEnvironment, Environment, get_task
 

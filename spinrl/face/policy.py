@@ -16,8 +16,7 @@ from spinrl.algorithms import Algorithm
 from spinrl.asm import ASMEncoder
 from spinrl.config import to_plain
 from spinrl.errors import UserError
-from spinrl.evaluation import ActionChoice, EstimationData, Estimator, FittedQ, HeldOutLikelihood
-from spinrl.evaluation.film import Film
+from spinrl.evaluation import ActionChoice, EstimationData, Estimator, Film, FittedQ, HeldOutLikelihood
 from spinrl.face.exporting import export
 from spinrl.face.filming import filmed
 from spinrl.face.inputs import actions, allowed_choices, observations
@@ -188,18 +187,20 @@ class TrainedPolicy:
         steps: int = EPISODE_STEPS,
         seed: int | None = None,
     ) -> Film:
-        """Film the first episode of an evaluation, as a video and as a strip of eight pictures.
+        """Film the first episode of an evaluation.
 
         Args:
-            path: of the video, ending in .mp4; the strip is written beside it, ending in .png.
-            environment, action, steps, seed: as for `evaluate`; an environment of Gymnasium has to be made with
-                ``render_mode="rgb_array"``.
+            path: of the video, ending in .mp4; a strip of eight pictures is written beside it, ending in .png.
+            environment: as for `evaluate`; one of Gymnasium has to be made with ``render_mode="rgb_array"``.
+            action: as for `evaluate`.
+            steps: of the episode, at most.
+            seed: of the evaluation; None for the training's.
 
         Raises:
             UserError: as `evaluate`, and when nothing draws or writes videos here; the message says what to install.
         """
-        of = self.seed if seed is None else seed
-        return filmed(self._module, self._environment(environment), path, seed=of, action=action, steps=steps)
+        of, given = self.seed if seed is None else seed, self._environment(environment)
+        return filmed(self._module, given, path, seed=of, action=action, steps=steps)
 
     def estimate(
         self,

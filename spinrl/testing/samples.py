@@ -24,7 +24,7 @@ from spinrl.specs import (
 )
 
 SIZE = 6  # S
-SPECS = (ActionSpec([3, 3, 3]), ActionSpec([2, 5, 3]), ActionSpec([4]))
+SPECS = (ActionSpec([3, 3, 3]), ActionSpec([2, 5, 3]), ActionSpec([4]), ActionSpec([3, 1, 5]))
 SMALL = ASMEncoder(d_model=16, num_heads=2, num_blocks=2, num_state_tokens=2, head_width=8, dropout=0.1)
 
 

@@ -77,6 +77,21 @@ def test_a_policy_acts_on_one_and_on_many(factored):
     assert factored.log_prob(observations[0], many[0]) == pytest.approx(factored.log_prob(observations, many)[0])
 
 
+@pytest.mark.parametrize("policy", ["Factored", "Autoregressive", "SPIN"])
+def test_a_sub_action_with_one_choice_is_carried_along(policy):
+    given = arrays()
+    given["actions"][:, 1] = 0
+    train, held_out = spinrl.Dataset.from_arrays(**given, choices=[3, 1, 5]).split(0.1, seed=0)
+    fitted = fit(train, getattr(spinrl, policy)())
+    assert (fitted.act(given["observations"], sample=True, seed=0)[:, 1] == 0).all()
+    joint = np.array(list(np.ndindex(3, 1, 5)))
+    same = np.repeat(given["observations"][:1], len(joint), axis=0)
+    assert np.exp(fitted.log_prob(same, joint)).sum() == pytest.approx(1, abs=1e-4)
+    estimators = [spinrl.HeldOutLikelihood(), spinrl.FittedQ(gradient_steps=FITTED_Q_STEPS)]
+    estimates = fitted.estimate(held_out, estimators=estimators, progress=False)
+    assert len(estimates) == 2 and all(np.isfinite(score.values).all() for score in estimates.values())
+
+
 def test_a_saved_policy_and_an_exported_one_are_the_same_policy(factored, tmp_path):
     observations = arrays()["observations"]
     factored.save(tmp_path / "policy")

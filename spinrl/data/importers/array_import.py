@@ -65,8 +65,8 @@ class ArrayOptions:
             raise StoreError("--one-hot says how many choices there are; leave out --choices")
         if self.one_hot and any(self.action_offset):
             raise StoreError("choices of one-hot vectors count from 0; leave out --action-offset")
-        if any(each < 2 for each in self.one_hot):
-            raise StoreError(f"--one-hot: expected at least two choices each, got {min(self.one_hot)}")
+        if any(each < 1 for each in self.one_hot):
+            raise StoreError(f"--one-hot: expected at least 1 choice each, got {min(self.one_hot)}")
         if any(abs(each) >= 2**31 for each in self.action_offset):
             raise StoreError(f"--action-offset: expected the number of the first choice, got {self.action_offset[0]}")
         if self.missing not in (None, *MISSING):

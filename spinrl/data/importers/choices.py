@@ -114,19 +114,16 @@ def _numbers(
         if constant := [i for i, least in enumerate(nvec) if least < 2]:
             i = constant[0]
             raise StoreError(
-                f"{what}: sub-action {i}{called[i]} never takes a second choice; give --choices with those it has{hint}"
+                f"{what}: sub-action {i}{called[i]} never takes a second choice; give --choices with those it has "
+                f"(1 if there is no other){hint}"
             )
         return nvec
     nvec = [int(each) for each in choices] * (count if len(choices) == 1 else 1)
     if len(nvec) != count:
         raise StoreError(f"{what} has {count} sub-actions, --choices gives {len(nvec)}{seen.groups.hint()}")
-    if few := [i for i, each in enumerate(nvec) if each < 2]:
-        i = few[0]
-        with_two = ",".join(str(max(value, 2)) for value in nvec)
+    if few := [i for i, each in enumerate(nvec) if each < 1]:
         raise StoreError(
-            f"{what}: sub-action {i}{called[i]} has {nvec[i]} choice{'s' * (nvec[i] != 1)}, so nothing is decided "
-            f"there; leave its column out with --column actions=NAME,…, or give it a second choice that is never "
-            f"taken: --choices {with_two}"
+            f"{what}: expected at least 1 choice of sub-action {few[0]}{called[few[0]]}, got {nvec[few[0]]}"
         )
     return nvec
 
@@ -174,13 +171,10 @@ def action_spec(what: object, nvec: Sequence[int]) -> ActionSpec:
     """The `ActionSpec` of sub-actions with these choices.
 
     Raises:
-        StoreError: for fewer than two or more than 65536 choices.
+        StoreError: when no sub-action has two choices, or one has more than 65536.
     """
-    if few := [i for i, choices in enumerate(nvec) if choices < 2]:
-        raise StoreError(
-            f"{what}: sub-action {few[0]} has {nvec[few[0]]} choice{'s' * (nvec[few[0]] != 1)}, so nothing is decided "
-            "there; leave it out of the data, or give it a second choice that is never taken"
-        )
+    if max(nvec, default=1) < 2:
+        raise StoreError(f"{what}: no sub-action has a second choice, so nothing is decided; found {list(nvec)}")
     try:
         spec = ActionSpec(nvec)
     except ValueError as error:
