@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from typing import Any
 
 from gymnasium import spaces
@@ -14,22 +12,16 @@ class ChoiceSpace(spaces.MultiDiscrete):
 
     TorchRL's `GymEnv` takes MultiDiscrete actions for one-hot vectors unless it is told
     ``categorical_action_encoding=True``. Of this space it takes them as they are, as policies and datasets have them:
-    (N,) int64. A space made before TorchRL was imported is a MultiDiscrete to it, which needs that option.
-
-    Args:
-        choices: (N,) how many choices each sub-action has.
+    (N,) int64.
     """
 
-    def __init__(self, choices: Sequence[int]) -> None:
-        super().__init__(list(choices))
-        # Not imported for it: only who has it can ask what the space is in it.
-        torchrl = sys.modules.get("torchrl.envs.libs.gym")
-        if torchrl is not None:
-            torchrl.register_gym_spec_conversion(ChoiceSpace)(_as_choices)
 
+def register_with_torchrl() -> None:
+    """Tell TorchRL, which must have been imported, how it takes a `ChoiceSpace`."""
+    from torchrl.envs.libs import gym
 
-def _as_choices(space: ChoiceSpace, **options: Any) -> Any:
-    """TorchRL's spec of the space: Categorical where sub-actions have as many choices, else MultiCategorical."""
-    from torchrl.envs.libs.gym import convert_multidiscrete_spec
+    def as_choices(space: ChoiceSpace, **options: Any) -> Any:
+        """Categorical where all sub-actions have as many choices, else MultiCategorical."""
+        return gym.convert_multidiscrete_spec(space, **{**options, "categorical_action_encoding": True})
 
-    return convert_multidiscrete_spec(space, **{**options, "categorical_action_encoding": True})
+    gym.register_gym_spec_conversion(ChoiceSpace)(as_choices)

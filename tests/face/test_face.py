@@ -166,6 +166,6 @@ def test_a_dataset_of_a_file(data, tmp_path):
     read = spinrl.Dataset.from_file(tmp_path / "visits.csv", choices=CHOICES, ends="terminal", columns=meaning)
     assert (read.store.data["transitions", "action"] == data.store.data["transitions", "action"]).all()
     assert read.returns == pytest.approx(data.returns)
-    with pytest.raises(spinrl.UserError, match="columns") as refused:
+    with pytest.raises(spinrl.UserError, match=r"columns=\{'observations': 'NAME'\}") as refused:
         spinrl.Dataset.from_file(tmp_path / "visits.csv", choices=CHOICES, ends="terminal")
     assert "--" not in str(refused.value)

@@ -41,7 +41,11 @@ DATA = {
     ),
     "observations without a value": (lambda: made(**with_nan("observations")), r"has no value \(nan\) in row 7.*mean"),
     "rewards without a value": (lambda: made(**with_nan("rewards")), r"rewards.*nan.*row 7"),
-    "choices missing": (lambda: made(choices=None), r"how many choices each sub-action has.*give choices=\[2\|3,"),
+    "choices missing": (lambda: made(choices=None), r"how many choices.*give choices=\[3,2,5\], or more"),
+    "rows that do not follow one another": (
+        lambda: made(next_observations=ROWS),
+        "give step_column='NAME', or episode_length=1, which keeps each by itself",
+    ),
 }
 # Of a policy, the data that it is trained on, and a folder.
 USE = {
