@@ -163,5 +163,7 @@ from harness.study import make_plan
 from spinrl.config import load
 use_packaged_configs()
 load(Experiment, ["gin/own_data.gin"], ["Experiment.tasks=['clinic']"])
+import harness.cells.run_cell, spinrl
+all(getattr(spinrl, name) for name in spinrl.__all__)
 assert {"mujoco", "mujoco.mjx", "dm_control"}.isdisjoint(sys.modules)  # nor is there a trace of hiding it
 """)

@@ -1,9 +1,14 @@
 """When a cell evaluates its policy, and on how many episodes."""
 
-import attrs
-import pytest
+import io
 
-from harness.cells.events import Notice
+import attrs
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from harness.cells.events import Notice, Pictured
+from harness.cells.identity import study_key
 from harness.records import CellKey
 from harness.reporting.returns import from_frame, read_csv, to_csv, to_frame, trained
 from spinrl.policies import SPIN
@@ -50,6 +55,29 @@ def test_a_cell_ends_early_by_patience_alone_and_says_so():
     assert max(means[-2:]) <= max(means[:-2])
     assert [each.returns for each in evaluations[:-1]] == [each.returns for each in whole[: len(evaluations) - 1]]
     assert any("ended at" in each.message for each in events if isinstance(each, Notice))
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_the_last_evaluations_first_episode_is_drawn_and_changes_nothing(patience):
+    experiment = evaluating(grid("Gymnasium.options={'stops': False}"), every_steps=2, final_episodes=5)
+    experiment = attrs.evolve(experiment, training=attrs.evolve(experiment.training, patience=patience))
+    drawn = evaluating(experiment, pictures=True)
+    (undrawn, without), (evaluations, events) = (run(each, plain_cell(each)) for each in (experiment, drawn))
+    assert [each.returns for each in evaluations] == [each.returns for each in undrawn]
+    assert study_key(drawn, drawn.cells()) == study_key(experiment, experiment.cells())
+    assert not [each for each in without if isinstance(each, Pictured)]
+    (strip,) = [each.png for each in events if isinstance(each, Pictured)]
+    steps, total, _ = (255 * imread(io.BytesIO(strip))[0, ::6, :3].T).round()
+    assert len(steps) == 8 and steps[0] == 0 and steps[-1] == 5 and (np.diff(steps) >= 0).all()
+    assert total[-1] == evaluations[-1].returns[0]
+
+
+def test_what_cannot_be_drawn_ends_no_cell():
+    experiment = evaluating(grid("Gymnasium.options={'fails': 'render'}"), pictures=True)
+    evaluations, events = run(experiment, plain_cell(experiment))
+    assert evaluations[-1].fraction == 1 and not [each for each in events if isinstance(each, Pictured)]
+    (notice,) = [each.message for each in events if isinstance(each, Notice)]
+    assert notice == "the last evaluation could not be drawn: the patient is not there"
 
 
 def test_an_asm_is_evaluated_on_its_way_and_again_from_the_cache():
