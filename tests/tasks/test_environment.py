@@ -33,6 +33,8 @@ def test_sizes_and_first_observation_are_the_suites(name):
     expected = np.concatenate([np.ravel(value) for value in reference.observation.values()])
     assert observation.shape == (task.observation_size,)
     np.testing.assert_allclose(observation, expected, rtol=1e-5)
+    as_elsewhere = (environment.controls == np.linspace(-1, 1, 3)).all()  # dmc_datasets takes no other limits
+    assert as_elsewhere == (name != "quadruped-walk")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -9,9 +9,11 @@ from matplotlib.image import imread
 
 from harness.cells.events import Notice, Pictured
 from harness.cells.identity import study_key
+from harness.cells.pictures import Remembered, strip_of
 from harness.records import CellKey
 from harness.reporting.returns import from_frame, read_csv, to_csv, to_frame, trained
 from spinrl.policies import SPIN
+from spinrl.tasks import BatchedEnvironment, RenderingError, get_task, rendering
 from tests.harness.cells.test_cell_starts import grid, run
 from tests.harness.cells.test_own_data import log
 
@@ -70,6 +72,29 @@ def test_the_last_evaluations_first_episode_is_drawn_and_changes_nothing(patienc
     steps, total, _ = (255 * imread(io.BytesIO(strip))[0, ::6, :3].T).round()
     assert len(steps) == 8 and steps[0] == 0 and steps[-1] == 5 and (np.diff(steps) >= 0).all()
     assert total[-1] == evaluations[-1].returns[0]
+
+
+def test_an_episode_of_the_benchmark_is_drawn_as_it_was():
+    experiment = evaluating(grid(), pictures=True)
+    cell = attrs.evolve(plain_cell(experiment), key=attrs.evolve(KEY, task="finger-spin"))
+    simulated = BatchedEnvironment(get_task("finger-spin"), 3, 2)
+    episode = Remembered(simulated)
+    for seed in (4, 5):  # the first one counts
+        episode.reset(1, 3)
+        episode.reset(0, seed)
+        for step in range(9):
+            episode.step(np.full((2, 2), step % 3))
+        if seed == 4:
+            try:
+                drawing = rendering.Drawing(simulated.simulators[0].physics)
+            except RenderingError as error:
+                assert strip_of(experiment, cell, episode) is None
+                pytest.skip(str(error))
+            last = drawing()
+            drawing.close()
+    strip = imread(io.BytesIO(strip_of(experiment, cell, episode)))
+    assert strip.shape[:2] == (240, 8 * 320) and (strip[:, :320] != strip[:, -320:]).any()
+    assert ((255 * strip[:, -320:, :3]).round() == last).all()
 
 
 def test_what_cannot_be_drawn_ends_no_cell():
