@@ -98,6 +98,7 @@ def _returns(training: CellTraining, policy: Policy, environment: Environment, f
         action=config.action,
         steps=config.episode_steps,
         gamma=training.algorithm.config.gamma,
+        capture=training.machine.capture,
     )
 
 

@@ -13,6 +13,7 @@ from spinrl.events import (
     Fault,
     FeaturesReady,
     Metrics,
+    Notice,
     StageProgress,
     StageStarted,
     StartReady,
@@ -60,13 +61,6 @@ class Restarted:
 
     node: str
     attempt: int
-
-
-@attrs.frozen
-class Notice:
-    """Something that whoever reads the cell's numbers should know, in one line."""
-
-    message: str
 
 
 @attrs.frozen

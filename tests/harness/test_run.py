@@ -321,9 +321,10 @@ def test_the_published_files_take_the_place_of_the_tiers(tmp_path, monkeypatch, 
 
 
 def test_a_dry_run_prints_everything_and_trains_nothing(shared_cache, capsys):
-    assert command.main([*ARGUMENTS, "--dry-run"]) == 0
+    assert command.main([*ARGUMENTS, "--dry-run", "--jobs", "2", "--set", "Local.together=2"]) == 0
     output = capsys.readouterr().out
-    for text in ("IQL.expectile = 0.8", "cell 4: humanoid-stand/3 expert spin-iql", "GiB of memory", "trained"):
+    told = ("IQL.expectile = 0.8", "cell 4: humanoid-stand/3 expert spin-iql", "2 at a time, 2 in a process", "trained")
+    for text in (*told, "GiB of memory"):
         assert text in output
     assert not Path("mlflow.db").exists()
 
