@@ -179,7 +179,7 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
             stages.append(StageCost(label, "evaluating", once * episodes / evaluation.episodes))
         for estimator in evaluation.estimators:
             times = sum(estimator.fractions is None or share in estimator.fractions for share in marks.values())
-            rows = estimator.rows(round(experiment.held_out * plan.transitions))
+            rows = estimator.rows(round(plan.held_out_share * plan.transitions))
             stages.append(StageCost(label, "estimating", times * rows * acting_row))
     if machine.device == "cuda":
         torch.cuda.empty_cache()  # the memory is for those that will train
