@@ -11,6 +11,7 @@ left behind, more than the time or the memory that a file of this size needs, is
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import shutil
 import sys
@@ -23,8 +24,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import minari
 import numpy as np
 import pandas as pd
+from gymnasium import spaces
+from minari.data_collector.episode_buffer import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
 
 from spinrl.data import Store, StoreError
 from spinrl.data.importers.request import Request
@@ -167,6 +172,33 @@ def _pickle(columns: Files, path: Path) -> None:
     path.write_bytes(pickle.dumps(rows[: len(columns)], protocol=len(columns) % 5))
 
 
+def _parts(columns: Files, path: Path) -> None:
+    half = len(next(iter(columns.values()))) // 2
+    _csv({name: values[:half] for name, values in columns.items()}, path)
+    _csv({name: values[half:] for name, values in columns.items()}, path.with_name("part-2.csv"))
+
+
+def _minari(columns: Files, path: Path) -> None:
+    rows = len(columns["actions"])
+    infos = {"action_mask": np.ones((rows + 1, sum(NVEC)), dtype=np.int8)} if "allowed" in columns else {}
+    observed = columns["observations"]
+    episode = EpisodeBuffer(
+        observations=np.concatenate([observed, observed[-1:]]),
+        actions=columns["actions"],
+        rewards=columns["rewards"],
+        terminations=np.arange(rows) == rows - 1,
+        truncations=columns.get("timeouts", np.zeros(rows, dtype=bool)),
+        infos=infos,
+    )
+    storage = MinariStorage.new(
+        path.parent, observation_space=spaces.Box(-9, 9, (3,)), action_space=spaces.MultiDiscrete(NVEC)
+    )
+    storage.update_metadata({"dataset_id": MINARI_ID, "minari_version": minari.__version__})
+    storage.update_episodes([episode])
+
+
+MINARI_ID = "fuzz/log-v0"
+# The file that is damaged, by the kind of what is imported; `asked_for` is what is given to the importer.
 WRITERS: dict[str, tuple[str, Callable[[Files, Path], None]]] = {
     "npz": ("log.npz", _npz),
     "padded": ("padded.npz", _padded),
@@ -178,6 +210,8 @@ WRITERS: dict[str, tuple[str, Callable[[Files, Path], None]]] = {
     "parquet": ("log.parquet", _parquet),
     "feather": ("log.feather", _feather),
     "pickle": ("3_bins/toy-walk-medium", _pickle),
+    "parts": ("log/part-1.csv", _parts),
+    "minari": (f"{MINARI_ID}/data/main_data.hdf5", _minari),
 }
 
 
@@ -198,9 +232,16 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
+def asked_for(kind: str, file: Path) -> str:
+    """What a person gives to the importer for a file of this kind."""
+    if kind == "minari":
+        return f"minari:{MINARI_ID}"
+    return str(file.parent if kind == "parts" else file)
+
+
 def options(kind: str, rng: np.random.Generator) -> dict:
     """Options as a person may give them, sensible and not."""
-    if kind == "pickle":
+    if kind in ("pickle", "minari"):
         return {}
     made: dict = {"choices": str(rng.choice(["3,2,5", "3,2,5", "3,2,5", "2", "observed", "9"]))}
     if rng.random() < 0.1:
@@ -233,7 +274,8 @@ def one(folder: Path, seed: int) -> tuple[str, str, str]:
     kind = list(WRITERS)[int(rng.integers(len(WRITERS)))]
     name, write = WRITERS[kind]
     file, out = folder / name, folder / "out" / "store"
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(exist_ok=True, parents=True)
+    os.environ["MINARI_DATASETS_PATH"] = str(folder)
     try:
         write(mutated(valid(rng), rng), file)
     except (ValueError, TypeError, OSError, LookupError, AssertionError, NotImplementedError):
@@ -246,7 +288,7 @@ def one(folder: Path, seed: int) -> tuple[str, str, str]:
     out.parent.mkdir()
     began, came, wrong = time.monotonic(), "store", ""
     try:
-        Request(files=[str(file)], name="fuzz", **options(kind, rng)).write(out)
+        Request(files=[asked_for(kind, file)], name="fuzz", **options(kind, rng)).write(out)
         store = Store.open(out)
         store.verify()
         if not all(np.isfinite(store.data["observations", "observation"].numpy()).ravel()):

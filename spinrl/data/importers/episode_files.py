@@ -16,6 +16,8 @@ from spinrl.data.importers.tables import Block, Table, in_one_line
 from spinrl.data.store.metadata import StoreError
 
 EPISODE = "episode"  # column with the number of a row's episode
+SPLIT = "split"  # column with the name of its split
+_SPLITS = ("train", "valid", "validation", "test")  # masks of robomimic that are splits; others are choices of episodes
 
 
 @attrs.frozen
@@ -24,6 +26,7 @@ class _Part:
 
     paths: Mapping[str, str]
     last: Mapping[str, bool]  # value in the last row; all others are false
+    split: str | None = None  # name of its split, or None
 
 
 class EpisodeTable(Table):
@@ -43,6 +46,8 @@ class EpisodeTable(Table):
         self.names = (*columns, EPISODE)
         self.flags = frozenset(parts[0].last)
         self.usual = {**usual, "episode": (EPISODE,)}
+        if parts[0].split is not None:
+            self.names, self.usual = (*self.names, SPLIT), {**self.usual, "split": (SPLIT,)}
         self.notes = [f"the layout is that of {layout}: {len(parts):,} episodes with arrays of their own"]
 
     def read(self, names: Sequence[str], text: Collection[str] = ()) -> Iterator[Block]:
@@ -54,7 +59,7 @@ class EpisodeTable(Table):
                     yield block
 
     def _episode(self, h5py: Any, opened: Any, number: int, part: _Part, names: Sequence[str]) -> Block:
-        wanted = [name for name in names if name != EPISODE and name not in part.last]
+        wanted = [name for name in names if name not in (EPISODE, *part.last) and (name != SPLIT or not part.split)]
         if missing := [name for name in wanted if name not in part.paths]:
             raise StoreError(f"{self.file}: episode {number} has no {missing[0]}")
         # If only a mark or the episode column is read, one array gives the number of rows.
@@ -72,6 +77,8 @@ class EpisodeTable(Table):
             raise StoreError(f"{self.file}: the arrays of episode {number} differ in length: {told}")
         rows = next(iter(lengths.values()))
         block[EPISODE] = np.full(rows, number)
+        if part.split is not None:
+            block[SPLIT] = np.full(rows, part.split)
         for name, value in part.last.items():
             block[name] = (np.arange(rows) == rows - 1) & value
         return block
@@ -116,6 +123,7 @@ def _d3rlpy(file: Path, h5py: Any, opened: Any) -> EpisodeTable:
 
 def _robomimic(file: Path, h5py: Any, group: Any, demonstrations: Sequence[str]) -> EpisodeTable:
     parts, wide = [], []
+    splits = _splits(h5py, group.file.get("mask"), demonstrations)
     for name in demonstrations:
         paths = {}
         for prefix in ("", "obs", "next_obs"):
@@ -123,7 +131,7 @@ def _robomimic(file: Path, h5py: Any, group: Any, demonstrations: Sequence[str])
             for key in inside if isinstance(inside, h5py.Group) else ():
                 if is_column(h5py, inside, key) and inside[key].shape:
                     paths[f"{prefix}/{key}" if prefix else key] = inside[key].name
-        parts.append(_Part(paths, {}))
+        parts.append(_Part(paths, {}, splits.get(name)))
     columns = parts[0].paths
     usual: dict[str, tuple[str, ...]] = {}
     for prefix, meaning in (("obs/", "observations"), ("next_obs/", "next_observations")):
@@ -136,3 +144,16 @@ def _robomimic(file: Path, h5py: Any, group: Any, demonstrations: Sequence[str])
     if wide:
         table.notes.append(f"images and other arrays of a step are left out: {', '.join(wide)}")
     return table
+
+
+def _splits(h5py: Any, masks: Any, demonstrations: Sequence[str]) -> dict[str, str]:
+    """The split of each demonstration; empty unless the file has splits, and each demonstration is in one of them."""
+    found: dict[str, str] = {}
+    listed = 0
+    for split in _SPLITS if isinstance(masks, h5py.Group) else ():
+        if split in masks and is_column(h5py, masks, split):
+            names = [each.decode() if isinstance(each, bytes) else str(each) for each in np.ravel(masks[split][()])]
+            listed += len(names)
+            found |= dict.fromkeys(names, split)
+    whole = set(found) == set(demonstrations) and listed == len(demonstrations)
+    return found if whole and len(set(found.values())) > 1 else {}

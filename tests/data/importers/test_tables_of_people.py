@@ -374,6 +374,8 @@ def test_episodes_of_d3rlpy_and_robomimic(tmp_path):
             for name in ("actions", "rewards"):
                 group[name] = arrays[name][start:end]
             group["dones"] = arrays["terminals"][start:end] | arrays["timeouts"][start:end]
+        file["mask/train"], file["mask/valid"] = [b"demo_0", b"demo_2"], [b"demo_1"]
+        file["mask/few"] = [b"demo_0"]  # a choice of episodes, and no split
     first = run(tmp_path, tmp_path / "d3rlpy.h5").store
     assert first.data["episodes", "length"].tolist() == [4, 2, 5]
     assert first.data["transitions", "terminated"].sum() == 2
@@ -381,6 +383,12 @@ def test_episodes_of_d3rlpy_and_robomimic(tmp_path):
     second = run(tmp_path, tmp_path / "robomimic.hdf5", ends="terminal")
     assert second.store.observation_size == 2 and second.store.data["episodes", "length"].tolist() == LENGTHS
     assert any("obs/image" in note for note in second.notes)
+    assert [(each.behavior, each.episodes) for each in second.store.metadata.sources] == [("train", 2), ("valid", 1)]
+    (tmp_path / "store").rename(tmp_path / "with splits")
+    with h5py.File(tmp_path / "robomimic.hdf5", "a") as file:
+        del file["mask/valid"]
+    third = run(tmp_path, tmp_path / "robomimic.hdf5", ends="terminal")
+    assert [each.episodes for each in third.store.metadata.sources] == [3]
 
 
 def test_columns_are_chosen_by_name_range_pattern_and_exclusion():
