@@ -33,7 +33,7 @@ class Interval:
         value: the estimate.
         low: lower bound; NaN if there are too few values.
         high: upper bound; NaN if there are too few values.
-        over: units of the interval: ``seeds``, or ``episodes`` of a single seed.
+        over: units of the interval: ``seeds``, ``episodes`` of a single seed, or ``data`` of an estimate.
     """
 
     value: float
@@ -155,12 +155,18 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
     """
     rng = np.random.default_rng(seed)
     table = trained(table)
-    of = {name: table[name].to_numpy() for name in ("return", "seed", "gradient_step", "ended_early", *SECONDS)}
+    kept = ("return", "seed", "gradient_step", "low", "high", "ended_early", *SECONDS)
+    of = {name: table[name].to_numpy() for name in kept}
     rows = []
     for values, at in sorted(table.groupby([*LINE, "fraction"]).indices.items()):  # slices of frames would be slow
         line = dict(zip([*LINE, "fraction"], values, strict=True))
-        sample, over = units(of["return"][at], of["seed"][at])
-        interval = mean_interval([sample], rng, over=over)
+        said = at[np.isfinite(of["return"][at])]  # an estimate may have been withheld
+        if len(said) > 1 or line["metric"] == RETURN:
+            sample, over = units(of["return"][said], of["seed"][said])
+            interval = mean_interval([sample], rng, over=over)
+        else:
+            value, low, high = (float(of[name][said[0]]) if len(said) else np.nan for name in ("return", "low", "high"))
+            interval = Interval(value, low, high, "data")
         reference = meta.references.get((line["task"], int(line["bins"]))) if line["metric"] == RETURN else None
         score = normalized_score(interval.value, reference.random, reference.expert) if reference else float("nan")
         seeds, first = np.unique(of["seed"][at], return_index=True)
@@ -173,7 +179,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
                 "mean": interval.value,
                 "low": interval.low,
                 "high": interval.high,
-                "over": over,
+                "over": interval.over,
                 "normalized": score,
                 **{name: float(of[name][at][first].mean()) for name in SECONDS},
                 "ended_early": bool(of["ended_early"][at].any()),
