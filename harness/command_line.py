@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -48,12 +48,12 @@ def add_configuration_options(
         default=[],
         dest="modules",
         metavar="MODULE",
-        type=_imported,
+        type=imported_module,
         help="a module, or a .py file, with components of your own; repeatable",
     )
 
 
-def _imported(name: str) -> str:
+def imported_module(name: str) -> str:
     """Import a module as soon as it is named, so that whatever follows knows its components."""
     try:
         import_components([name])
@@ -95,16 +95,29 @@ def configuration_words(options: argparse.Namespace) -> list[str]:
 
 @contextlib.contextmanager
 def both_signals_stop() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt meanwhile.
+    """Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) raise KeyboardInterrupt meanwhile.
 
-    A run started in the background of a script comes with Ctrl-C ignored; it too is to be stopped in good order.
+    A run started in the background of a script comes with Ctrl-C ignored; it too is to be stopped in good order. Under
+    nohup SIGHUP is ignored, and stays so.
     """
-    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Callable[..., object]] = dict.fromkeys(
+        (signal.SIGINT, signal.SIGTERM), signal.default_int_handler
+    )
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none
+        handlers[signal.SIGHUP] = _hang_up
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) != signal.SIG_IGN:  # once hung up, it stays so
+                signal.signal(number, handler)
+
+
+def _hang_up(number: int, _frame: object) -> None:
+    """Stop once: shell and kernel each send the signal when a terminal closes, and the second must not cut the end."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 PACKAGES = ("spinrl", "torch", "tensordict", "torchrl", "dm-control", "mujoco", "numpy")

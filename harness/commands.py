@@ -8,6 +8,7 @@ COMMANDS = {
     "probe": ("harness.probe", "probe what an action structure model knows of the actions"),
     "sync": ("harness.sync", "send results that were kept while a tracking server was away"),
     "export": ("tools.export_policy", "export a trained policy as ONNX, torch.export and safetensors"),
+    "render": ("tools.render_policy", "film a policy: a video and a strip of pictures"),
     "import": ("tools.import_dataset", "import data that was logged elsewhere, as a dataset"),
     "collect": ("tools.collect_dataset", "collect the dataset of a task and a tier"),
     "describe": ("tools.describe_dataset", "statistics and figures of a dataset"),

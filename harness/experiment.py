@@ -15,13 +15,13 @@ from harness.protocol import Evaluating
 from harness.records import CellKey
 from spinrl.algorithms import AlgorithmConfig, Imitation, MonteCarloCritics
 from spinrl.asm import ASMSource, LinearProbe, Pretraining
+from spinrl.budget import Training
 from spinrl.config.registry import Component, register
 from spinrl.data import DatasetPlan, HoldingOut, Recipe
 from spinrl.machine import Machine, available_cores
 from spinrl.policies import PolicyConfig
 from spinrl.reference import ReferenceASM  # noqa: F401  # so that bindings find it
 from spinrl.tasks import EPISODE_STEPS, TASKS, Simulator, get_task
-from spinrl.training import Training
 
 _C = TypeVar("_C", bound=Component)
 

@@ -16,6 +16,7 @@ from spinrl.errors import UserError
 if TYPE_CHECKING:
     from spinrl.algorithms import AWAC, BCQ, IQL, Imitation, MonteCarloCritics
     from spinrl.asm import ASMEncoder, FrozenASM, Masking, Pretraining
+    from spinrl.budget import Training
     from spinrl.evaluation import (
         ASMBehavior,
         Estimate,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from spinrl.face.saved import load
     from spinrl.machine import Machine
     from spinrl.policies import SAINT, SPIN, Autoregressive, Factored
-    from spinrl.training import Training
 
 _PLACES = {
     "spinrl.algorithms": ("AWAC", "BCQ", "IQL", "Imitation", "MonteCarloCritics"),
@@ -55,7 +55,7 @@ _PLACES = {
     "spinrl.face.saved": ("load",),
     "spinrl.machine": ("Machine",),
     "spinrl.policies": ("SAINT", "SPIN", "Autoregressive", "Factored"),
-    "spinrl.training": ("Training",),
+    "spinrl.budget": ("Training",),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 

@@ -36,16 +36,18 @@ def _as_nvec(value: Iterable[int]) -> tuple[int, ...]:
 class ActionSpec:
     """A combinatorial action: N sub-actions, of which the i-th has ``nvec[i]`` choices.
 
+    A sub-action with one choice is carried along: it always takes it.
+
     Raises:
-        ValueError: when there is no sub-action or one has fewer than two choices.
+        ValueError: when a sub-action has no choice, or none has two or more.
     """
 
     nvec: tuple[int, ...] = attrs.field(converter=_as_nvec)
 
     @nvec.validator
     def _check(self, _attribute: attrs.Attribute, value: tuple[int, ...]) -> None:
-        if not value or min(value) < 2:
-            raise ValueError(f"nvec must be one or more sub-actions with two or more choices each; found {value}")
+        if not value or min(value) < 1 or max(value) < 2:
+            raise ValueError(f"nvec must be numbers of choices, at least one of them two or more; found {value}")
 
     @property
     def num_sub_actions(self) -> int:

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 import torch
-from attrs.validators import ge, gt, optional
 
 from spinrl import checkpoint
 from spinrl.algorithms import Algorithm, AlgorithmConfig, DivergedError, Imitation, MonteCarloCritics
 from spinrl.asm import ASMEncoder, FrozenASM
+from spinrl.budget import Training
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import to_plain
-from spinrl.config.registry import Component, register
 from spinrl.data import ReplayLoader, Store, row_features, standardize
 from spinrl.events import (
     Fault,
@@ -41,35 +39,6 @@ from spinrl.train import train
 
 CHECKPOINT_VERSION = 2  # since 2, networks hold the standard units of observations
 UNLOGGED_SECONDS = 60.0  # after which a metric has reached the tracking store, or the journal beside it
-
-
-@register
-@attrs.frozen(kw_only=True)
-class Training(Component):
-    """How long and on how much a cell's policy is trained.
-
-    Attributes:
-        gradient_steps: the budget: updates of policy, critics and value.
-        batch_size: transitions per update.
-        report_every: gradient steps between two logged losses.
-        checkpoint_minutes: minutes between two checkpoints of a cell.
-        patience: end a cell early when so many evaluations in a row have a mean return no higher than the best one
-            before them; none trains to the end of the budget.
-    """
-
-    kind: ClassVar[str] = "training"
-
-    gradient_steps: int = attrs.field(default=1_000_000, validator=ge(1))
-    batch_size: int = attrs.field(default=256, validator=ge(1))
-    report_every: int = attrs.field(default=100, validator=ge(1))
-    checkpoint_minutes: float = attrs.field(default=10.0, validator=gt(0))
-    patience: int | None = attrs.field(default=None, validator=optional(ge(1)))
-
-    def ends(self, means: Sequence[float]) -> bool:
-        """Whether training ends after the evaluations of these mean returns, in order."""
-        if self.patience is None or len(means) <= self.patience:
-            return False
-        return max(means[-self.patience :]) <= max(means[: -self.patience])
 
 
 @attrs.frozen(kw_only=True)
@@ -267,7 +236,8 @@ class Trainer:
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise DivergedError(
-                        f"{name} is {value} at gradient step {self.step}; a smaller learning_rate may help"
+                        f"{name} is {value} at gradient step {self.step}; a smaller learning_rate, or smaller rewards, "
+                        "may help"
                     )
             report(StageProgress(self.step))
             metrics = Metrics(self.step, {**values, "time/train_seconds": self.train_seconds})

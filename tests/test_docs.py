@@ -19,7 +19,7 @@ from spinrl.face.fit import PRESETS
 from spinrl.tasks import TASKS
 
 COMMANDS = [(page, line) for page, text in PAGES.items() for line in all_commands(text)]
-OTHER_PROGRAMS = {"pip", "pytest", "ruff", "mypy", "pre-commit", "mlflow", "curl", "export", "ray", "sudo"}
+OTHER_PROGRAMS = {"pip", "pytest", "ruff", "mypy", "pre-commit", "mlflow", "curl", "export", "ray", "sudo", "mkdocs"}
 PLAIN_PYTHON = {"python clinic.py", "python -m venv .venv"}
 MODULES = [pair for pair in dict.fromkeys(COMMANDS) if "python -m " in pair[1] and pair[1] not in PLAIN_PYTHON]
 

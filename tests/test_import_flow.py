@@ -12,7 +12,7 @@ ORDER = {
     "spinrl": [
         {"errors", "files"},
         {"specs", "seeding", "checkpoint", "config"},
-        {"machine", "cache"},
+        {"budget", "machine", "cache"},
         {"tasks", "nn"},
         {"behaviors"},
         {"data"},

@@ -44,6 +44,7 @@ from spinrl.cache import made_alone
 from spinrl.config import load
 from spinrl.errors import UserError
 from spinrl.export import (
+    CARD,
     FORMATS,
     Comparison,
     DeployedPolicy,
@@ -58,7 +59,7 @@ from spinrl.export import (
 from spinrl.files import replacing
 from spinrl.tasks import TASKS, BatchedEnvironment
 
-CARD, EXAMPLE = "card.json", "example.json"
+EXAMPLE = "example.json"
 EPISODES = 10
 NOTHING_TO_REGISTER = "--register needs the run id of a cell; found a checkpoint file"
 
@@ -173,7 +174,7 @@ def export(cell: FinishedCell, formats: Sequence[str], out: Path, console: Conso
         returns = {}
         for name, runner in runners.items() if environment else ():
             console.print(f"{EPISODES} episodes in the simulator through {name} …", highlight=False)
-            exported = ExportedPolicy(runner, cell.policy)
+            exported = ExportedPolicy(runner, cell.policy.observation_size, spec)
             returns[name] = simulated(exported, cell.key, EPISODES, action=cell.action, steps=cell.episode_steps)
         if returns:
             console.print(returns_table(cell, returns))

@@ -17,6 +17,7 @@ from spinrl.errors import UserError
 from spinrl.evaluation import episode_seeds
 from spinrl.export import DeployedPolicy, describe
 from spinrl.policies import Policy
+from spinrl.specs import ActionSpec
 from spinrl.tasks import BatchedEnvironment, control_values
 
 OBSERVATIONS = 1000
@@ -36,11 +37,11 @@ class ExportedPolicy(Policy):
 
     Args:
         runner: runner object with the method `act`.
-        policy: policy that was exported; it gives the sizes.
+        observation_size, action_spec: sizes of the policy that was exported.
     """
 
-    def __init__(self, runner: Any, policy: Policy) -> None:
-        super().__init__(policy.observation_size, policy.action_spec)
+    def __init__(self, runner: Any, observation_size: int, action_spec: ActionSpec) -> None:
+        super().__init__(observation_size, action_spec)
         self.runner = runner
 
     def logits(self, observation: torch.Tensor, action: torch.Tensor | None = None) -> torch.Tensor:

@@ -135,7 +135,9 @@ def _serve(pipe: Connection, plain: dict[str, Any], machine: ResolvedMachine, fr
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(place, visible, torch.cuda.device_count())
     steady_output()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    for ending in ("SIGINT", "SIGHUP"):  # Ctrl-C and the end of the terminal are the parent's; Windows has no SIGHUP
+        if hasattr(signal, ending):
+            signal.signal(getattr(signal, ending), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     import_again(plain["components"])
     experiment = from_plain(plain["experiment"])

@@ -42,7 +42,8 @@ def judgements(table: pd.DataFrame) -> pd.DataFrame:
     found = rows[~by_metric].groupby([*_POINT, "metric"], as_index=False, sort=True)
     found = found.agg(value=("return", "mean"), **{name: (name, "first") for name in first})
     details = pd.DataFrame([json.loads(text or "{}") for text in found.pop("details")], index=found.index)
-    return found.join(details).join(truth, on=list(_POINT))
+    found = found.join(details)
+    return found.assign(truth=np.nan) if found.empty or truth.empty else found.join(truth, on=list(_POINT))
 
 
 @attrs.frozen

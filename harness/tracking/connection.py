@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from shlex import quote
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from filelock import Timeout
@@ -23,6 +24,9 @@ from harness.tracking.operations import MlflowClient, MlflowException
 from harness.tracking.outbox import one_line, root
 from spinrl.cache import CacheError, file_lock, require_writable
 from spinrl.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment
 
 T = TypeVar("T")
 
@@ -228,8 +232,13 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> s
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
-        raise TrackingError(
-            f"experiment {name!r} is deleted; bring it back (mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}) or take another name"
-        )
+        raise TrackingError(f"{deleted(found, client.tracking_uri)}, or take another name")
     return found.experiment_id
+
+
+def deleted(experiment: Experiment, uri: str) -> str:
+    """What to say of a deleted experiment of this store, with the command that brings it back."""
+    return (
+        f"experiment {experiment.name!r} is deleted; bring it back with MLFLOW_TRACKING_URI={quote(redacted(uri))} "
+        f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+    )

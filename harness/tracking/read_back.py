@@ -9,12 +9,12 @@ from io import StringIO
 from pathlib import Path
 
 import pandas as pd
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from harness.reporting.probe import RESULTS_FILE, SETTING
 from harness.reporting.returns import Invocation, Reference, ReportMeta, merge, read_csv, to_the_minute
-from harness.tracking.connection import TrackingError, ask, redacted, sqlite_path, store_uri
+from harness.tracking.connection import TrackingError, ask, deleted, redacted, sqlite_path, store_uri
 from harness.tracking.operations import MOST_RUNS, MlflowClient
 from harness.tracking.runs import META_FILE, PROBE_ROLE, RETURNS_FILE, ROLE_TAG
 from spinrl.errors import UserError
@@ -151,11 +151,14 @@ def _runs(
         local = sqlite_path(uri)
         if local is not None and not local.exists():  # opening it would create an empty one
             raise ResultsError(f"there is no MLflow store at {uri}; go to the folder of the run or give --tracking-uri")
-        client, found = ask(uri, lambda client: (client, client.search_experiments()), directory)
+        client, found = ask(uri, lambda client: (client, client.search_experiments(ViewType.ALL)), directory)
     except TrackingError as error:
         raise ResultsError(str(error)) from error
-    names = {entry.name: entry.experiment_id for entry in found}
+    names = {entry.name: entry.experiment_id for entry in found if entry.lifecycle_stage != "deleted"}
     if experiment not in names:
+        for entry in found:
+            if entry.name == experiment:
+                raise ResultsError(deleted(entry, uri))
         near = difflib.get_close_matches(experiment, names, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]!r}?" if near else "it holds none"
         raise ResultsError(f"no experiment is called {experiment!r} in {redacted(uri)}; {hint}")

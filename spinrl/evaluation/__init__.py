@@ -1,6 +1,7 @@
 """How good a policy is: returns of batched episodes in the simulator, or estimates from data alone."""
 
 from spinrl.evaluation.estimators import Estimate, EstimationData, Estimator, HeldOutLikelihood
+from spinrl.evaluation.film import Film, film
 from spinrl.evaluation.fitted_q import FittedQ
 from spinrl.evaluation.logged import ASMBehavior, ImitatedBehavior, LoggedBehavior, LoggedPropensities
 from spinrl.evaluation.rollout import ActionChoice, EpisodeReturns, episode_seeds, evaluate, evaluate_episodes
@@ -13,6 +14,7 @@ __all__ = [
     "Estimate",
     "EstimationData",
     "Estimator",
+    "Film",
     "FittedQ",
     "HeldOutLikelihood",
     "ImitatedBehavior",
@@ -23,4 +25,5 @@ __all__ = [
     "episode_seeds",
     "evaluate",
     "evaluate_episodes",
+    "film",
 ]

@@ -2,11 +2,12 @@
 
 from spinrl.export.check import Comparison, compare, require_agreement
 from spinrl.export.deployed import DeployedPolicy, folded
-from spinrl.export.formats import FORMATS, NEEDS, describe, load_runner, require_packages, write
+from spinrl.export.formats import CARD, FORMATS, NEEDS, describe, load_runner, require_packages, write
 from spinrl.export.latency import BATCHES, Latency, latency
 
 __all__ = [
     "BATCHES",
+    "CARD",
     "FORMATS",
     "NEEDS",
     "Comparison",

@@ -143,6 +143,7 @@ def _write_safetensors(deployed: DeployedPolicy, folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(content)
 
 
+CARD = "card.json"  # what a folder's policy is, beside its files
 FORMATS: dict[str, Callable[[DeployedPolicy, Path], None]] = {
     "pt2": _write_pt2,
     "onnx": _write_onnx,

@@ -13,7 +13,16 @@ import numpy as np
 import torch
 
 from spinrl.errors import UserError
-from spinrl.export import FORMATS, DeployedPolicy, compare, describe, load_runner, require_agreement, require_packages
+from spinrl.export import (
+    CARD,
+    FORMATS,
+    DeployedPolicy,
+    compare,
+    describe,
+    load_runner,
+    require_agreement,
+    require_packages,
+)
 from spinrl.export import write as write_format
 from spinrl.files import replacing
 from spinrl.policies import Policy
@@ -54,7 +63,7 @@ def export(
     }
     with replacing(out) as beside:
         beside.mkdir(parents=True)
-        (beside / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        (beside / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         (beside / "example.json").write_text(json.dumps(observations[:3].tolist()) + "\n", encoding="utf-8")
         for name in formats:
             write_format(deployed, name, beside)

@@ -10,6 +10,7 @@ import attrs
 
 from spinrl.algorithms import AlgorithmConfig, Imitation, MonteCarloCritics
 from spinrl.asm import ASMSource, FrozenASM, Pretraining
+from spinrl.budget import Training
 from spinrl.config import fingerprint, to_plain
 from spinrl.config.presets import fill
 from spinrl.config.registry import Component, register
@@ -23,7 +24,7 @@ from spinrl.face.progress import Bars, Listener, MetricsCallback
 from spinrl.machine import Machine
 from spinrl.policies import PolicyConfig
 from spinrl.preparation import prepare_asm
-from spinrl.training import Trainer, Training, TrainingSetup
+from spinrl.training import Trainer, TrainingSetup
 
 PRESETS = {
     "laptop": ("gin/scale/laptop_training.gin", "gin/scale/laptop_estimates.gin"),

@@ -17,8 +17,10 @@ from spinrl.algorithms import Algorithm
 from spinrl.asm import ASMEncoder
 from spinrl.config import to_plain
 from spinrl.errors import UserError
-from spinrl.evaluation import ActionChoice, Estimate, EstimationData, Estimator, FittedQ, HeldOutLikelihood
+from spinrl.evaluation import ActionChoice, Estimate, EstimationData, Estimator, Film, FittedQ, HeldOutLikelihood
 from spinrl.face.exporting import export
+from spinrl.face.filming import filmed
+from spinrl.face.inputs import actions, allowed_choices, observations
 from spinrl.face.judging import Score, simulated
 from spinrl.face.progress import Bars
 from spinrl.policies import Policy, PolicyConfig, gumbel_noise
@@ -113,7 +115,8 @@ class TrainedPolicy:
         Raises:
             UserError: for another size, numbers that are not finite, or a sub-action with no choice allowed.
         """
-        rows, single = self._observations(observation)
+        rows, single = observations(observation, self.observation_size)
+        rows = rows.to(self._device)
         spec = self._module.action_spec
         shape = (len(rows), spec.num_sub_actions, spec.max_choices)
         noise = None
@@ -121,7 +124,7 @@ class TrainedPolicy:
             generator = torch.Generator()
             generator.seed() if seed is None else generator.manual_seed(seed)
             noise = gumbel_noise(shape, generator=generator).to(self._device)
-        mask = None if allowed is None else self._mask(allowed, shape)
+        mask = None if allowed is None else allowed_choices(allowed, len(rows), spec).to(self._device)
         action = self._module.decide(rows, noise, mask)[0].cpu().numpy()
         return action[0] if single else action
 
@@ -139,14 +142,10 @@ class TrainedPolicy:
         Raises:
             UserError: for other sizes, and for actions outside the choices.
         """
-        rows, single = self._observations(observation)
-        taken = np.atleast_2d(np.asarray(action))
-        expected = (len(rows), len(self.choices))
-        if taken.shape != expected:
-            raise UserError(f"action must have {_sizes(expected)} entries; found {_sizes(taken.shape)}")
-        if not np.equal(taken, np.floor(taken)).all() or (taken < 0).any() or (taken >= np.array(self.choices)).any():
-            raise UserError(f"action must be whole numbers from 0 within the choices {list(self.choices)}")
-        found = self._module.log_prob(rows, torch.as_tensor(taken).long().to(self._device)).float().cpu().numpy()
+        rows, single = observations(observation, self.observation_size)
+        rows = rows.to(self._device)
+        taken = actions(action, len(rows), self.choices).to(self._device)
+        found = self._module.log_prob(rows, taken).float().cpu().numpy()
         return found[0] if single else found
 
     def evaluate(
@@ -171,16 +170,38 @@ class TrainedPolicy:
         Raises:
             UserError: when there is no such environment, or its actions or observations are not the policy's.
         """
-        if environment is None and self.task not in TASKS:
-            raise UserError(f"the data {self.task!r} is of no task of the benchmark; give evaluate an environment")
         return simulated(
             self._module,
-            self.task if environment is None else environment,
+            self._environment(environment),
             self.seed if seed is None else seed,
             episodes,
             action,
             steps,
         )
+
+    def render(
+        self,
+        path: str | Path,
+        environment: Any = None,
+        *,
+        action: ActionChoice = "sample",
+        steps: int = EPISODE_STEPS,
+        seed: int | None = None,
+    ) -> Film:
+        """Film the first episode of an evaluation.
+
+        Args:
+            path: of the video, ending in .mp4; a strip of eight pictures is written beside it, ending in .png.
+            environment: as for `evaluate`; one of Gymnasium has to be made with ``render_mode="rgb_array"``.
+            action: as for `evaluate`.
+            steps: of the episode, at most.
+            seed: of the evaluation; None for the training's.
+
+        Raises:
+            UserError: as `evaluate`, and when nothing draws or writes videos here; the message says what to install.
+        """
+        of, given = self.seed if seed is None else seed, self._environment(environment)
+        return filmed(self._module, given, path, seed=of, action=action, steps=steps)
 
     def estimate(
         self,
@@ -268,36 +289,14 @@ class TrainedPolicy:
         about = {"task": self.task, "gradient_steps": self.step, "policy": to_plain(self.config)}
         return export(Path(folder), formats, self._module.cpu(), self.task, self._known, about)
 
+    def _environment(self, given: Any) -> Any:
+        if given is None and self.task not in TASKS:
+            raise UserError(f"the data {self.task!r} is of no task of the benchmark; give an environment")
+        return self.task if given is None else given
+
     @property
     def _device(self) -> torch.device:
         return next(self._module.parameters()).device
 
-    def _observations(self, given: ArrayLike) -> tuple[torch.Tensor, bool]:
-        """(B, S) on the policy's device, and whether it was one row."""
-        try:
-            rows = np.asarray(given, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"observation must be {self.observation_size} numbers, or rows of them") from error
-        if rows.ndim not in (1, 2) or rows.shape[-1] != self.observation_size or not rows.size:
-            raise UserError(
-                f"observation must be {self.observation_size} numbers, or rows of them; found {_sizes(rows.shape)}"
-            )
-        if not np.isfinite(rows).all():
-            raise UserError("observation must be finite numbers; found NaN or infinity")
-        return torch.tensor(np.atleast_2d(rows), device=self._device), rows.ndim == 1
-
-    def _mask(self, allowed: ArrayLike, shape: tuple[int, int, int]) -> torch.Tensor:
-        mask = np.asarray(allowed)
-        if mask.dtype != bool or mask.shape not in (shape, shape[1:]):
-            raise UserError(f"allowed must be {_sizes(shape)} booleans; found {_sizes(mask.shape)} of {mask.dtype}")
-        valid = torch.from_numpy(np.broadcast_to(mask, shape).copy()) & self._module.action_spec.valid()
-        if not valid.any(-1).all():
-            raise UserError("allowed must leave each sub-action at least one choice")
-        return valid.to(self._device)
-
     def __repr__(self) -> str:
         return f"TrainedPolicy({self.config!r}, {self.step:,} gradient steps, choices {list(self.choices)})"
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    return " × ".join(map(str, shape)) or "a single number"

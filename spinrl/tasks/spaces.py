@@ -67,7 +67,7 @@ def action_spec(space: spaces.Space) -> ActionSpec:
     """The choices of a space's sub-actions, in the space's order.
 
     Raises:
-        SpaceError: naming the part that is no choice, or that has fewer than two.
+        SpaceError: naming the part that is no choice, or when no part has two or more.
     """
     nvec: list[int] = []
     for name, part in _leaves(space):
@@ -76,14 +76,9 @@ def action_spec(space: spaces.Space) -> ActionSpec:
                 f"action{name} is {part}; an action can be MultiDiscrete, Discrete or MultiBinary, or a Dict or Tuple "
                 "of these"
             )
-        choices, _ = _choices(part)
-        for index, count in enumerate(choices.tolist()):
-            if count < 2:
-                raise SpaceError(
-                    f"{_entry(f'action{name}', part, index)} has a single choice, so there is nothing to decide; "
-                    "leave it out of the action space, and have the environment fill it in"
-                )
-        nvec += choices.tolist()
+        nvec += _choices(part)[0].tolist()
+    if max(nvec, default=1) < 2:
+        raise SpaceError(f"action is {space}, of which no part has two choices, so there is nothing to decide")
     return ActionSpec(nvec)
 
 
@@ -282,10 +277,3 @@ def _one_hot(chosen: np.ndarray, nvec: np.ndarray) -> np.ndarray:
     flat = np.zeros((len(chosen), int(nvec.sum())))
     np.put_along_axis(flat, chosen + (np.cumsum(nvec) - nvec), 1, axis=1)
     return flat
-
-
-def _entry(name: str, part: spaces.Space, index: int) -> str:
-    """What a sub-action of a part is called."""
-    if isinstance(part, spaces.Discrete):
-        return name
-    return f"{name}[{', '.join(str(int(at)) for at in np.unravel_index(index, _shape(part)))}]"

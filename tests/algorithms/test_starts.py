@@ -8,6 +8,7 @@ from spinrl import testing as contracts
 from spinrl.algorithms import AWAC, BCQ, IQL, DivergedError, Imitation, MonteCarloCritics, returns_to_go
 from spinrl.cache import home
 from spinrl.data import Episode, ReplayLoader, StoreError
+from spinrl.machine import ResolvedMachine
 from spinrl.policies import Factored
 from spinrl.specs import ActionSpec
 from tests.algorithms.policy_samples import POLICIES
@@ -121,7 +122,7 @@ def test_imitation_makes_the_datas_actions_likely_and_depends_on_the_seed(store)
     likelihoods, weights = {}, []
     for seed, start in ((0, None), (0, Imitation(steps=60, batch_size=8, learning_rate=1e-2)), (1, Imitation(steps=3))):
         policy = Factored(hidden=[16]).build(contracts.SIZE, SPEC, seed=0)
-        algorithm = ALGORITHMS[0].build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine())
+        algorithm = ALGORITHMS[0].build(policy, contracts.SIZE, SPEC, seed=0, machine=ResolvedMachine())
         if start:
             make(start, algorithm, store, seed=seed)
         weights.append(algorithm.policy.heads.weight.detach())

@@ -17,7 +17,7 @@ def build(nvec, **fields):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    nvec=st.lists(st.integers(2, 6), min_size=1, max_size=4),
+    nvec=st.lists(st.integers(1, 6), min_size=1, max_size=4).filter(lambda nvec: max(nvec) > 1),
     chosen=st.lists(st.booleans(), min_size=12, max_size=12),
     conditioned=st.booleans(),
 )

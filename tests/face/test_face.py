@@ -125,6 +125,21 @@ def test_a_policy_acts_on_one_and_on_many(factored):
     assert factored.log_prob(observations[0], many[0]) == pytest.approx(factored.log_prob(observations, many)[0])
 
 
+@pytest.mark.parametrize("policy", ["Factored", "Autoregressive", "SPIN"])
+def test_a_sub_action_with_one_choice_is_carried_along(policy):
+    given = arrays()
+    given["actions"][:, 1] = 0
+    train, held_out = spinrl.Dataset.from_arrays(**given, choices=[3, 1, 5]).split(0.1, seed=0)
+    fitted = fit(train, getattr(spinrl, policy)())
+    assert (fitted.act(given["observations"], sample=True, seed=0)[:, 1] == 0).all()
+    joint = np.array(list(np.ndindex(3, 1, 5)))
+    same = np.repeat(given["observations"][:1], len(joint), axis=0)
+    assert np.exp(fitted.log_prob(same, joint)).sum() == pytest.approx(1, abs=1e-4)
+    estimators = [spinrl.HeldOutLikelihood(), spinrl.FittedQ(gradient_steps=FITTED_Q_STEPS)]
+    estimates = fitted.estimate(held_out, estimators=estimators, progress=False)
+    assert len(estimates) == 2 and all(np.isfinite(score.values).all() for score in estimates.values())
+
+
 def test_a_saved_policy_and_an_exported_one_are_the_same_policy(factored, tmp_path):
     observations = arrays()["observations"]
     factored.save(tmp_path / "policy")
@@ -238,7 +253,8 @@ def test_wrong_use_is_refused_in_one_line(factored, parts, tmp_path):
         (lambda: factored.act(rows[0], allowed=np.zeros((3, 5), bool)), "at least one choice"),
         (lambda: factored.log_prob(rows[0], [3, 0, 0]), r"within the choices \[3, 2, 5\]"),
         (lambda: factored.evaluate("humanoid-stand"), r"gives 67 observation entries; the policy was trained on"),
-        (lambda: factored.evaluate(), "give evaluate an environment"),
+        (lambda: factored.evaluate(), "give an environment"),
+        (lambda: factored.render("x.mp4"), "give an environment"),
         (lambda: spinrl.load(tmp_path), "has format 99, this spinrl reads 1"),
         (lambda: spinrl.load(tmp_path / "none"), "does not exist"),
         (lambda: train.split(1.5), "share must be a number above 0 and below 1"),

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from harness.command_line import config_root
 from harness.experiment import Evaluating, Experiment
+from spinrl.budget import Training
 from spinrl.config import ConfigError, from_plain, load, to_plain
-from spinrl.training import Training
 
 MAIN = config_root() / "gin" / "spin_humanoid.gin"
 

@@ -1,5 +1,6 @@
 import re
 import shutil
+import subprocess
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,7 +88,7 @@ def test_presets_are_never_mixed() -> None:
 def test_estimates_stand_apart_from_returns(tmp_path: Path) -> None:
     rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=1)
     text = markdown(pd.concat([rows, estimates(rows, "fitted_q")]), META)
-    returns, part = text.split("## Estimates")
+    returns, part = text.split("\n## Estimates\n")
     assert "Estimates from data alone, not returns of a simulator." in part
     assert "IQL, laptop preset, estimated fitted q, 1 seed" in part and "fitted q" not in returns
     (order,) = [line for line in part.splitlines() if "estimated fitted q | 12 of 12 |" in line]
@@ -420,6 +421,21 @@ def test_a_wrong_experiment_is_one_line_with_the_nearest(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "did you mean 'spin-humanoid'?" in error
     assert not (tmp_path / "none").exists()
+
+
+def test_a_deleted_experiment_comes_back_by_the_command_that_is_named(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    copy, command = tmp_path / "it's a copy", ["--experiment", "spin-humanoid", "--out", str(tmp_path / "report")]
+    shutil.copytree(store, copy)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy / 'mlflow.db'}")
+    client, experiment = connect(f"sqlite:///{copy / 'mlflow.db'}", "spin-humanoid", copy, 10)
+    client.delete_experiment(experiment)
+    assert main(command) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "'spin-humanoid' is deleted" in error
+    subprocess.run(re.search("MLFLOW_TRACKING_URI=.*", error)[0], shell=True, check=True, capture_output=True)
+    assert main(command) == 0
 
 
 def test_other_faults_are_one_line_too(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spinrl import testing as contracts
 from spinrl.algorithms import IQL
 from spinrl.asm import ASMEncoder
+from spinrl.machine import ResolvedMachine
 from spinrl.policies import SPIN
 from spinrl.specs import ActionSpec
 
@@ -43,7 +44,7 @@ def test_frozen_parts_never_change_and_the_asm_is_not_touched(query_share):
     )
     encoder = {name: value.clone() for name, value in policy.encoder.state_dict().items()}
     queries, heads = policy.slot_queries.detach().clone(), policy.heads.weight.detach().clone()
-    algorithm = IQL(learning_rate=0.01).build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine())
+    algorithm = IQL(learning_rate=0.01).build(policy, contracts.SIZE, SPEC, seed=0, machine=ResolvedMachine())
     for step in range(3):
         algorithm.update(contracts.random_batch(SPEC, seed=step))
     for name, value in policy.encoder.state_dict().items():
@@ -106,7 +107,7 @@ def test_training_on_cached_embeddings_is_training_on_observations(masked):
     for config in (live, cached):
         policy = config.build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC), seed=0)
         policy.heads.dropout.share = 0.0
-        algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine()).train()
+        algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=ResolvedMachine()).train()
         for step in range(5):
             batch = contracts.random_batch(SPEC, seed=step, masked=masked)
             if frozen := policy.frozen_input():
@@ -121,7 +122,7 @@ def test_training_on_cached_embeddings_is_training_on_observations(masked):
 def test_queries_are_trained_for_their_share_and_then_fixed():
     config = SPIN(**{**FIXED, "query_share": 0.5}, cached=True)
     policy = config.build(contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC), seed=0)
-    algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine()).train()
+    algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=ResolvedMachine()).train()
     start = policy.slot_queries.detach().clone()
     assert policy.milestones == (0.5,) and policy.frozen_input() is None
     algorithm.update(contracts.random_batch(SPEC))
@@ -143,7 +144,7 @@ def test_an_asm_can_be_unfrozen_after_a_share_of_the_budget():
     policy = SPIN(frozen_share=0.25, frozen_dropout=False).build(
         contracts.SIZE, SPEC, asm=contracts.frozen_asm(SPEC), seed=0
     )
-    algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=contracts.ResolvedMachine()).train()
+    algorithm = IQL().build(policy, contracts.SIZE, SPEC, seed=0, machine=ResolvedMachine()).train()
     start = copy.deepcopy(policy.encoder.state_dict())
     algorithm.update(contracts.random_batch(SPEC))
     assert not policy.encoder.training

@@ -72,6 +72,7 @@ BOX = spaces.Box(-1, 1, (2,))
         (spaces.Tuple((spaces.Discrete(3, start=5), spaces.MultiBinary((1, 2)))), spaces.Discrete(7), (3, 2, 2), 7),
         (spaces.Dict(b=spaces.Discrete(2), a=spaces.MultiDiscrete([3, 4])), spaces.MultiBinary(5), (3, 4, 2), 5),
         (spaces.Discrete(6), spaces.Tuple((BOX, spaces.MultiDiscrete([2, 3]))), (6,), 7),
+        (spaces.Tuple((spaces.Discrete(1, start=4), spaces.MultiDiscrete([3, 1]))), None, (1, 3, 1), 4),
     ],
     ids=str,
 )
@@ -107,7 +108,10 @@ def test_discrete_actions_are_one_sub_action():
         (counter(size=1), "cannot make"),
         (counter(fails="make"), "cannot make 'Counter-v0': LookupError: the patient is not there"),
         (Gymnasium(id="Pendulum-v1"), r"Pendulum-v1: action is Box.*can be MultiDiscrete"),
-        (ward(spaces.MultiDiscrete([3, 1, 5])), r"Ward-v0: action\[1\] has a single choice"),
+        (
+            ward(spaces.MultiDiscrete([1, 1])),
+            r"Ward-v0: action is MultiDiscrete\(\[1 1\]\), of which no part has two choices",
+        ),
         (ward(spaces.Dict(dose=spaces.Discrete(3), x=spaces.Box(0, 1))), r"Ward-v0: action\['x'\] is Box"),
         (ward(observation=spaces.Dict(a=spaces.Text(3))), r"Ward-v0: observation\['a'\] is Text"),
     ],

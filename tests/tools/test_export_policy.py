@@ -17,16 +17,19 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from harness import run as harness_run
 from harness.exporting.card import data_licence
-from harness.exporting.finished import finished_cell
+from harness.exporting.finished import finished_cell, simulated
 from spinrl import checkpoint
 from spinrl.data.importers.published import import_published
 from spinrl.export import load_runner
+from spinrl.tasks import BatchedEnvironment, get_task
+from spinrl.tasks.rendering import Drawing, RenderingError
 from tests.data.importers.test_published import transitions, write
 from tests.harness.exporting.test_reference_cell import factored_checkpoint
-from tools import export_policy
+from tools import export_policy, render_policy
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +88,25 @@ def test_a_run_becomes_a_folder_that_acts_alike(finished, tmp_path, capsys):
     expected = cell.policy.mode(observations)
     assert np.array_equal(load_runner(out, "safetensors").act(observations)[0], expected)
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+
+
+def test_a_run_and_what_was_exported_of_it_are_filmed(finished, tmp_path, capsys):
+    _, ids, path, _ = finished
+    assert export_policy.main([str(path), "--out", "exported", "--format", "safetensors"]) == 0
+    capsys.readouterr()
+    try:
+        Drawing(BatchedEnvironment(get_task("cheetah-run"), 3, 1).simulators[0].physics).close()
+    except RenderingError as error:
+        pytest.skip(str(error))
+    for source in (ids["cell"], "exported"):
+        assert render_policy.main([source, "--out", f"{source}.mp4", "--steps", "50", "--seed", "0"]) == 0
+        said = capsys.readouterr().out
+        expected = simulated(
+            finished_cell(str(path)).policy, finished_cell(str(path)).key, 1, action="sample", steps=50
+        )
+        assert said.startswith(f"return {expected[0]:.1f} in 50 steps"), (said, expected)
+        assert Path(f"{source}.mp4").stat().st_size > 1000
+        assert imread(f"{source}.png").shape[:2] == (240, 8 * 320)
 
 
 def test_without_its_dataset_it_is_compared_on_an_episode_of_its_own(finished, monkeypatch, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -11,7 +11,7 @@ import numpy as np
 from spinrl.cache import Progress
 from spinrl.data.importers.arrays import Arrays, Columns
 from spinrl.data.importers.choices import Choices, SeenActions, bins_of, decide_choices
-from spinrl.data.importers.ends import Kind, decide_ends
+from spinrl.data.importers.ends import Ends, Kind, decide_ends
 from spinrl.data.importers.episodes import Episodes, Tally
 from spinrl.data.importers.result import ImportResult
 from spinrl.data.importers.survey import Survey, check_borders, survey
@@ -19,7 +19,7 @@ from spinrl.data.importers.tables import PACKED
 from spinrl.data.importers.values import MISSING, Missing
 from spinrl.data.outliers import suspicions
 from spinrl.data.store.metadata import SourceRecord, StoreError
-from spinrl.data.store.store import Store
+from spinrl.data.store.store import Episode, Store
 from spinrl.data.store.writer import StoreWriter
 from spinrl.specs import ActionSpec
 
@@ -65,8 +65,8 @@ class ArrayOptions:
             raise StoreError("--one-hot says how many choices there are; leave out --choices")
         if self.one_hot and any(self.action_offset):
             raise StoreError("choices of one-hot vectors count from 0; leave out --action-offset")
-        if any(each < 2 for each in self.one_hot):
-            raise StoreError(f"--one-hot: expected at least two choices each, got {min(self.one_hot)}")
+        if any(each < 1 for each in self.one_hot):
+            raise StoreError(f"--one-hot: expected at least 1 choice each, got {min(self.one_hot)}")
         if any(abs(each) >= 2**31 for each in self.action_offset):
             raise StoreError(f"--action-offset: expected the number of the first choice, got {self.action_offset[0]}")
         if self.missing not in (None, *MISSING):
@@ -101,25 +101,16 @@ def import_arrays(
     """
     options.check()
     files = [files] if isinstance(files, Path) else list(files)
-    what = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-    given = dict(options.columns)
-    if options.step_column is not None:
-        given["step"] = (options.step_column,)
-    opened = [Arrays(file, given, options.missing, options.one_hot) for file in files]
-    _check_alike(opened)
+    opened = _opened(files, options)
     decided = [decide_ends(each.file, each.columns, options.ends, options.episode_length) for each in opened]
     seen = SeenActions(options.choices)
-    sort, mean = options.step_column is not None, options.missing == "mean"
-    surveys = [survey(each, seen, sort=sort, means=mean) for each in opened]
-    check_borders(opened, surveys)
-    choices = list(options.one_hot) or options.choices
-    names = () if options.one_hot else opened[0].columns["actions"]
-    spec, start = decide_choices(what, seen, choices, options.action_offset, names)
-    if mean:
+    surveys = _surveys(opened, seen, options)
+    spec, start = _sub_actions(files, opened[0], seen, options)
+    if options.missing == "mean":
         _share_means(opened, surveys)
     first = next(opened[0].transitions())
     opened[0].values.filled = 0  # count only the reads below
-    total, done, tally = sum(each.rows for each in surveys), 0, Tally()
+    total, tally = sum(each.rows for each in surveys), Tally()
     with StoreWriter(
         path,
         task=task,
@@ -132,13 +123,8 @@ def import_arrays(
         extras=_extras(opened[0], first, spec),
         action_start=start.tolist() if start.any() else (),
     ) as writer:
-        for source, (arrays, (ends, _)) in enumerate(zip(opened, decided, strict=True)):
-            of = arrays.file if arrays.order is None else f"{arrays.file}, sorted by {options.step_column}"
-            for episode in Episodes(of, arrays.transitions(), ends, spec, start, source=source, tally=tally):
-                writer.append(episode)
-                done += len(episode)
-                if progress is not None:
-                    progress(done, total)
+        episodes = _episodes(opened, [ends for ends, _ in decided], options, spec, start, tally)
+        _write(writer, episodes, total, progress)
         changed = [*_changes(opened, options), *tally.notes()]
         writer.preparation += changed
     store = Store.open(path)
@@ -146,6 +132,55 @@ def import_arrays(
     doubts = _doubts(opened, surveys, seen, spec, options)
     warnings = [*tally.warnings(), *doubts, *suspicions(store, opened[0].columns["observations"])]
     return ImportResult(store, list(dict.fromkeys(notes)), list(dict.fromkeys(warnings)))
+
+
+def _opened(files: Sequence[Path], options: ArrayOptions) -> list[Arrays]:
+    """The files with the meanings of their columns, which are the same in all of them."""
+    given = dict(options.columns)
+    if options.step_column is not None:
+        given["step"] = (options.step_column,)
+    opened = [Arrays(file, given, options.missing, options.one_hot) for file in files]
+    _check_alike(opened)
+    return opened
+
+
+def _surveys(opened: list[Arrays], seen: SeenActions, options: ArrayOptions) -> list[Survey]:
+    """Look all files over, which orders their rows and fills `seen`."""
+    sort, means = options.step_column is not None, options.missing == "mean"
+    surveys = [survey(each, seen, sort=sort, means=means) for each in opened]
+    check_borders(opened, surveys)
+    return surveys
+
+
+def _sub_actions(
+    files: Sequence[Path], arrays: Arrays, seen: SeenActions, options: ArrayOptions
+) -> tuple[ActionSpec, np.ndarray]:
+    """The sub-actions of all files, and the number of each one's first choice there; `arrays` are the first file's."""
+    what = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    names = () if options.one_hot else arrays.columns["actions"]
+    return decide_choices(what, seen, list(options.one_hot) or options.choices, options.action_offset, names)
+
+
+def _episodes(
+    opened: Sequence[Arrays],
+    ends: Sequence[Ends],
+    options: ArrayOptions,
+    spec: ActionSpec,
+    start: np.ndarray,
+    tally: Tally,
+) -> Iterator[Episode]:
+    for source, (arrays, rules) in enumerate(zip(opened, ends, strict=True)):
+        of = arrays.file if arrays.order is None else f"{arrays.file}, sorted by {options.step_column}"
+        yield from Episodes(of, arrays.transitions(), rules, spec, start, source=source, tally=tally)
+
+
+def _write(writer: StoreWriter, episodes: Iterable[Episode], total: int, progress: Progress | None) -> None:
+    done = 0
+    for episode in episodes:
+        writer.append(episode)
+        done += len(episode)
+        if progress is not None:
+            progress(done, total)
 
 
 def _check_alike(opened: Sequence[Arrays]) -> None:

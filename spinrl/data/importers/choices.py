@@ -83,13 +83,25 @@ def decide_choices(
     if len(offset) not in (1, count):
         raise StoreError(f"{what} has {count} sub-actions, --action-offset gives {len(offset)}")
     start = np.broadcast_to(np.array(offset, dtype=np.int64), (count,))
+    hint = _hint(seen, start)
+    called = [f" (column {name})" for name in names] if len(names) == count else [""] * count
+    nvec = _numbers(what, seen, choices, start, called, hint)
+    spec = action_spec(what, nvec)
+    _check_range(seen, start, nvec, called, hint)
+    return spec, np.array(start)
+
+
+def _numbers(
+    what: object, seen: SeenActions, choices: Choices, start: np.ndarray, called: Sequence[str], hint: str
+) -> list[int]:
+    """The number of choices of each sub-action, as it was given or as it was seen; refused where one is missing."""
+    count = len(start)
     if choices and choices != "observed" and seen.groups.told_fit:
         told = "+".join(map(str, choices))
         raise StoreError(
             f"{what} has {count} columns of actions, which are {told}, and exactly one of each group is set: they are "
             f"one-hot; give --one-hot {','.join(map(str, choices))} in place of --choices"
         )
-    hint = _hint(seen, start)
     if choices is None:
         largest = seen.high - start
         raise StoreError(
@@ -97,27 +109,27 @@ def decide_choices(
             f"{_listed(largest)}: give --choices {_least(largest)}, or more where some were never "
             f"taken, or --choices observed{hint}{seen.groups.hint()}"
         )
-    called = [f" (column {name})" for name in names] if len(names) == count else [""] * count
     if choices == "observed":
         nvec = [int(value) + 1 for value in seen.high - start]
         if constant := [i for i, least in enumerate(nvec) if least < 2]:
             i = constant[0]
             raise StoreError(
-                f"{what}: sub-action {i}{called[i]} never takes a second choice; give --choices with those it has{hint}"
+                f"{what}: sub-action {i}{called[i]} never takes a second choice; give --choices with those it has "
+                f"(1 if there is no other){hint}"
             )
-    else:
-        nvec = [int(each) for each in choices] * (count if len(choices) == 1 else 1)
+        return nvec
+    nvec = [int(each) for each in choices] * (count if len(choices) == 1 else 1)
     if len(nvec) != count:
         raise StoreError(f"{what} has {count} sub-actions, --choices gives {len(nvec)}{seen.groups.hint()}")
-    for i, each in enumerate(nvec):
-        if each < 2:
-            with_two = ",".join(str(max(value, 2)) for value in nvec)
-            raise StoreError(
-                f"{what}: sub-action {i}{called[i]} has {each} choice{'s' * (each != 1)}, so nothing is decided there; "
-                f"leave its column out with --column actions=NAME,…, or give it a second choice that is never taken: "
-                f"--choices {with_two}"
-            )
-    spec = action_spec(what, nvec)
+    if few := [i for i, each in enumerate(nvec) if each < 1]:
+        raise StoreError(
+            f"{what}: expected at least 1 choice of sub-action {few[0]}{called[few[0]]}, got {nvec[few[0]]}"
+        )
+    return nvec
+
+
+def _check_range(seen: SeenActions, start: np.ndarray, nvec: Sequence[int], called: Sequence[str], hint: str) -> None:
+    """Refuse actions outside their sub-action's choices, naming file and row."""
     for values, at, wrong in (
         (seen.low, seen.low_at, seen.low < start),
         (seen.high, seen.high_at, seen.high - start >= np.array(nvec)),
@@ -128,7 +140,6 @@ def decide_choices(
                 f"{file}: expected {start[i]} to {start[i] + nvec[i] - 1} for sub-action {i}{called[i]}, found "
                 f"{values[i]} in row {row}{hint}"
             )
-    return spec, np.array(start)
 
 
 def _hint(seen: SeenActions, start: np.ndarray) -> str:
@@ -160,13 +171,10 @@ def action_spec(what: object, nvec: Sequence[int]) -> ActionSpec:
     """The `ActionSpec` of sub-actions with these choices.
 
     Raises:
-        StoreError: for fewer than two or more than 65536 choices.
+        StoreError: when no sub-action has two choices, or one has more than 65536.
     """
-    if few := [i for i, choices in enumerate(nvec) if choices < 2]:
-        raise StoreError(
-            f"{what}: sub-action {few[0]} has {nvec[few[0]]} choice{'s' * (nvec[few[0]] != 1)}, so nothing is decided "
-            "there; leave it out of the data, or give it a second choice that is never taken"
-        )
+    if max(nvec, default=1) < 2:
+        raise StoreError(f"{what}: no sub-action has a second choice, so nothing is decided; found {list(nvec)}")
     try:
         spec = ActionSpec(nvec)
     except ValueError as error:

@@ -242,7 +242,7 @@ class Episodes:
             terminated=last & terminated,
             truncated=last & truncated,
             source=self._source,
-            allowed=allowed_choices(rows, actions, self._spec, self._what),
+            allowed=allowed_choices(rows, actions, self._spec, self._what, terminated=terminated),
             propensity=propensity,
         )
 

@@ -11,17 +11,21 @@ from spinrl.data.store.metadata import StoreError
 from spinrl.specs import ActionSpec
 
 
-def allowed_choices(rows: Columns, actions: np.ndarray, spec: ActionSpec, what: object) -> np.ndarray | None:
+def allowed_choices(
+    rows: Columns, actions: np.ndarray, spec: ActionSpec, what: object, *, terminated: bool
+) -> np.ndarray | None:
     """The allowed choices at each observation of an episode.
 
     The mask of the last observation is that of the last row if this row itself is left out, or that of the next
-    observation if the file has it; otherwise every choice is allowed there.
+    observation if the file has it; otherwise every choice is allowed there. So it is where a mask that allows nothing
+    follows the end of an episode by the task, after which nothing is chosen: training needs some choice.
 
     Args:
         rows: rows of the episode.
         actions: (L, N) actions of the steps that are kept, counted from 0.
         spec: the N sub-actions and their choices.
         what: name of the data, for messages.
+        terminated: whether the task ended the episode.
 
     Returns:
         (L+1, N, K) bool, or None if the file has no masks.
@@ -36,7 +40,8 @@ def allowed_choices(rows: Columns, actions: np.ndarray, spec: ActionSpec, what: 
     if steps == len(rows):
         last = np.broadcast_to(_exists(spec), (1, *allowed.shape[1:]))
         if rows.next_allowed is not None:
-            last = _unpacked(rows.next_allowed[-1:], spec, "next_allowed", what)
+            told = _unpacked(rows.next_allowed[-1:], spec, "next_allowed", what)
+            last = np.where(told.any(axis=2, keepdims=True) | (not terminated), told, last)
         allowed = np.concatenate([allowed, last])
     nothing = ~allowed.any(axis=2)
     if nothing.any():

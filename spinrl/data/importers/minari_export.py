@@ -51,16 +51,10 @@ def export_minari(
     # Not in its namespace folder, which may exist only for complete datasets.
     place = root / dataset_id.replace("/", "-")
     beside = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    about = store.metadata
-    metadata: dict[str, Any] = {
-        "dataset_id": dataset_id,
-        "minari_version": minari.__version__,
-        "description": description or f"{about.task}, {about.tier}: {len(store)} transitions, nvec {list(about.nvec)}",
-        "algorithm_name": ", ".join(source.behavior for source in about.sources),
-        OURS: {"task": about.task, "tier": about.tier, "sources": [attrs.asdict(each) for each in about.sources]},
-    }
     people = {"author": author and {author}, "author_email": author_email and {author_email}}
-    metadata |= {name: value for name, value in (people | {"code_permalink": code_permalink}).items() if value}
+    told = people | {"description": description, "code_permalink": code_permalink}
+    metadata = {"dataset_id": dataset_id, "minari_version": minari.__version__, **_about(store)}
+    metadata |= {name: value for name, value in told.items() if value}
     try:
         with made_alone(place), in_one_line(what, "written"):
             if folder.exists():
@@ -70,7 +64,7 @@ def export_minari(
             storage = storages.MinariStorage.new(
                 beside / "data",
                 observation_space=spaces.Box(-np.inf, np.inf, (store.observation_size,), np.float32),
-                action_space=spaces.MultiDiscrete(about.nvec),
+                action_space=spaces.MultiDiscrete(store.metadata.nvec),
             )
             storage.update_metadata(metadata)
             storage.update_episodes(_buffers(store, progress))
@@ -82,6 +76,16 @@ def export_minari(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def _about(store: Store) -> dict[str, Any]:
+    """What a Minari dataset's metadata say of a store by themselves."""
+    about = store.metadata
+    return {
+        "description": f"{about.task}, {about.tier}: {len(store)} transitions, nvec {list(about.nvec)}",
+        "algorithm_name": ", ".join(source.behavior for source in about.sources),
+        OURS: {"task": about.task, "tier": about.tier, "sources": [attrs.asdict(each) for each in about.sources]},
+    }
 
 
 def _buffers(store: Store, progress: Progress | None) -> Iterator[Any]:

@@ -221,10 +221,15 @@ def test_choices_are_asked_for_and_never_guessed(tmp_path):
     message = refused(tmp_path, arrays, "largest values seen are 2,1,2", "--choices 3,2,3", choices=None)
     assert "--action-offset" not in message
     refused(tmp_path, arrays, "has 3 sub-actions, --choices gives 2", choices=[3, 2])
-    refused(tmp_path, arrays, "sub-action 1 has 1 choice", "--choices 3,2,3", choices=[3, 1, 3])
+    refused(tmp_path, arrays, "expected 0 to 0 for sub-action 1, found 1 in row 0", choices=[3, 1, 3])
+    refused(tmp_path, arrays, "expected at least 1 choice of sub-action 1, got 0", choices=[3, 0, 3])
+    refused(tmp_path, arrays, "no sub-action has a second choice", choices=[1])
     refused(tmp_path, arrays, "65537 choices", choices=[65537])
     arrays["actions"][:, 1] = 0
-    refused(tmp_path, arrays, "sub-action 1 never takes a second choice", choices="observed")
+    refused(
+        tmp_path, arrays, "sub-action 1 never takes a second choice", "(1 if there is no other)", choices="observed"
+    )
+    assert run(tmp_path, arrays, choices=[3, 1, 3]).store.metadata.nvec == [3, 1, 3]
 
 
 def test_actions_that_count_from_one_are_told_the_option(tmp_path):

@@ -71,7 +71,7 @@ def steps(actions, observations, **changes) -> dict:
     return {"actions": actions, "observations": observations, **wanted, **changes}
 
 
-@pytest.mark.parametrize("nvec", [(3, 3, 3), (3, 2, 300)])
+@pytest.mark.parametrize("nvec", [(3, 3, 3), (3, 2, 300), (3, 1, 5)])
 def test_a_store_comes_back_bit_for_bit(tmp_path, nvec):
     store = stored(tmp_path / "store", nvec)
     folder = export_minari(store, ID, author="A. Person", code_permalink="https://example.org")
@@ -201,7 +201,7 @@ ACTIONS, ROWS = np.zeros((2, 2), dtype=np.int64), np.zeros((3, 1), dtype=np.floa
     [
         (spaces.Dict({"x": spaces.Text(3)}), CHOICES, {}, ("observation['x'] is Text", "can be Box, Discrete")),
         (BOX, spaces.Box(-1, 1, (2,)), {}, ("action is Box", "can be MultiDiscrete")),
-        (BOX, spaces.MultiDiscrete([3, 1]), {}, ("action[1] has a single choice", "leave it out")),
+        (BOX, spaces.MultiDiscrete([1, 1]), {}, ("action is MultiDiscrete", "no part has two choices")),
         (BOX, CHOICES, {"actions": ACTIONS + 2}, ("episode 0: action, row 0, entry 1: expected 0 to 1, found 2",)),
         (BOX, CHOICES, {"actions": ACTIONS + 0.5}, ("episode 0: action holds float64; expected integers",)),
         (BOX, CHOICES, {"observations": ROWS[:2]}, ("episode 0: observation has 2 rows of Box", "expected 3")),

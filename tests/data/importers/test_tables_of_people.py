@@ -255,6 +255,23 @@ def test_masks_are_stored_by_observation_and_forbid(tmp_path, form):
     refused(tmp_path, save(file, {**arrays, "allowed": joint}), "of each sub-action by itself, not of joint actions")
 
 
+def test_nothing_need_be_allowed_after_the_task_has_ended_an_episode(tmp_path):
+    arrays = logged(LENGTHS, TERMINAL)  # with next observations
+    exists = np.arange(5) < np.array(NVEC)[:, None]
+    allowed, after = np.broadcast_to(exists, (2, 12, 3, 5)).copy()
+    last = np.cumsum(LENGTHS) - 1
+    ended, cut = last[np.array(TERMINAL)], last[~np.array(TERMINAL)]
+    after[ended] = False
+    masks = {"allowed": allowed, "next_allowed": after}
+    store = run(tmp_path, save(tmp_path / "log.npz", {**arrays, **masks})).store
+    store.verify()
+    for episode in store.episodes():
+        np.testing.assert_array_equal(episode.allowed, np.broadcast_to(exists, episode.allowed.shape))
+    (tmp_path / "store").rename(tmp_path / "before")
+    after[cut[0]] = False
+    refused(tmp_path, save(tmp_path / "log.npz", {**arrays, **masks}), f"row {cut[0] + 1} allows no choice")
+
+
 def test_propensities_are_kept(tmp_path):
     arrays = logged(LENGTHS, TERMINAL)
     one, each = np.linspace(0.1, 0.9, 12), np.random.default_rng(0).random((12, 3))
