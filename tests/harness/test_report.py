@@ -89,7 +89,7 @@ def test_estimates_stand_apart_from_returns(tmp_path: Path) -> None:
     rows = table(policies=("factored", "spin"), tiers=("expert",), seeds=1)
     text = markdown(pd.concat([rows, estimates(rows, "fitted_q")]), META)
     returns, part = text.split("\n## Estimates\n")
-    assert "Estimates from data alone, not returns of a simulator." in part
+    assert "Estimates from data alone, not returns of a simulator;" in part
     assert "IQL, laptop preset, estimated fitted q, 1 seed" in part and "fitted q" not in returns
     (order,) = [line for line in part.splitlines() if "estimated fitted q | 12 of 12 |" in line]
     assert "| 1.00 [1.00, 1.00] |" in order  # the very returns order the policies as they do
