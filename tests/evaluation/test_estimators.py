@@ -163,6 +163,18 @@ def test_fitted_q_goes_on_over_time_limits_and_ends_at_terminations(tmp_path: Pa
     assert once.value == pytest.approx(1.0, abs=0.05)
 
 
+def test_fitted_q_says_where_it_has_not_converged(tmp_path: Path) -> None:
+    """Values of a thousand steps cannot have come through in twenty updates; the interval is widened by what is due."""
+    training = store(tmp_path / "t", 40, 10, lambda actions: actions[:, 0], terminated=False)
+    held_out = store(tmp_path / "h", 20, 10, lambda actions: actions[:, 0], terminated=False, seed=1)
+    short = attrs.evolve(QUICK, gamma=0.99, start_steps=0, gradient_steps=20)
+    trained = algorithm()
+    found, done = (estimate(each, data_of(training, held_out), trained) for each in (short, QUICK))
+    assert "has not converged" in found.remark and "FittedQ.gradient_steps" in found.remark and not done.remark
+    assert found.details["drift"] > 0.1 > done.details["drift"] and done.details["residual"] > 0
+    assert found.high - found.low > 2 * found.details["drift"] > done.high - done.low
+
+
 def test_fitted_q_asks_for_the_first_states_of_held_out_episodes(tmp_path: Path) -> None:
     training = store(tmp_path / "t", 20, 5, lambda actions: actions[:, 0], terminated=True)
     held_out = store(tmp_path / "h", 3, 5, lambda actions: actions[:, 0], terminated=True, seed=1)
