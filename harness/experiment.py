@@ -62,6 +62,8 @@ class Experiment(Component):
         held_out: share of each dataset that no training uses; estimates are made on it.
         held_out_by: unit of that share: whole episodes drawn at random, or the last rows of each episode, for data with
             one or a few long episodes.
+        held_out_sources: names of the sources of the data that are held out whole, in place of that share: files or
+            splits that were imported together, such as test.
         simulators: simulators of tasks outside the benchmark, by task; a task without one has estimates only.
         pretraining: pre-training of the ASM, or another source of it, for policies that need one.
         pretrainings: the same for single policies, by name; overrides `pretraining`.
@@ -94,6 +96,7 @@ class Experiment(Component):
     data_seed: int = 0
     held_out: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
     held_out_by: Literal["episodes", "rows"] = attrs.field(default="episodes", validator=in_(("episodes", "rows")))
+    held_out_sources: tuple[str, ...] = attrs.field(default=(), converter=tuple)
     simulators: Mapping[str, Simulator] = attrs.field(factory=dict)
     pretraining: ASMSource = attrs.field(factory=Pretraining)
     pretrainings: Mapping[str, ASMSource] = attrs.field(factory=dict)
@@ -146,7 +149,7 @@ class Experiment(Component):
     @held_out.validator
     def _check_held_out(self, _attribute: attrs.Attribute, value: float) -> None:
         for estimator in self.evaluation.estimators:
-            if estimator.needs_held_out and not value:
+            if estimator.needs_held_out and not (value or self.held_out_sources):
                 raise ValueError(f"held_out has to be over 0 for {type(estimator).__name__}, got 0; set e.g. 0.1")
 
     @property
@@ -206,7 +209,9 @@ class Experiment(Component):
         """
         key = cell.key
         plan = cell.tier.plan(key.tier, key.task, key.bins, self.transitions, self.data_seed)
-        return HoldingOut(plan, self.held_out, self.data_seed, self.held_out_by) if self.held_out else plan
+        if not (self.held_out or self.held_out_sources):
+            return plan
+        return HoldingOut(plan, self.held_out, self.data_seed, self.held_out_by, self.held_out_sources)
 
     def cells(self) -> list[Cell]:
         """Every cell of the grid; cells that share data and ASM stand next to each other."""
@@ -253,6 +258,7 @@ class Experiment(Component):
                 episodes=2,
                 final_episodes=None,
                 episode_steps=50,
+                pictures=False,
                 estimators=[each.smaller() for each in self.evaluation.estimators],  # type: ignore[misc]
             ),
         )

@@ -67,7 +67,8 @@ def make_plan(resolved: Resolved[Experiment], experiment: Experiment, cells: Seq
         UserError, ValueError: if a check fails; the message is one line.
     """
     whole = experiment.machine.resolve()
-    check(experiment, cells)
+    for notice in check(experiment, cells):
+        console.print(notice, style="yellow", markup=False, soft_wrap=True)
     jobs = slots(experiment.launcher, experiment, cells, whole)
     machine = share(experiment.launcher, whole, jobs)
     machine.apply()
@@ -269,7 +270,8 @@ def _report_meta(experiment: Experiment, cells: Sequence[Cell]) -> ReportMeta:
     }
     epochs = {}
     for cell in one_of_each_dataset(cells):
-        trained_on = round((1 - experiment.held_out) * experiment.dataset(cell).transitions)
+        plan = experiment.dataset(cell)
+        trained_on = round((1 - plan.held_out_share) * plan.transitions)
         passes = experiment.pretraining.passes(trained_on)
         if passes is not None:
             epochs[experiment.preset, cell.key.task, cell.key.bins, cell.key.tier] = passes

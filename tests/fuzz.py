@@ -65,10 +65,11 @@ def valid(rng: np.random.Generator) -> Files:
         "timeouts": np.zeros(rows, dtype=bool),
         "episode": np.repeat(np.arange(4), lengths),
         "step": np.concatenate([np.arange(length) for length in lengths]),
+        "split": np.repeat(["train", "test", "train", "train"], lengths),
         "allowed": np.ones((rows, 10), dtype=bool),
         "propensities": rng.uniform(0.1, 1, rows),
     }
-    optional = ("timeouts", "episode", "step", "allowed", "propensities")
+    optional = ("timeouts", "episode", "step", "split", "allowed", "propensities")
     return {name: values for name, values in columns.items() if name not in optional or rng.random() < 0.6}
 
 

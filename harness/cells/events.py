@@ -77,6 +77,17 @@ class Evaluated:
 
 
 @attrs.frozen
+class Pictured:
+    """The strip of the last evaluation's first episode.
+
+    Attributes:
+        png: eight pictures side by side, as a PNG file has them.
+    """
+
+    png: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
 class Trained:
     """The cell is finished; its final checkpoint lies at `path`, which is deleted unless it is taken."""
 
@@ -97,6 +108,7 @@ Event = (
     | Notice
     | Metrics
     | Evaluated
+    | Pictured
     | Trained
 )
 Report = Callable[[Event], None]

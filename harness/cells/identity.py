@@ -17,14 +17,14 @@ from spinrl.machine import ResolvedMachine
 def asked_of(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     """Plain data of everything that decides a cell's numbers, but for its dataset, its ASM and the machine.
 
-    What only decides how often something is reported or saved, by how many processes, or where, is left out.
+    What only decides how often something is reported, drawn or saved, by how many processes, or where, is left out.
     """
     parts: dict[str, Any] = {
         "key": attrs.asdict(cell.key),
         "policy": to_plain(cell.policy),
         "algorithm": to_plain(cell.algorithm),
         "training": to_plain(attrs.evolve(experiment.training, report_every=1, checkpoint_minutes=1.0)),
-        "evaluation": to_plain(experiment.evaluation),
+        "evaluation": to_plain(attrs.evolve(experiment.evaluation, pictures=False)),
         "standardized": experiment.standardize_observations,
     }
     if simulator := experiment.simulators.get(cell.key.task):
@@ -49,13 +49,20 @@ def cell_identity(
     )
 
 
+def _held_out(experiment: Experiment) -> list[Any]:
+    """What is held out; as older versions wrote it where they had no other way."""
+    if experiment.held_out_sources:
+        return [sorted(experiment.held_out_sources)]
+    return [experiment.held_out, *([experiment.held_out_by] if experiment.held_out_by != "episodes" else [])]
+
+
 def study_key(experiment: Experiment, cells: Sequence[Cell]) -> str:
     """Fingerprint of what is asked for; on which machines makes no other study."""
     asked = [
         {
             **asked_of(experiment, cell),
             "tier": to_plain(cell.tier),
-            "data": [experiment.transitions, experiment.data_seed, experiment.held_out],
+            "data": [experiment.transitions, experiment.data_seed, *_held_out(experiment)],
             # An ASM that is read from a file is another one when the file is.
             "asm": cell.pretraining.fingerprint("", 0) if cell.policy.needs_asm else None,
         }

@@ -15,7 +15,7 @@ from harness.cells.events import Event
 from harness.cells.run_cell import run_cell
 from harness.experiment import Cell, Experiment
 from harness.records import Evaluation
-from spinrl.config import imported_components, place_in_components, to_plain
+from spinrl.config import components_in, imported_components, place_in_components, to_plain
 from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
 
@@ -55,7 +55,7 @@ class Work:
 
 def plain_work(experiment: Experiment) -> dict[str, Any]:
     """What another process rebuilds an experiment from: plain data, and the modules to import before."""
-    return {"experiment": to_plain(experiment), "components": imported_components()}
+    return {"experiment": to_plain(experiment), "components": imported_components(components_in(experiment))}
 
 
 @attrs.frozen

@@ -136,7 +136,7 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
             stages.append(StageCost(label, "evaluating", once * episodes / evaluation.episodes))
         for estimator in evaluation.estimators:
             times = sum(estimator.fractions is None or share in estimator.fractions for share in marks.values())
-            rows = estimator.rows(round(experiment.held_out * plan.transitions))
+            rows = estimator.rows(round(plan.held_out_share * plan.transitions))
             stages.append(StageCost(label, "estimating", times * rows * acting_row))
     disk = disk_needed(experiment, cells) + CELL_DISK * len(cells)
     return Cost(tuple(stages), memory_needed(experiment, cells), disk)

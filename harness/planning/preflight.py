@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 
@@ -13,9 +14,14 @@ from spinrl.data import DatasetPlan, Rollout, Store, cached_transitions, feature
 from spinrl.errors import UserError
 from spinrl.tasks import TASKS
 
+_HELD_OUT_NAMES = re.compile(r"(?<![a-z])(test|valid|validation|val|eval|evaluation|holdout)(?![a-z])", re.IGNORECASE)
 
-def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
+
+def check(experiment: Experiment, cells: Sequence[Cell]) -> list[str]:
     """Check that every dataset and ASM can be made, that the disk has room, and that simulators fit their tasks.
+
+    Returns:
+        Lines on what is no error and should be known.
 
     Raises:
         UserError: if a check fails; the message is one line.
@@ -38,12 +44,48 @@ def check(experiment: Experiment, cells: Sequence[Cell]) -> None:
             f"the datasets need {needed / 2**30:.1f} GiB in {root}, which has {free / 2**30:.1f} GiB free; "
             "set SPINRL_HOME to a larger disk, or lower Tier.transitions"
         )
+    notices = []
     for cell in one_of_each_dataset(cells):
         task, plan = cell.key.task, plan_of(experiment, cell)
         if task in experiment.simulators:
-            build_environment(experiment, cell, plan, episodes=1).close()
+            environment = build_environment(experiment, cell, plan, episodes=1)
+            try:
+                environment.reset(0, 0)  # an ended episode has no mask
+                notices += _mask_notices(task, plan, simulated=environment.allowed([0]) is not None)
+            finally:
+                environment.close()
         elif task in TASKS:
             require_task(task, plan)
+            notices += _mask_notices(task, plan, simulated=False)
+        notices += _split_notices(experiment, task, plan)
+    return list(dict.fromkeys(notices))
+
+
+def _split_notices(experiment: Experiment, task: str, plan: DatasetPlan) -> list[str]:
+    """A line if data has a split that is meant to be held out, and the experiment trains on it."""
+    meant = [name for name in plan.sources if _HELD_OUT_NAMES.search(name)]
+    if experiment.held_out_sources or not meant or len(plan.sources) < 2:
+        return []
+    return [
+        f"{task}: policies are trained on all of {', '.join(plan.sources)}, but for a share that is held out of them "
+        f"together; to hold out {meant[-1]} alone: --set \"Experiment.held_out_sources=['{meant[-1]}']\""
+    ]
+
+
+def _mask_notices(task: str, plan: DatasetPlan, *, simulated: bool) -> list[str]:
+    """A line if only one of a dataset and its simulator says which choices are allowed."""
+    if plan.masked and not simulated:
+        return [
+            f"{task}: the data has masks of allowed choices, and its simulator gives none: policies are evaluated with "
+            "every choice allowed, also those that the data never allowed (a simulator gives masks by "
+            "info['action_mask'] or action_masks())"
+        ]
+    if simulated and not plan.masked:
+        return [
+            f"{task}: its simulator gives masks of allowed choices, and the data has none: policies are trained with "
+            "every choice allowed, and evaluated within the masks (--column allowed=NAME imports those of the log)"
+        ]
+    return []
 
 
 def check_cache() -> None:

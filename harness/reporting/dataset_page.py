@@ -40,6 +40,7 @@ def checks(store: Store, description: Description) -> dict[str, str]:
         f"{metadata.episodes - description.episodes.terminated:,} cut",
         "actions": f"{len(actions.nvec)} sub-actions of {_range(actions.nvec)} choices",
         "never taken": f"{never:,} of {sum(actions.nvec):,} choices",
+        **_masks(description),
         "effective choices": f"{effective.min():.2f} to {effective.max():.2f} a sub-action",
         "mutual information": f"from {actions.sampled:,} transitions",
         "observations": f"{len(observations.low)} entries, "
@@ -50,6 +51,16 @@ def checks(store: Store, description: Description) -> dict[str, str]:
         "duplicates": f"{description.duplicates:,} transitions ({description.duplicates / len(store):.2%})",
         **_import_facts(store, description),
     }
+
+
+def _masks(description: Description) -> dict[str, str]:
+    """How much the masks of allowed choices allow, as far as there are any."""
+    actions = description.actions
+    if actions.allowed is None:
+        return {}
+    never = sum(map(len, actions.never_allowed))
+    told = f"; {never:,} of {sum(actions.nvec):,} never" if never else ""
+    return {"allowed choices": f"{actions.allowed.min():.0%} to {actions.allowed.max():.0%} a sub-action{told}"}
 
 
 def _import_facts(store: Store, description: Description) -> dict[str, str]:
@@ -94,6 +105,8 @@ def to_json(store: Store, description: Description) -> str:
         "entropy": actions.entropy,
         "effective_choices": actions.effective_choices,
         "never_taken": actions.never_taken,
+        "allowed": actions.allowed,
+        "never_allowed": actions.never_allowed,
     }
     content["observations"] |= {"constant": observations.constant}
     return json.dumps(_plain(content), allow_nan=False) + "\n"
@@ -149,6 +162,7 @@ def _sub_actions(description: Description) -> pd.DataFrame:
                 "sub-action": str(i),
                 "choices": str(choices),
                 "never taken": _listed(actions.never_taken[i]),
+                **({} if actions.allowed is None else {"allowed": f"{actions.allowed[i]:.1%}"}),
                 "rarest": f"{shares.min():.2%}",
                 "commonest": f"{shares.max():.2%}",
                 "entropy": f"{actions.entropy[i]:.3f}",

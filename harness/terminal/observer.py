@@ -17,6 +17,7 @@ from harness.cells.events import (
     FeaturesReady,
     Metrics,
     Notice,
+    Pictured,
     Restarted,
     Resumed,
     StartReady,
@@ -164,6 +165,8 @@ class RunObserver(Observer):
                     markup=False,
                     highlight=False,
                 )
+            case Pictured(png):
+                run.picture("pictures/last_evaluation.png", png)
             case Trained(path):
                 run.hand_over(path, "checkpoint")
 
@@ -200,10 +203,12 @@ class RunObserver(Observer):
         if dataset.fingerprint in self._drawn:
             return
         self._drawn.add(dataset.fingerprint)
-        share = self._experiment.held_out
+        share, sources = self._experiment.held_out, self._experiment.held_out_sources
         part = (
             f", without the {100 * share:g}% of the {self._experiment.held_out_by} that are held out" if share else ""
         )
+        if sources:
+            part = f", without {' and '.join(sources)}, held out"
         try:
             log_dataset_figure(self._parent, dataset, _dataset_name(cell), part)
         except Exception as error:  # a figure that fails must not end the run

@@ -10,13 +10,14 @@ from spinrl.config.gin_text import add_search_path
 from spinrl.config.listing import format_registry
 from spinrl.config.load import Resolved, load
 from spinrl.config.registry import Component, ConfigError, did_you_mean, register
-from spinrl.config.serialize import dump, fingerprint, flatten, from_plain, to_plain
+from spinrl.config.serialize import components_in, dump, fingerprint, flatten, from_plain, to_plain
 
 __all__ = [
     "Component",
     "ConfigError",
     "Resolved",
     "add_search_path",
+    "components_in",
     "did_you_mean",
     "dump",
     "fingerprint",

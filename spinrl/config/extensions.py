@@ -16,9 +16,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from spinrl.config.registry import ConfigError
+from spinrl.config.registry import Component, ConfigError
 
 GROUP = "spinrl.components"
+_OURS = ("spinrl", "harness", "tools", "__main__")  # what is in the main script is imported with it, or not at all
 _IMPORTED: dict[str, str] = {}  # the folder that each module was found in, "" for one of an installed package
 
 
@@ -52,9 +53,20 @@ def import_components(names: Sequence[str]) -> None:
         _import_from(folder, module, f"--import {name}")
 
 
-def imported_components() -> list[tuple[str, str]]:
-    """(module, folder) of all that was imported by name: plain data, by which another process imports the same."""
-    return list(_IMPORTED.items())
+def imported_components(used: Iterable[Component] = ()) -> list[tuple[str, str]]:
+    """(module, folder) of all that was imported by name: plain data, by which another process imports the same.
+
+    Args:
+        used: components whose modules are to be among them, also if a script of the user's has imported these.
+    """
+    found = dict(_IMPORTED)
+    for name in dict.fromkeys(type(each).__module__ for each in used):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name.partition(".")[0] not in _OURS and file is not None:
+            path = Path(file).resolve()
+            depth = name.count(".") + (path.name == "__init__.py")
+            found.setdefault(name, str(path.parents[depth]))
+    return list(found.items())
 
 
 def import_again(modules: Iterable[Sequence[str]]) -> None:

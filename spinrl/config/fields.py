@@ -181,7 +181,8 @@ def _convert_component(value: Any, hint: Any) -> Any:
     cls = find(value.name)
     if cls is None:
         names = names_under(hint) if is_component else component_names()
-        raise _WrongType(f", which is not registered{did_you_mean(value.name, names, '@{}()')}")
+        near = did_you_mean(value.name, names, "@{}()") or "; give the module of one of your own with --import"
+        raise _WrongType(f", which is not registered{near}")
     if not is_component or not issubclass(cls, hint):
         raise _WrongType(f", which is {kind_words(cls)}")
     if not value.called:

@@ -78,7 +78,7 @@ def dump(component: Component) -> str:
     """
     scopes = _scopes(component)
     blocks: dict[str, str] = {}
-    for each in _components_in(component):
+    for each in components_in(component):
         prefix = scopes[fingerprint(to_plain(each))]
         lines = [f"# {type(each).__name__}: {summary(type(each))}"]
         lines += [f"{prefix}.{name} = {_literal(value, scopes)}" for name, value in _values(each)]
@@ -167,18 +167,18 @@ def bindable(plain: Any, path: str, into: Statements) -> Any:
     return plain
 
 
-def _components_in(value: Any) -> Iterator[Component]:
+def components_in(value: Any) -> Iterator[Component]:
     """Every component in a value, itself first, outer before inner."""
     if isinstance(value, Component):
         yield value
         for _, inner in _values(value):
-            yield from _components_in(inner)
+            yield from components_in(inner)
     elif isinstance(value, Mapping):
         for inner in value.values():
-            yield from _components_in(inner)
+            yield from components_in(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _components_in(inner)
+            yield from components_in(inner)
 
 
 def _scopes(root: Component) -> dict[str, str]:
@@ -188,7 +188,7 @@ def _scopes(root: Component) -> dict[str, str]:
     the root is always unscoped, and then so scoped are the others of its class.
     """
     distinct: dict[type[Component], dict[str, Component]] = {}
-    for each in _components_in(root):
+    for each in components_in(root):
         distinct.setdefault(type(each), {}).setdefault(fingerprint(to_plain(each)), each)
     names: dict[str, str] = {}
     for cls, values in distinct.items():
@@ -226,9 +226,9 @@ def default_text(value: Any) -> str:
     if value is attrs.NOTHING:
         return "required"
     try:
-        plain_defaults = all(each == type(each)() for each in _components_in(value))
+        plain_defaults = all(each == type(each)() for each in components_in(value))
     except TypeError:  # a component with required fields
         plain_defaults = False
     if not plain_defaults:
         return repr(value)
-    return _literal(value, {fingerprint(to_plain(each)): type(each).__name__ for each in _components_in(value)})
+    return _literal(value, {fingerprint(to_plain(each)): type(each).__name__ for each in components_in(value)})

@@ -43,6 +43,8 @@ class ActionStatistics:
         mutual_information: (N, N) bits, entropy on the diagonal. Estimates from few transitions are too high.
         chance: (N, N) bits, the same estimate with each sub-action shuffled independently. It is somewhat too low,
             since successive steps are alike.
+        times_allowed: (nvec[i],) int64 for each sub-action, number of transitions that allow each choice; None for data
+            without masks.
     """
 
     nvec: tuple[int, ...]
@@ -51,6 +53,7 @@ class ActionStatistics:
     counts: Sequence[np.ndarray]
     mutual_information: np.ndarray
     chance: np.ndarray
+    times_allowed: Sequence[np.ndarray] | None = None
 
     @property
     def shares(self) -> np.ndarray:
@@ -81,6 +84,18 @@ class ActionStatistics:
     def never_taken(self) -> list[list[int]]:
         """For each sub-action the choices that no transition has."""
         return [np.flatnonzero(counts == 0).tolist() for counts in self.counts]
+
+    @property
+    def allowed(self) -> np.ndarray | None:
+        """(N,) mean share of a sub-action's choices that are allowed; None for data without masks."""
+        if self.times_allowed is None:
+            return None
+        return np.array([times.mean() / self.transitions for times in self.times_allowed])
+
+    @property
+    def never_allowed(self) -> list[list[int]]:
+        """For each sub-action the choices that no transition allows."""
+        return [np.flatnonzero(times == 0).tolist() for times in self.times_allowed or ()]
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -145,7 +160,19 @@ def action_statistics(store: Store, sample: int = SAMPLE) -> ActionStatistics:
         counts=[np.bincount(actions[:, i], minlength=choices) for i, choices in enumerate(nvec)],
         mutual_information=mutual_information(drawn, nvec),
         chance=mutual_information(rng.permuted(drawn, axis=0), nvec),
+        times_allowed=_times_allowed(store),
     )
+
+
+def _times_allowed(store: Store) -> list[np.ndarray] | None:
+    """How many transitions allow each choice of each sub-action; masks after the last steps do not count."""
+    if store.allowed is None:
+        return None
+    masks, rows = store.allowed.numpy(), store.data["transitions", "row"].numpy()
+    times = np.zeros(masks.shape[1:], dtype=np.int64)  # (N, K)
+    for at in range(0, len(rows), _ROWS):
+        times += np.count_nonzero(masks[rows[at : at + _ROWS]], axis=0)
+    return [each[:choices] for each, choices in zip(times, store.action_spec.nvec, strict=True)]
 
 
 def entropy(counts: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,12 @@ HeldOutBy = Literal["episodes", "rows"]
 
 
 def split(
-    store: Store, share: float, seed: int, options: BuildOptions = DEFAULT_BUILD, by: HeldOutBy = "episodes"
+    store: Store,
+    share: float,
+    seed: int,
+    options: BuildOptions = DEFAULT_BUILD,
+    by: HeldOutBy = "episodes",
+    sources: Sequence[str] = (),
 ) -> tuple[Store, Store]:
     """Two verified stores in the cache: the training part and the held-out part.
 
@@ -34,31 +39,38 @@ def split(
         options: options and callbacks for building.
         by: unit of the split. "episodes" draws whole episodes, at least one for each part. "rows" takes the last rows
             of each episode, for data of one or a few long episodes; an episode of one row is trained on.
+        sources: names of the sources (files, splits or behaviours) to hold out whole; if there are any, they replace
+            share, seed and unit.
 
     Raises:
         StoreError: when nothing can be held out, or the disk is full.
     """
-    check_split(store, by)
+    check_split(store, by, sources)
 
     def part(which: str) -> Store:
         def build(path: Path) -> None:
-            if by == "episodes":
+            if sources:
+                _copy(store, path, *_named(store, sources, which))
+            elif by == "episodes":
                 _copy(store, path, *_drawn(store, share, seed, which))
             else:
                 _copy(store, path, *_cut(store, share, which))
 
-        entry = _entry(store, share, seed, which, by)
+        entry = _entry(store, share, seed, which, by, sources)
         return get_sound("stores", entry, build, opener(), on_wait=options.on_wait, on_damage=options.on_damage)
 
     return part(_TRAINING), part(_HELD_OUT)
 
 
-def check_split(store: Store, by: HeldOutBy) -> None:
+def check_split(store: Store, by: HeldOutBy, sources: Sequence[str] = ()) -> None:
     """Check that something can be held out of a store.
 
     Raises:
         StoreError: if not; the message names the settings to change.
     """
+    if sources:
+        _check_sources(store, sources)
+        return
     if by == "episodes" and store.metadata.episodes < 2:
         raise StoreError(
             f"store {store.path} has one episode, of which none can be held out; hold out its last rows "
@@ -72,15 +84,34 @@ def check_split(store: Store, by: HeldOutBy) -> None:
         )
 
 
-def cached_split(store: Store, share: float, seed: int, by: HeldOutBy = "episodes") -> Store | None:
+def _check_sources(store: Store, sources: Sequence[str]) -> None:
+    having = [source.behavior for source in store.metadata.sources if source.episodes]
+    if unknown := [name for name in sources if name not in having]:
+        raise StoreError(
+            f"store {store.path} has no episodes of {unknown[0]!r} to hold out; Experiment.held_out_sources can name "
+            f"{', '.join(map(repr, having))}"
+        )
+    if set(having) <= set(sources):
+        raise StoreError(
+            f"store {store.path} has episodes of {', '.join(map(repr, having))} alone, so nothing is left to train on; "
+            "set Experiment.held_out_sources to fewer of them"
+        )
+
+
+def cached_split(
+    store: Store, share: float, seed: int, by: HeldOutBy = "episodes", sources: Sequence[str] = ()
+) -> Store | None:
     """The training part that `split` would give, if the cache holds it; not verified."""
-    path = home() / "stores" / _entry(store, share, seed, _TRAINING, by)
+    path = home() / "stores" / _entry(store, share, seed, _TRAINING, by, sources)
     return Store.open(path) if path.exists() else None
 
 
-def _entry(store: Store, share: float, seed: int, which: str, by: HeldOutBy) -> str:
+def _entry(store: Store, share: float, seed: int, which: str, by: HeldOutBy, sources: Sequence[str]) -> str:
     content = {"store": store.fingerprint, "share": share, "seed": seed}
-    identity = fingerprint(content if by == "episodes" else {**content, "seed": 0, "by": by})
+    if sources:
+        identity = fingerprint({"store": store.fingerprint, "sources": sorted(set(sources))})
+    else:
+        identity = fingerprint(content if by == "episodes" else {**content, "seed": 0, "by": by})
     return f"{store.metadata.task}-{store.metadata.tier}-{which}-{identity}"
 
 
@@ -90,6 +121,16 @@ def _drawn(store: Store, share: float, seed: int, which: str) -> tuple[np.ndarra
     count = min(max(1, round(share * episodes)), episodes - 1)
     held_out = np.zeros(episodes, dtype=bool)
     held_out[numpy_generator(seed, "held-out").choice(episodes, count, replace=False)] = True
+    return _part(store, held_out, which)
+
+
+def _named(store: Store, sources: Sequence[str], which: str) -> tuple[np.ndarray, Iterator[Episode]]:
+    """The episodes of the named or of the other sources, in the form of `_drawn`."""
+    indices = [index for index, source in enumerate(store.metadata.sources) if source.behavior in sources]
+    return _part(store, np.isin(store.data["episodes", "source"].numpy(), indices), which)
+
+
+def _part(store: Store, held_out: np.ndarray, which: str) -> tuple[np.ndarray, Iterator[Episode]]:
     chosen = np.flatnonzero(held_out if which == _HELD_OUT else ~held_out)
     return store.data["episodes", "length"].numpy()[chosen], map(store.episode, chosen.tolist())
 
@@ -124,33 +165,45 @@ def _copy(store: Store, path: Path, lengths: np.ndarray, episodes: Iterator[Epis
 
 
 class HoldingOut(DatasetPlan):
-    """A plan that holds out a share of another plan's transitions.
+    """A plan that holds out a part of another plan's transitions.
 
     Args:
         plan: plan of all transitions.
-        share, seed, by: as for `split`.
+        share, seed, by, sources: as for `split`.
     """
 
-    def __init__(self, plan: DatasetPlan, share: float, seed: int, by: HeldOutBy = "episodes") -> None:
-        self._plan, self._share, self._seed, self._by = plan, share, seed, by
+    def __init__(
+        self,
+        plan: DatasetPlan,
+        share: float,
+        seed: int,
+        by: HeldOutBy = "episodes",
+        sources: Sequence[str] = (),
+    ) -> None:
+        self._plan, self._share, self._seed, self._by, self._named = plan, share, seed, by, tuple(sources)
         self._held_out: Store | None = None
         self.transitions = plan.transitions
         self.observation_size = plan.observation_size
         self.action_spec = plan.action_spec
         self.parts = plan.parts
+        self.masked, self.sources = plan.masked, plan.sources
+        self.held_out_share = share
+        if self._named:
+            counts = {name: count for name, count in plan.sources.items() if name in self._named}
+            self.held_out_share = sum(counts.values()) / max(1, plan.transitions)
 
     def cached(self) -> Store | None:
         whole = self._plan.cached()
-        return cached_split(whole, self._share, self._seed, self._by) if whole else None
+        return cached_split(whole, self._share, self._seed, self._by, self._named) if whole else None
 
     def check(self) -> None:
         self._plan.check()
         if whole := self._plan.cached():
-            check_split(whole, self._by)
+            check_split(whole, self._by, self._named)
 
     def store(self, options: BuildOptions = DEFAULT_BUILD) -> Store:
         whole = self._plan.store(options)
-        training, self._held_out = split(whole, self._share, self._seed, options, self._by)
+        training, self._held_out = split(whole, self._share, self._seed, options, self._by, self._named)
         return training
 
     def held_out(self) -> Store | None:

@@ -12,7 +12,17 @@ from tensordict import TensorDict
 
 from spinrl.data.store.store import Store
 from spinrl.seeding import torch_generator
-from spinrl.specs import ACTION, ALLOWED, NEXT_ALLOWED, NEXT_POLICY_INPUT, OBSERVATION, POLICY_INPUT
+from spinrl.specs import (
+    ACTION,
+    ALLOWED,
+    NEXT_ALLOWED,
+    NEXT_DONE,
+    NEXT_POLICY_INPUT,
+    NEXT_TERMINATED,
+    NEXT_TRUNCATED,
+    OBSERVATION,
+    POLICY_INPUT,
+)
 
 
 @contextlib.contextmanager
@@ -39,13 +49,10 @@ class StoreStorage(Storage):
     Args:
         store: dataset.
         device: device on which batches are gathered; the arrays are copied to a GPU, and mapped on the CPU.
+        ends: add to batches where episodes end, which no training of ours asks for.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, store: Store, device: torch.device | str = "cpu", *, ends: bool = False) -> None:
         super().__init__(max_size=len(store))
         self._gather_on = torch.device(device)
         copied = self._gather_on.type != "cpu"
@@ -62,6 +69,7 @@ class StoreStorage(Storage):
         self._action = place(transitions["action"])  # (T, N)
         self._reward = place(transitions["reward"])  # (T,)
         self._terminated = place(transitions["terminated"])  # (T,)
+        self._truncated = place(transitions["truncated"]) if ends else None  # (T,)
         self._allowed = None if store.allowed is None else place(store.allowed)  # (R, N, K)
         self._features: torch.Tensor | None = None
         self._next_features = False
@@ -90,6 +98,9 @@ class StoreStorage(Storage):
             },
             batch_size=index.shape,
         )
+        if self._truncated is not None:
+            batch[NEXT_TRUNCATED] = self._truncated.index_select(0, index).unsqueeze(-1)
+            batch[NEXT_DONE] = batch[NEXT_TERMINATED] | batch[NEXT_TRUNCATED]
         if self._allowed is not None:
             rows = self._row.index_select(0, index)
             batch[ALLOWED] = self._allowed.index_select(0, rows)
@@ -132,6 +143,7 @@ class ReplayLoader:
         batch_size: B.
         seed: seed of the experiment, from which the loader derives its own.
         device: device on which batches are gathered; the arrays are copied to a GPU, and mapped on the CPU.
+        ends: add ("next", "truncated") and ("next", "done") to batches.
     """
 
     def __init__(
@@ -140,10 +152,12 @@ class ReplayLoader:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
+        *,
+        ends: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self._generator = torch_generator(seed, "replay")
-        self._storage = StoreStorage(store, device)
+        self._storage = StoreStorage(store, device, ends=ends)
         self.buffer = ReplayBuffer(
             storage=self._storage,
             sampler=RandomSampler(),

@@ -116,7 +116,8 @@ def suspicions(store: Store, entries: Sequence[str] = ()) -> list[str]:
         made.append(f"rewards reach {largest:.4g}; losses square values of that size and overflow: rescale them")
     if store.metadata.episodes == 1:
         made.append(
-            "there is one episode, so none can be held out for estimates: cut it with --episode-length STEPS, or train "
-            "with Experiment.held_out=0 and Evaluating.estimators=[@FittedQ()]"
+            "there is one episode, so none can be held out for estimates: hold out its last rows "
+            "(Experiment.held_out_by='rows'), cut it with --episode-length STEPS, or train with Experiment.held_out=0 "
+            "and Evaluating.estimators=[@FittedQ()]"
         )
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from spinrl.cache import DEFAULT_BUILD, BuildOptions
@@ -22,12 +22,18 @@ class DatasetPlan(ABC):
         observation_size: S.
         action_spec: N sub-actions and their choices.
         parts: sequences of episodes of a collected dataset, with the number of transitions from the start of each.
+        masked: whether the data has masks of allowed choices.
+        sources: transitions of each source (file, split or behaviour) of an existing dataset, by its name.
+        held_out_share: share of the transitions that no training uses, as far as it is known.
     """
 
     transitions: int
     observation_size: int
     action_spec: ActionSpec
     parts: Sequence[tuple[Rollout, int]] = ()
+    masked: bool = False
+    sources: Mapping[str, int] = {}
+    held_out_share: float = 0.0
 
     @abstractmethod
     def cached(self) -> Store | None:

@@ -9,6 +9,7 @@ from spinrl.data.store.store import Store
 from spinrl.nn.standardizer import standardizers
 
 SMALLEST = 1e-6  # standard deviation, as a share of the largest value, below which an entry counts as constant
+FAR = 1e4  # mean, in standard deviations, beyond which statistics need double precision
 RULE = 2  # version of the rule for scales, part of cache fingerprints
 
 
@@ -16,10 +17,12 @@ def standard_units(store: Store) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and scale (S,) of all observations of a dataset, as `Standardizer.set` takes them."""
     observation = store.data["observations", "observation"]  # (R, S)
     mean, std = observation.mean(0), observation.std(0)
-    large = ~(mean.isfinite() & std.isfinite())  # sums of very large values leave float32's range
-    if large.any():
-        wide = observation[:, large].double()
-        mean[large], std[large] = wide.mean(0).float(), wide.std(0).float()
+    # Sums of very large values leave float32's range, and the mean of values far from zero is rounded by more than some
+    # thousandths of their deviation. (All others are left as they are: the digits of earlier returns depend on them.)
+    wide = ~(mean.isfinite() & std.isfinite()) | (mean.abs() > FAR * std)
+    if wide.any():
+        exact = observation[:, wide].double()
+        mean[wide], std[wide] = exact.mean(0).float(), exact.std(0).float()
     largest = torch.maximum(observation.amax(0), -observation.amin(0))
     return mean, torch.where(std > SMALLEST * largest, 1.0 / std, 0.0)
 

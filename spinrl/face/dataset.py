@@ -218,35 +218,47 @@ class Dataset:
             bars.close()
 
     def split(
-        self, share: float, *, seed: int = 0, by: Literal["episodes", "rows"] = "episodes"
+        self,
+        share: float | None = None,
+        *,
+        seed: int = 0,
+        by: Literal["episodes", "rows"] = "episodes",
+        sources: Sequence[str] = (),
     ) -> tuple[Dataset, Dataset]:
-        """Two datasets: what to train on, and the share that is held out.
+        """Two datasets: what to train on, and what is held out: a share, or the splits that the data came with.
 
         Args:
             share: of the episodes that is held out, in (0, 1).
             seed: of their choice.
             by: whole episodes; or the last rows of each, for data of one or a few long ones.
+            sources: in place of a share: names of the files or splits that are held out whole, such as ["test"].
 
         Raises:
             UserError: when nothing can be held out.
         """
-        if not 0 < share < 1:
+        if isinstance(sources, str):
+            raise UserError(f"sources must be a list of names; found {sources!r}")
+        if bool(sources) == (share is not None):
+            raise UserError("split takes a share, such as 0.1, or sources, such as ['test']; give one of them")
+        if share is not None and not 0 < share < 1:
             raise UserError(f"share must be a number above 0 and below 1; found {share!r}")
-        kept, held_out = split(self.store, share, seed, BuildOptions(on_damage=warnings.warn), by)
+        options = BuildOptions(on_damage=warnings.warn)
+        kept, held_out = split(self.store, share or 0, seed, options, by, sources)
         return Dataset(kept), Dataset(held_out)
 
     def replay_buffer(self, batch_size: int, *, seed: int = 0, device: str = "cpu") -> ReplayBuffer:
         """TorchRL's replay buffer over the transitions, from which a training's batches come; it cannot be extended.
 
-        A batch has `observation` (B, S), `action` (B, N) and, under `next`, `observation`, `reward` (B, 1) and
-        `terminated` (B, 1).
+        A batch has TorchRL's keys: `observation` (B, S), `action` (B, N) and, under `next`, `observation` and
+        `reward`, `terminated`, `truncated` and `done` (B, 1). Of data with masks also `allowed` (B, N, K), as under
+        `next`.
 
         Args:
             batch_size: B.
             seed: of the order; that of a training gives the training's batches.
             device: where batches are gathered.
         """
-        return ReplayLoader(self.store, batch_size, seed, device=device).buffer
+        return ReplayLoader(self.store, batch_size, seed, device=device, ends=True).buffer
 
     def __len__(self) -> int:
         return len(self.store)

@@ -77,6 +77,20 @@ def test_mutual_information_is_as_defined_whatever_the_cardinalities(nvec: list[
             assert 0 <= bits[i, j] <= min(own[i], own[j]) + 1e-9
 
 
+def test_the_share_of_choices_that_masks_allow(tmp_path: Path) -> None:
+    allowed = np.zeros((4, 3, 4), dtype=bool)
+    allowed[:, 0, 0] = allowed[:, 1] = allowed[:, 2, 1] = True
+    allowed[0, 0, 1] = allowed[1, 2, 2] = True
+    allowed[3, :, :2] = True  # the mask after the last step is of no transition
+    episode = attrs.evolve(random_episode(3, SPEC, 2), actions=np.array([[0, 3, 1]] * 3), allowed=allowed)
+    episode = attrs.evolve(episode, allowed=allowed & (np.arange(4) < np.array(SPEC.nvec)[:, None]))
+    statistics = action_statistics(write_store(tmp_path / "s", [episode], SPEC, 2, bins=None))
+    assert statistics.allowed is not None
+    np.testing.assert_allclose(statistics.allowed, [4 / 6, 1, 4 / 9])
+    assert statistics.never_allowed == [[], [], [0]]
+    assert store_of(tmp_path / "t", [[0, 0, 0]]) and action_statistics(Store.open(tmp_path / "t")).allowed is None
+
+
 def test_mutual_information_of_very_many_choices_takes_memory_for_those_that_occur() -> None:
     rng = np.random.default_rng(0)
     few = rng.integers(0, 4, (200, 2))

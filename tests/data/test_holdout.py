@@ -47,6 +47,30 @@ def test_the_split_is_made_once_and_depends_on_seed_and_share(tmp_path: Path) ->
     assert split(whole, 0.5, 0)[1].metadata.episodes == 5
 
 
+def test_the_named_sources_are_held_out_whole(tmp_path: Path) -> None:
+    whole = store_of(tmp_path / "s", 7)
+    training, held_out = split(whole, 0.5, 0, sources=["random"])
+    assert training.metadata.episodes == 4 and held_out.metadata.episodes == 3
+    for part, source in ((training, 0), (held_out, 1)):
+        assert set(part.data["episodes", "source"].tolist()) == {source}
+    whole_rewards = [each.rewards.tolist() for each in whole.episodes() if each.source == 1]
+    assert [each.rewards.tolist() for each in held_out.episodes()] == whole_rewards
+    assert split(whole, 0.1, 3, by="rows", sources=["random"])[0].path == training.path
+    assert cached_split(whole, 0, 0, sources=["expert"]) is None
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (["test"], r"no episodes of 'test' to hold out; Experiment.held_out_sources can name 'expert', 'random'"),
+        (["random", "expert"], "nothing is left to train on"),
+    ],
+)
+def test_sources_that_cannot_be_held_out(tmp_path: Path, sources: list[str], said: str) -> None:
+    with pytest.raises(StoreError, match=said):
+        split(store_of(tmp_path / "s", 4), 0, 0, sources=sources)
+
+
 def test_one_episode_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"has one episode, of which none can be held out.*held_out_by='rows'"):
         split(store_of(tmp_path / "s", 1), 0.1, 0)

@@ -60,6 +60,18 @@ def test_an_entry_whose_sums_leave_single_precision_is_not_lost(tmp_path):
     torch.testing.assert_close(observation.std(0), torch.ones(4), atol=1e-3, rtol=0)
 
 
+def test_the_mean_of_an_entry_far_from_zero_is_exact(tmp_path):
+    rng = np.random.default_rng(0)
+    episode = attrs.evolve(
+        random_episode(999, SPEC, 2), observations=(1e6 + 2 * rng.normal(size=(1000, 2))).astype("f4")
+    )
+    store = write_store(tmp_path / "s", [episode], SPEC, 2, bins=None)
+    exact = store.data["observations", "observation"].double()
+    mean, scale = standard_units(store)
+    torch.testing.assert_close(mean, exact.mean(0).float(), rtol=0, atol=0)
+    torch.testing.assert_close(scale, 1 / exact.std(0).float(), rtol=1e-6, atol=0)
+
+
 def test_a_constant_entry_is_nothing_and_a_far_out_one_stays_finite(tmp_path):
     episode = random_episode(50, SPEC, 4, 0)
     episode.observations[:, 0], episode.observations[:, 1] = 1e-3, 0.0

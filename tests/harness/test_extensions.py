@@ -1,5 +1,6 @@
 """Components of one's own, without touching the package: by option, by entry point, and in every process."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -76,6 +77,22 @@ def test_a_task_on_another_machine_imports_what_its_experiment_needs(folder, fre
         load(Experiment, files)
     _, cells = _experiment(folder / "experiment.pickle")
     assert type(cells[0].policy).__name__ == "Linear" and cells[0].policy.scale == 0.05
+
+
+def test_a_task_on_another_machine_imports_what_a_script_has_imported(folder, fresh_process, monkeypatch):
+    fresh_process()
+    (folder / "my_policy.py").write_text((EXAMPLE / "my_policy.py").read_text())
+    files = [config_root() / "gin" / "spin_humanoid.gin", EXAMPLE / "my_policy.gin"]
+    with pytest.raises(
+        ConfigError, match=r"found \[@Linear\(\)\], which is not registered; give the module .* --import"
+    ):
+        load(Experiment, files)
+    monkeypatch.syspath_prepend(folder)
+    importlib.import_module("my_policy")
+    write_experiment(folder, plain_work(load(Experiment, files).value))
+    fresh_process()
+    _, cells = _experiment(folder / "experiment.pickle")
+    assert type(cells[0].policy).__name__ == "Linear"
 
 
 WRONG = {

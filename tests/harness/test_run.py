@@ -153,7 +153,7 @@ def test_what_changes_no_number_makes_no_other_study_and_no_other_cell():
 
     same = ("Training.report_every=7", "Experiment.collection_processes=1", "Experiment.probe=@LinearProbe()")
     assert {key(each) for each in (*same, "Pretraining.report_every=7")} == {key()}
-    for other in ("Training.batch_size=7", "Experiment.data_seed=1", "Experiment.critic_start=@MonteCarloCritics()"):
+    for other in ("Training.batch_size=7", "Experiment.data_seed=1", "Experiment.critic_start=None"):
         assert key(other) != key()
 
 
@@ -209,8 +209,10 @@ def _smoke_sizes() -> Path:
     path = Path("small.gin")
     path.write_text(
         "Experiment.name = 'long'\nexpert/Tier.transitions = 400\nPretraining.steps = 2\nPretraining.batch_size = 16\n"
-        "ASMEncoder.d_model = 16\nASMEncoder.num_blocks = 1\nTraining.gradient_steps = 700\nTraining.batch_size = 16\n"
-        "Evaluating.fractions = [0.01, 1.0]\nEvaluating.episodes = 1\nEvaluating.episode_steps = 5\n"
+        "ASMEncoder.d_model = 16\nASMEncoder.num_blocks = 1\nMonteCarloCritics.steps = 2\n"
+        "Training.gradient_steps = 700\nTraining.batch_size = 16\n"
+        "Evaluating.fractions = [0.01, 1.0]\nEvaluating.episodes = 1\nEvaluating.final_episodes = 1\n"
+        "Evaluating.episode_steps = 5\n"
     )
     return path
 

@@ -8,11 +8,13 @@ import re
 import shutil
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 
 from spinrl.data import Episode, SourceRecord, Store, StoreWriter
 from spinrl.specs import ActionSpec
+from tests.data.store_samples import random_episode, write_store
 from tools.describe_dataset import main
 
 SPEC = ActionSpec((3, 12, 2))
@@ -72,6 +74,19 @@ def test_an_imported_dataset_goes_by_its_name(store: Store, capsys: pytest.Captu
     shutil.copytree(store.path, Path(os.environ["SPINRL_HOME"]) / "imported" / "bot")
     assert main(["bot"]) == 0
     assert "my-robot" in capsys.readouterr().out
+
+
+def test_masks_are_described_by_the_share_that_they_allow(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    allowed = np.ones((5, 3, 12), dtype=bool) & (np.arange(12) < np.array(SPEC.nvec)[:, None])
+    allowed[1:, 1, 6:] = allowed[:, 2, 1] = False
+    episode = attrs.evolve(random_episode(4, SPEC, 2), actions=np.zeros((4, 3), dtype=int), allowed=allowed)
+    write_store(tmp_path / "masked", [episode], SPEC, 2, bins=None)
+    assert main([str(tmp_path / "masked"), "--out", str(tmp_path / "out")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "50% to 100% a sub-action; 1 of 17 never" in said and "62.5%" in said
+    numbers = json.loads((tmp_path / "out" / "description.json").read_text())["actions"]
+    assert numbers["allowed"] == [1, 0.625, 0.5] and numbers["never_allowed"] == [[], [], [1]]
+    assert "62.5%" in (tmp_path / "out" / "dataset.html").read_text()
 
 
 def test_what_cannot_be_described_is_one_line(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,75 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import attrs
 import numpy as np
 
 from spinrl.cache import Progress
 from spinrl.data.importers.arrays import Arrays, Columns
-from spinrl.data.importers.choices import Choices, SeenActions, bins_of, decide_choices
-from spinrl.data.importers.ends import Ends, Kind, decide_ends
-from spinrl.data.importers.episodes import Episodes, Tally
+from spinrl.data.importers.choices import SeenActions, bins_of, decide_choices
+from spinrl.data.importers.ends import Ends, decide_ends
+from spinrl.data.importers.episodes import Episodes
+from spinrl.data.importers.notes import changes, doubts
+from spinrl.data.importers.notes import notes as notes_on
+from spinrl.data.importers.options import ArrayOptions
 from spinrl.data.importers.result import ImportResult
 from spinrl.data.importers.survey import Survey, check_borders, survey
 from spinrl.data.importers.tables import PACKED
-from spinrl.data.importers.values import MISSING, Missing
+from spinrl.data.importers.tally import Tally
 from spinrl.data.outliers import suspicions
 from spinrl.data.store.metadata import SourceRecord, StoreError
 from spinrl.data.store.store import Episode, Store
 from spinrl.data.store.writer import StoreWriter
 from spinrl.specs import ActionSpec
-
-
-def _several(value: int | Sequence[int]) -> Sequence[int]:
-    return (value,) if isinstance(value, int) else tuple(value)
-
-
-@attrs.frozen(kw_only=True)
-class ArrayOptions:
-    """Options for what files of columns do not say.
-
-    Attributes:
-        choices: number of choices of each sub-action, or one number for all; "observed" takes the largest value in
-            the file as the last choice.
-        one_hot: number of choices of each sub-action, for actions that are one-hot vectors; replaces `choices`.
-        action_offset: number of each sub-action's first choice in the file, or one number for all.
-        ends: kind of the ends of episodes that the file does not explain: terminal or timeout.
-        episode_length: steps after which an episode ends at the latest.
-        step_column: column that rises within an episode; rows are sorted by it.
-        missing: treatment of missing numbers in observations: "mean" and "zero" fill them in, "drop" leaves the row
-            out and cuts the episode there, None refuses the file.
-        columns: column names by meaning (see `spinrl.data.importers.meanings.ALIASES`) in place of the usual names:
-            a list, or text as `spinrl.data.importers.meanings.select` reads it; an empty one ignores that meaning.
-    """
-
-    choices: Choices = None
-    one_hot: Sequence[int] = ()
-    action_offset: Sequence[int] = attrs.field(default=(0,), converter=_several)
-    ends: Kind | None = None
-    episode_length: int | None = None
-    step_column: str | None = None
-    missing: Missing | None = None
-    columns: Mapping[str, str | Sequence[str]] = attrs.field(factory=dict)
-
-    def check(self) -> None:
-        """Refuse contradictory options.
-
-        Raises:
-            StoreError: if options contradict each other; the message names them.
-        """
-        if self.one_hot and self.choices is not None:
-            raise StoreError("--one-hot says how many choices there are; leave out --choices")
-        if self.one_hot and any(self.action_offset):
-            raise StoreError("choices of one-hot vectors count from 0; leave out --action-offset")
-        if any(each < 1 for each in self.one_hot):
-            raise StoreError(f"--one-hot: expected at least 1 choice each, got {min(self.one_hot)}")
-        if any(abs(each) >= 2**31 for each in self.action_offset):
-            raise StoreError(f"--action-offset: expected the number of the first choice, got {self.action_offset[0]}")
-        if self.missing not in (None, *MISSING):
-            raise StoreError(f"--missing: expected {', '.join(MISSING)}, got {self.missing}")
 
 
 def import_arrays(
@@ -111,6 +64,7 @@ def import_arrays(
     first = next(opened[0].transitions())
     opened[0].values.filled = 0  # count only the reads below
     total, tally = sum(each.rows for each in surveys), Tally()
+    sources = _sources(files, surveys)
     with StoreWriter(
         path,
         task=task,
@@ -118,19 +72,19 @@ def import_arrays(
         action_spec=spec,
         observation_size=first.observations.shape[1],
         tier=tier,
-        sources=[SourceRecord(behavior=source) for source in (_sources(files) if len(files) > 1 else [tier])],
+        sources=[SourceRecord(behavior=source) for source in sources or [tier]],
         expected=(total, 1),
         extras=_extras(opened[0], first, spec),
         action_start=start.tolist() if start.any() else (),
     ) as writer:
-        episodes = _episodes(opened, [ends for ends, _ in decided], options, spec, start, tally)
+        episodes = _episodes(opened, [ends for ends, _ in decided], options, spec, start, sources, tally)
         _write(writer, episodes, total, progress)
-        changed = [*_changes(opened, options), *tally.notes()]
+        changed = [*changes(opened, options), *tally.notes()]
         writer.preparation += changed
     store = Store.open(path)
-    notes = [*_notes(opened, options, start), *decided[0][1], *changed]
-    doubts = _doubts(opened, surveys, seen, spec, options)
-    warnings = [*tally.warnings(), *doubts, *suspicions(store, opened[0].columns["observations"])]
+    notes = [*notes_on(opened, options, start, sources), *decided[0][1], *changed]
+    doubted = doubts(opened, surveys, seen, spec, options)
+    warnings = [*tally.warnings(), *doubted, *suspicions(store, opened[0].columns["observations"])]
     return ImportResult(store, list(dict.fromkeys(notes)), list(dict.fromkeys(warnings)))
 
 
@@ -167,11 +121,12 @@ def _episodes(
     options: ArrayOptions,
     spec: ActionSpec,
     start: np.ndarray,
+    sources: Sequence[str],
     tally: Tally,
 ) -> Iterator[Episode]:
     for source, (arrays, rules) in enumerate(zip(opened, ends, strict=True)):
         of = arrays.file if arrays.order is None else f"{arrays.file}, sorted by {options.step_column}"
-        yield from Episodes(of, arrays.transitions(), rules, spec, start, source=source, tally=tally)
+        yield from Episodes(of, arrays.transitions(), rules, spec, start, source=source, splits=sources, tally=tally)
 
 
 def _write(writer: StoreWriter, episodes: Iterable[Episode], total: int, progress: Progress | None) -> None:
@@ -210,8 +165,12 @@ def _share_means(opened: Sequence[Arrays], surveys: Sequence[Survey]) -> None:
         arrays.values.means = total / count
 
 
-def _sources(files: Sequence[Path]) -> list[str]:
-    """Names of the files in the store, such as train and validation."""
+def _sources(files: Sequence[Path], surveys: Sequence[Survey]) -> list[str]:
+    """Names of the splits that a column gives, or of several files, such as train and validation; else none."""
+    if splits := list(dict.fromkeys(name for each in surveys for name in each.splits)):
+        return splits
+    if len(files) == 1:
+        return []
     stems = [Path(file.name.removesuffix(packed)).stem for file in files for packed in [_packed(file)]]
     return [stem if stems.count(stem) == 1 else str(file) for stem, file in zip(stems, files, strict=True)]
 
@@ -229,68 +188,3 @@ def _extras(arrays: Arrays, first: Columns, spec: ActionSpec) -> list[str]:
     if width not in (1, spec.num_sub_actions):
         raise StoreError(f"{arrays.file}: expected 1 or {spec.num_sub_actions} propensities a row, found {width}")
     return [*extras, "propensity" if width == 1 else "propensities"]
-
-
-def _changes(opened: Sequence[Arrays], options: ArrayOptions) -> list[str]:
-    """Lines on rows and values of the files that were changed."""
-    made = []
-    if any(arrays.order is not None for arrays in opened):
-        made.append(f"rows were not in the order of {options.step_column}, and are sorted by it within each episode")
-    if filled := sum(arrays.values.filled for arrays in opened):
-        by = "the mean of their column" if options.missing == "mean" else "0"
-        made.append(f"{filled:,} numbers were missing, and are replaced by {by} (--missing {options.missing})")
-    return made
-
-
-def _notes(opened: Sequence[Arrays], options: ArrayOptions, start: np.ndarray) -> list[str]:
-    arrays = opened[0]
-    columns = [_named(meaning, names) for meaning, names in arrays.columns.items()]
-    made = [note for each in opened for note in each.notes]
-    if len(opened) > 1:
-        made.append(f"{len(opened)} files, each with episodes of its own; the store names them as its sources")
-    made.append(f"columns: {'; '.join(columns)}")
-    if arrays.unused:
-        told = ", ".join(arrays.unused[:8]) + (f" … ({len(arrays.unused)})" if len(arrays.unused) > 8 else "")
-        made.append(f"columns that were left out: {told}")
-    if options.choices == "observed":
-        made.append("choices are those seen (--choices observed): the last one of a sub-action may be missing")
-    if options.one_hot:
-        made.append("actions are one-hot vectors in the file, and indices of choices here (--one-hot)")
-    if start.any():
-        first = start[0] if len(set(start.tolist())) == 1 else ", ".join(map(str, start.tolist()))
-        made.append(f"actions count from {first} in the file, from 0 here")
-    if any(each.values.float_actions for each in opened) and not options.one_hot:
-        made.append("actions are stored as floats, all of them whole numbers, and are read as integers")
-    if any(each.values.float_episodes for each in opened):
-        made.append("names of episodes are stored as floats, all of them whole numbers, and are read as integers")
-    if "allowed" in arrays.columns and "next_allowed" not in arrays.columns:
-        made.append("after the last step of an episode that is kept whole, every choice counts as allowed")
-    return made
-
-
-def _doubts(
-    opened: Sequence[Arrays], surveys: Sequence[Survey], seen: SeenActions, spec: ActionSpec, options: ArrayOptions
-) -> list[str]:
-    """Lines on possible faults of the columns."""
-    made = []
-    for name, count in {name: sum(each.flags.get(name, 0) for each in surveys) for name in surveys[0].flags}.items():
-        if count:
-            rows = sum(each.rows for each in surveys)
-            made.append(
-                f"column {name} is true in {count:,} of {rows:,} rows and was left out; if it marks ends, give "
-                f"--column terminals={name}, timeouts={name} or dones={name}"
-            )
-    for column in dict.fromkeys(column for each in opened for column in each.values.coarse.values()):
-        made.append(
-            f"{column} varies by less than single precision holds of values so large: what it tells is lost; subtract "
-            "an origin first"
-        )
-    if not options.one_hot and seen.groups.sizes and set(spec.nvec) == {2}:
-        made.append("actions look one-hot" + seen.groups.hint().replace(";", ":", 1))
-    return made
-
-
-def _named(meaning: str, names: Sequence[str]) -> str:
-    if tuple(names) == (meaning,):
-        return meaning
-    return f"{meaning} from " + (", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]} ({len(names)})")

@@ -33,6 +33,7 @@ class Columns:
         dones: (B,) bool, ended by either, or None.
         episode: (B,) integers or text, the same throughout an episode, or None.
         step: (B, n) float64, n counts that rise within an episode, or None.
+        split: (B,) text, the split of the data to which the episode belongs, such as train or test, or None.
         allowed: (B, n) bool, the allowed choices, as in the file, or None.
         next_allowed: (B, n) bool, the allowed choices at the next observation, or None.
         propensities: (B, 1) or (B, N) float32, the behaviour's probability of its action or sub-actions, or None.
@@ -49,6 +50,7 @@ class Columns:
     dones: np.ndarray | None = None
     episode: np.ndarray | None = None
     step: np.ndarray | None = None
+    split: np.ndarray | None = None
     allowed: np.ndarray | None = None
     next_allowed: np.ndarray | None = None
     propensities: np.ndarray | None = None

@@ -2,111 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-import attrs
 import numpy as np
 
 from spinrl.data.importers.arrays import Columns
 from spinrl.data.importers.ends import Ends
 from spinrl.data.importers.masks import allowed_choices
+from spinrl.data.importers.tally import ROUNDING, Tally
 from spinrl.data.store.metadata import StoreError
 from spinrl.data.store.store import Episode
 from spinrl.specs import ActionSpec
-
-# Next observations and the row after may differ by rounding: by this share of the entry's largest value in the episode,
-# which is four units in the last place of single precision.
-ROUNDING = 4 * 2.0**-23
-
-
-@attrs.define
-class Tally:
-    """Counts of changes to rows while they are cut into episodes; complete after the last episode.
-
-    Attributes:
-        dropped: rows that were left out because their next observation is unknown.
-        whole: episodes that had no other row, and were left out entirely.
-        dropped_reward, reward: sums of absolute rewards of the dropped rows and of all rows.
-        repeated: episodes whose last observation was repeated.
-        unfinished: files that end within an episode.
-        limits: time limits with a next observation and an episode after them.
-        continued: number of those next observations that equal the first one of the episode after them.
-        rounded: rows whose next observation differs from the following row by rounding.
-        gaps: steps that rise by more than the others.
-        first_gap: place of the first such step.
-        incomplete: rows that were left out for missing numbers.
-        cuts: number of times an episode was cut there.
-        incomplete_reward: sum of the absolute rewards of incomplete rows that have one.
-    """
-
-    dropped: int = 0
-    whole: int = 0
-    dropped_reward: float = 0.0
-    reward: float = 0.0
-    repeated: int = 0
-    unfinished: int = 0
-    limits: int = 0
-    continued: int = 0
-    rounded: int = 0
-    gaps: int = 0
-    first_gap: str = ""
-    incomplete: int = 0
-    cuts: int = 0
-    incomplete_reward: float = 0.0
-
-    def notes(self) -> list[str]:
-        """Lines on what was done."""
-        made = []
-        if self.unfinished:
-            files = "the file ends" if self.unfinished == 1 else f"{self.unfinished} files end"
-            made.append(f"{files} within an episode, which is stored as cut off there")
-        if self.repeated:
-            made.append(f"{self.repeated:,} episodes that the task ended repeat their last observation (never used)")
-        if self.dropped:
-            alone = f", and {self.whole:,} episodes with them, which had no other row" if self.whole else ""
-            made.append(
-                f"{self.dropped:,} rows were left out, the last of each cut-off episode: what they led to is "
-                f"unknown{alone}"
-            )
-        if self.incomplete:
-            made.append(
-                f"{self.incomplete:,} rows were left out because they lack a number (--missing drop), and episodes cut "
-                f"off there {self.cuts:,} times"
-            )
-        if self.rounded:
-            made.append(
-                f"at {self.rounded:,} rows the next observation differs from the following row by rounding, at most "
-                f"{ROUNDING:.1g} of the entry's largest value; taken as equal"
-            )
-        return made
-
-    def warnings(self) -> list[str]:
-        """Lines on possible faults of the data."""
-        made = []
-        for rows, lost, what_to_do in (
-            (
-                "that end episodes and were left out",
-                self.dropped_reward,
-                "if the task ended these episodes, give --ends terminal, and they are kept",
-            ),
-            ("that lack a number and were left out", self.incomplete_reward, "fill the numbers in to keep them"),
-        ):
-            if self.reward and lost > 0.5 * self.reward:
-                share = lost / self.reward
-                made.append(
-                    f"the rows {rows} held {'all' if share == 1 else f'{share:.0%}'} of the reward; {what_to_do}"
-                )
-        if self.limits and self.continued == self.limits:
-            made.append(
-                f"at all {self.limits:,} time limits the next observation is the first of the following episode: right "
-                "where the stream went on, wrong where it was reset (then leave them out: --column next_observations=)"
-            )
-        if self.gaps:
-            made.append(
-                f"steps rise by more than elsewhere at {self.gaps:,} rows ({self.first_gap}): rows may be missing "
-                "there; the row after is taken as the next step"
-            )
-        return made
 
 
 class Episodes:
@@ -124,6 +30,7 @@ class Episodes:
         spec: sub-actions with their choices.
         start: (N,) number of each sub-action's first choice in the file.
         source: index of the source of the episodes.
+        splits: names of the sources in order, if a column names that of each episode; replaces `source`.
         tally: counts to which changes of rows are added.
     """
 
@@ -136,12 +43,13 @@ class Episodes:
         start: np.ndarray,
         *,
         source: int = 0,
+        splits: Sequence[str] = (),
         tally: Tally | None = None,
     ) -> None:
         self._what = what
         self._blocks = blocks
         self._ends = ends
-        self._spec, self._start, self._source = spec, start, source
+        self._spec, self._start, self._source, self._splits = spec, start, source, splits
         self._finished: set[object] = set()  # names in the episode column
         self.tally = tally or Tally()
 
@@ -203,6 +111,8 @@ class Episodes:
     def _complete(self, rows: Columns, terminated: bool, truncated: bool) -> Iterator[Episode]:
         """The stretches of an episode without missing numbers; each but the last one is cut off."""
         self._check_steps(rows)
+        if rows.split is not None:
+            self._source = self._splits.index(self._split_of(rows, rows.split))
         self.tally.reward += float(np.abs(rows.rewards, dtype=np.float64).sum())
         if rows.missing is None or not rows.missing.any():
             yield from self._made(rows, terminated, truncated)
@@ -245,6 +155,16 @@ class Episodes:
             allowed=allowed_choices(rows, actions, self._spec, self._what, terminated=terminated),
             propensity=propensity,
         )
+
+    def _split_of(self, rows: Columns, names: np.ndarray) -> str:
+        if (other := np.flatnonzero(names != names[0])).size:
+            at = int(other[0])
+            raise StoreError(
+                f"{self._what}: rows {rows.first_row} and {rows.first_row + at} of one episode are of different "
+                f"splits, {names[0]} and {names[at]}; put whole episodes into a split, mark the end of the episode, or "
+                "ignore the column with --column split="
+            )
+        return str(names[0])
 
     def _check_steps(self, rows: Columns) -> None:
         """Refuse rows whose steps fall, which are out of order; count rows where steps seem to be missing."""

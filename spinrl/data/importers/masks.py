@@ -36,11 +36,11 @@ def allowed_choices(
     if rows.allowed is None:
         return None
     steps = len(actions)
-    allowed = _unpacked(rows.allowed, spec, "allowed", what)
+    allowed = unpacked(rows.allowed, spec, "allowed", what)
     if steps == len(rows):
-        last = np.broadcast_to(_exists(spec), (1, *allowed.shape[1:]))
+        last = np.broadcast_to(existing(spec), (1, *allowed.shape[1:]))
         if rows.next_allowed is not None:
-            told = _unpacked(rows.next_allowed[-1:], spec, "next_allowed", what)
+            told = unpacked(rows.next_allowed[-1:], spec, "next_allowed", what)
             last = np.where(told.any(axis=2, keepdims=True) | (not terminated), told, last)
         allowed = np.concatenate([allowed, last])
     nothing = ~allowed.any(axis=2)
@@ -57,14 +57,14 @@ def allowed_choices(
     return allowed
 
 
-def _exists(spec: ActionSpec) -> np.ndarray:
+def existing(spec: ActionSpec) -> np.ndarray:
     """(N, K) bool, True for choices that exist."""
     return np.arange(spec.max_choices) < np.array(spec.nvec)[:, None]
 
 
-def _unpacked(flat: np.ndarray, spec: ActionSpec, meaning: str, what: object) -> np.ndarray:
+def unpacked(flat: np.ndarray, spec: ActionSpec, meaning: str, what: object) -> np.ndarray:
     """(B, N, K) from rows of N × K booleans, or of as many as there are choices in all."""
-    exists, width = _exists(spec), flat.shape[1]
+    exists, width = existing(spec), flat.shape[1]
     if width == exists.size:
         return flat.reshape(-1, *exists.shape) & exists
     if width == sum(spec.nvec):

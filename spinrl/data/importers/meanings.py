@@ -26,6 +26,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         *("step", "steps", "timestep", "timesteps", "time_step", "step_index", "step_id", "frame_index", "bloc", "t"),
         "timestamp",
     ),
+    "split": ("split", "splits"),
     "allowed": ("allowed", "action_mask", "action_masks"),
     "next_allowed": ("next_allowed", "next_action_mask"),
     "propensities": ("propensities", "propensity"),

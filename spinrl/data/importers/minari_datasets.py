@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,19 @@ from attrs.validators import instance_of, optional
 
 from spinrl.cache import Progress
 from spinrl.data.importers.choices import action_spec, bins_of
+from spinrl.data.importers.masks import existing, unpacked
 from spinrl.data.importers.result import ImportResult, require
 from spinrl.data.importers.tables import in_one_line
 from spinrl.data.store.metadata import SourceRecord, StoreError
 from spinrl.data.store.store import Episode, Store
 from spinrl.data.store.writer import StoreWriter
+from spinrl.specs import ActionSpec
 
 # Metadata that `spinrl.data.importers.minari_export` adds, as Minari has no field for it.
 OURS = "spinrl"  # key of the dataset's metadata: task, tier and behaviours
 SOURCE = "source"  # key of an episode's metadata: index of its behaviour
+# Keys of an episode's infos by array of a store; a mask has the name that environments give it in theirs.
+INFOS = {"allowed": "action_mask", "propensity": "propensity", "propensities": "propensities"}
 
 
 def import_minari(
@@ -57,6 +61,8 @@ def import_minari(
         start = spaces.action_start(dataset.action_space)
         recorded = _Recorded.of(dataset.storage.metadata.get(OURS))
         total, episodes = int(dataset.total_steps), int(dataset.total_episodes)
+        infos = next(iter(dataset.iterate_episodes(dataset.episode_indices[:1]))).infos if episodes else {}
+        extras = [name for name, key in INFOS.items() if key in (infos or {})]
     tier = tier or recorded.tier or "logged"
     done = cut = 0
     with StoreWriter(
@@ -68,9 +74,10 @@ def import_minari(
         tier=tier,
         sources=recorded.sources or [SourceRecord(behavior=tier)],
         expected=(total, episodes),
+        extras=extras,
         action_start=start if any(start) else (),
     ) as writer:
-        for episode in _episodes(dataset, what, several=len(recorded.sources) > 1):
+        for episode in _episodes(dataset, what, spec, extras, several=len(recorded.sources) > 1):
             if not (episode.terminated[-1] or episode.truncated[-1]):
                 cut += 1
                 episode = attrs.evolve(episode, truncated=np.arange(len(episode)) == len(episode) - 1)
@@ -81,6 +88,8 @@ def import_minari(
     notes = ["choices, and where and how episodes end, are as the dataset tells them"]
     if cut:
         notes.append(f"{cut:,} episodes have no marked end, and are stored as cut off there")
+    if extras:
+        notes.append(f"{', '.join(extras)}: from {', '.join(INFOS[name] for name in extras)} in the infos of each step")
     if dataset.env_spec is not None:
         notes.append(f"its environment is {dataset.env_spec.id}")
     return ImportResult(Store.open(path), notes)
@@ -115,7 +124,7 @@ class _Recorded:
         return cls(ours["task"], ours["tier"], [SourceRecord(**source) for source in ours["sources"]])
 
 
-def _episodes(dataset: Any, what: str, *, several: bool) -> Iterator[Episode]:
+def _episodes(dataset: Any, what: str, spec: ActionSpec, extras: Sequence[str], *, several: bool) -> Iterator[Episode]:
     """All episodes. With `several` sources, as in an exported store, each episode has its source.
 
     Raises:
@@ -135,7 +144,8 @@ def _episodes(dataset: Any, what: str, *, several: bool) -> Iterator[Episode]:
             try:
                 observations = spaces.flat_observations(dataset.observation_space, data.observations, length + 1)
                 actions = spaces.flat_actions(dataset.action_space, data.actions, length)
-            except spaces.SpaceError as error:
+                more = _extras(dataset.action_space, data, spec, extras, bool(terminated[-1]))
+            except (spaces.SpaceError, StoreError) as error:
                 raise StoreError(f"{what}, episode {data.id}: {error}") from error
             yield Episode(
                 observations=observations,
@@ -144,7 +154,56 @@ def _episodes(dataset: Any, what: str, *, several: bool) -> Iterator[Episode]:
                 terminated=terminated,
                 truncated=truncated,
                 source=int(about[SOURCE]) if several else 0,
+                **more,
             )
+
+
+def _extras(space: Any, data: Any, spec: ActionSpec, extras: Sequence[str], terminated: bool) -> dict[str, np.ndarray]:
+    """Masks and propensities of an episode.
+
+    Raises:
+        SpaceError, StoreError: when one is missing or does not fit.
+    """
+    made: dict[str, np.ndarray] = {}
+    for name in extras:
+        value = (data.infos or {}).get(INFOS[name])
+        if value is None:
+            raise StoreError(f"it has no {INFOS[name]} in its infos, as the first episode has")
+        if name == "allowed":
+            made["allowed"] = _allowed(space, value, spec, len(data), terminated)
+        else:
+            made["propensity"] = np.asarray(value, dtype=np.float32)
+    return made
+
+
+def _allowed(space: Any, masks: Any, spec: ActionSpec, steps: int, terminated: bool) -> np.ndarray:
+    """(L+1, N, K) bool: masks of an episode in the form of its environment, one an observation.
+
+    As in other files, every choice counts as allowed at a last observation without a mask, or whose mask allows nothing
+    after the task has ended the episode.
+    """
+    from spinrl.tasks import spaces
+
+    if plain := isinstance(masks, np.ndarray):
+        allowed = unpacked(masks.reshape(len(masks), -1) != 0, spec, INFOS["allowed"], "its infos")
+    leaf = masks
+    while isinstance(leaf, dict | tuple | list):
+        leaf = next(iter(leaf.values() if isinstance(leaf, dict) else leaf))
+    if len(leaf) not in (steps, steps + 1):
+        raise StoreError(f"{INFOS['allowed']} has {len(leaf)} rows; expected {steps + 1}, one for each observation")
+    if not plain:
+        rows = len(leaf) - (terminated and len(leaf) > steps)
+        allowed = np.stack([spaces.allowed_choices(space, _row(masks, row)) for row in range(rows)])
+    last = allowed[steps:]
+    if not len(last) or (terminated and not last.any(axis=2).all()):
+        last = existing(spec)[None]
+    return np.concatenate([allowed[:steps], last])
+
+
+def _row(nested: Any, row: int) -> Any:
+    if isinstance(nested, dict):
+        return {key: _row(value, row) for key, value in nested.items()}
+    return tuple(_row(value, row) for value in nested) if isinstance(nested, tuple | list) else nested[row]
 
 
 @contextmanager

@@ -12,11 +12,12 @@ import attrs
 import numpy as np
 
 from spinrl.cache import Progress, made_alone
-from spinrl.data.importers.minari_datasets import OURS, SOURCE, dataset_folder, minari_modules
+from spinrl.data.importers.masks import existing
+from spinrl.data.importers.minari_datasets import INFOS, OURS, SOURCE, dataset_folder, minari_modules
 from spinrl.data.importers.result import require
 from spinrl.data.importers.tables import in_one_line
 from spinrl.data.store.metadata import StoreError
-from spinrl.data.store.store import Store
+from spinrl.data.store.store import Episode, Store
 
 
 def export_minari(
@@ -64,7 +65,7 @@ def export_minari(
             storage = storages.MinariStorage.new(
                 beside / "data",
                 observation_space=spaces.Box(-np.inf, np.inf, (store.observation_size,), np.float32),
-                action_space=spaces.MultiDiscrete(store.metadata.nvec),
+                action_space=spaces.MultiDiscrete(store.metadata.nvec, start=list(_start(store))),
             )
             storage.update_metadata(metadata)
             storage.update_episodes(_buffers(store, progress))
@@ -88,16 +89,32 @@ def _about(store: Store) -> dict[str, Any]:
     }
 
 
+def _start(store: Store) -> np.ndarray:
+    """(N,) number of each sub-action's first choice in the log, which the dataset goes on with."""
+    return np.array(store.metadata.action_start or [0] * len(store.metadata.nvec))
+
+
+def _infos(store: Store, episode: Episode) -> dict[str, np.ndarray]:
+    """The optional arrays of an episode; a mask has a column for each choice of each sub-action."""
+    made = {}
+    for name in store.metadata.extras:
+        if name == "allowed" and episode.allowed is not None:
+            made[INFOS[name]] = episode.allowed[:, existing(store.action_spec)].astype(np.int8)
+        elif episode.propensity is not None:
+            made[INFOS[name]] = episode.propensity
+    return made
+
+
 def _buffers(store: Store, progress: Progress | None) -> Iterator[Any]:
     buffer = require("minari.data_collector.episode_buffer", "Minari").EpisodeBuffer
     for done, episode in enumerate(store.episodes(), start=1):
         yield buffer(
             observations=episode.observations,
-            actions=episode.actions.astype(np.int64),
+            actions=episode.actions + _start(store),
             rewards=episode.rewards,
             terminations=episode.terminated,
             truncations=episode.truncated,
-            infos={},
+            infos=_infos(store, episode),
         )
         if progress is not None:
             progress(done, store.metadata.episodes)

@@ -135,7 +135,7 @@ class PaddedTable(Table):
             if meaning in _ENDS:  # of the episode: it is that of its last step
                 last = (np.arange(self._steps) == lengths[:, None] - 1)[valid]
                 return np.where(last, np.repeat(values, lengths), 0)
-            if meaning != "episode":
+            if meaning not in ("episode", "split"):
                 raise StoreError(f"{self.file}: {meaning} have one value an episode, not one a step")
             return np.repeat(values, lengths)
         return values[valid]

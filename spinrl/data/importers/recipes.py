@@ -78,6 +78,8 @@ class StoredPlan(DatasetPlan):
         self.transitions = len(self._store)
         self.observation_size = self._store.observation_size
         self.action_spec = self._store.action_spec
+        self.masked = self._store.allowed is not None
+        self.sources = {each.behavior: each.transitions for each in self._store.metadata.sources if each.episodes}
 
     def cached(self) -> Store:
         return self._store

@@ -13,12 +13,13 @@ import attrs
 
 from spinrl.cache import Progress
 from spinrl.data.importers import published
-from spinrl.data.importers.array_import import ArrayOptions, import_arrays
+from spinrl.data.importers.array_import import import_arrays
 from spinrl.data.importers.choices import Choices
 from spinrl.data.importers.ends import Kind as EndKind
 from spinrl.data.importers.files import FORMATS
 from spinrl.data.importers.meanings import GIVEN
 from spinrl.data.importers.minari_datasets import import_minari
+from spinrl.data.importers.options import ArrayOptions
 from spinrl.data.importers.result import ImportResult
 from spinrl.data.importers.tables import PACKED, ending
 from spinrl.data.importers.values import Missing

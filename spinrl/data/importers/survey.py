@@ -10,6 +10,8 @@ from spinrl.data.importers.arrays import Arrays
 from spinrl.data.importers.choices import SeenActions
 from spinrl.data.store.metadata import StoreError
 
+_MOST_SPLITS = 100
+
 
 @attrs.define(eq=False)
 class Survey:
@@ -19,6 +21,7 @@ class Survey:
         rows: number of rows.
         flags: number of true values in each unused column of booleans.
         total, count: (S,) float64 sum and number of the observations that are not missing; None unless `means`.
+        splits: names of the splits, in the order of their first rows.
         first, last: episode and step of the first and the last row, as far as there are such columns.
     """
 
@@ -26,6 +29,7 @@ class Survey:
     flags: dict[str, int] = attrs.field(factory=dict)
     total: np.ndarray | None = None
     count: np.ndarray | None = None
+    splits: list[str] = attrs.field(factory=list)
     first: tuple[object, float | None] = (None, None)
     last: tuple[object, float | None] = (None, None)
 
@@ -44,7 +48,7 @@ def survey(arrays: Arrays, seen: SeenActions, *, sort: bool = False, means: bool
     """
     made = Survey(flags=dict.fromkeys(arrays.flags, 0))
     keys = [meaning for meaning in ("episode", "step") if meaning in arrays.columns]
-    meanings = ["actions", *keys]
+    meanings = ["actions", *keys, *(["split"] if "split" in arrays.columns else [])]
     columns = [name for meaning in meanings for name in arrays.columns[meaning]] + arrays.flags
     columns += arrays.columns["observations"] if means else ()
     episodes, steps = [], []
@@ -53,6 +57,8 @@ def survey(arrays: Arrays, seen: SeenActions, *, sort: bool = False, means: bool
         seen.add(arrays.file, block["actions"], made.rows)
         for name in arrays.flags:
             made.flags[name] += int(np.count_nonzero(raw[name] == 1))
+        if "split" in block:
+            _add_splits(made, arrays, block["split"])
         if sort:
             episodes.append(block.get("episode", np.zeros(len(block["actions"]), dtype=np.int64)))
             steps.append(block["step"][:, 0])
@@ -67,6 +73,15 @@ def survey(arrays: Arrays, seen: SeenActions, *, sort: bool = False, means: bool
     if sort:
         arrays.order = _order(arrays, np.concatenate(episodes), np.concatenate(steps))
     return made
+
+
+def _add_splits(made: Survey, arrays: Arrays, names: np.ndarray) -> None:
+    made.splits += [name for name in pd.unique(names).tolist() if name not in made.splits]
+    if len(made.splits) > _MOST_SPLITS:
+        raise StoreError(
+            f"{arrays.file}: expected names of a few splits, such as train and test, in {arrays.columns['split'][0]}, "
+            f"found more than {_MOST_SPLITS}; if it is no split, give --column split="
+        )
 
 
 def _add_up(made: Survey, arrays: Arrays, raw: dict[str, np.ndarray]) -> None:

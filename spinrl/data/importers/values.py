@@ -17,6 +17,7 @@ from spinrl.data.store.validate import not_finite
 
 Missing = Literal["mean", "zero", "drop"]
 MISSING: tuple[Missing, ...] = ("mean", "zero", "drop")
+_NAMING = ("episode", "step", "split")  # meanings whose columns may hold text or dates
 _EXACT = 2.0**53  # beyond it, floats cannot hold every whole number
 
 
@@ -65,6 +66,8 @@ class Values:
                 made[meaning] = together.astype(bool)
             elif meaning == "episode":
                 made[meaning] = self._episodes(together, entries, row)
+            elif meaning == "split":
+                made[meaning] = self._names(together, entries, row, "the name of a split").astype(str)
             elif meaning == "step":
                 made[meaning] = self._steps(together, entries, row)
             else:
@@ -99,7 +102,7 @@ class Values:
                 )
             if values.dtype.kind in "Mm" and meaning == "step":
                 values = np.where(np.isnat(values), np.nan, values.astype("int64").astype(np.float64))
-            elif values.dtype.kind in "SUMm" and meaning not in ("episode", "step"):
+            elif values.dtype.kind in "SUMm" and meaning not in _NAMING:
                 what = "dates" if values.dtype.kind in "Mm" else "text"
                 raise StoreError(
                     f"{self.file}: column {name}, given for {meaning}, holds {what} ({values.ravel()[0]!s:.40} in row "
@@ -156,11 +159,15 @@ class Values:
 
     def _episodes(self, values: np.ndarray, entries: list[str], row: int) -> np.ndarray:
         """(B,) integers or text."""
+        self.float_episodes |= values.dtype.kind == "f"
+        return self._names(values, entries, row, "the name of an episode")
+
+    def _names(self, values: np.ndarray, entries: list[str], row: int, of: str) -> np.ndarray:
+        """(B,) integers or text; whole numbers that are stored as floats become integers."""
         if values.dtype.kind == "f":
-            self.float_episodes = True
             with np.errstate(invalid="ignore"):
                 bad = ~((values == np.floor(values)) & (np.abs(values) < _EXACT))
-            self._refuse(bad, values, entries, row, "a whole number or text, the name of an episode")
+            self._refuse(bad, values, entries, row, f"a whole number or text, {of}")
             values = values.astype(np.int64)
         return values[:, 0]
 

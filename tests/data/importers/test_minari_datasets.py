@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 
+import attrs
 import gymnasium
 import minari
 import numpy as np
@@ -19,6 +20,7 @@ from spinrl.data.importers.minari_datasets import import_minari
 from spinrl.data.importers.minari_export import export_minari
 from spinrl.specs import ActionSpec
 from spinrl.tasks.spaces import flat_observation
+from tests.data.store_samples import random_episode
 
 ID = "spinrl/humanoid-stand/medium-3bins-v0"
 SOURCES = (SourceRecord(behavior="medium", fingerprint="m", epsilon=0.05, seed=1), SourceRecord(behavior="random"))
@@ -81,6 +83,52 @@ def test_a_store_comes_back_bit_for_bit(tmp_path, nvec):
     for field in ("task", "tier", "bins", "nvec", "observation_size", "episodes"):
         assert getattr(back.metadata, field) == getattr(store.metadata, field)
     assert back.metadata.sources == store.metadata.sources
+
+
+def test_masks_propensities_and_the_logs_own_numbers_come_back(tmp_path):
+    spec = ActionSpec((3, 2, 4))
+    with StoreWriter(
+        tmp_path / "store",
+        task="ward",
+        bins=None,
+        action_spec=spec,
+        observation_size=4,
+        tier="logged",
+        sources=SOURCES,
+        extras=("allowed", "propensities"),
+        action_start=[1, 0, -2],
+    ) as writer:
+        for seed in range(3):
+            episode = random_episode(4, spec, 4, seed=seed, masked=True)
+            writer.append(attrs.evolve(episode, propensity=np.full((4, 3), 0.5, np.float32)))
+    store = Store.open(tmp_path / "store")
+    export_minari(store, ID)
+    dataset = minari.load_dataset(ID)
+    assert all(dataset.action_space.contains(action) for action in dataset[0].actions)
+    assert dataset[0].infos["action_mask"].shape == (5, 9)
+    back = import_minari(ID, tmp_path / "back", name="unused").store
+    assert back.fingerprint == store.fingerprint
+    assert list(back.metadata.action_start) == [1, 0, -2] and list(back.metadata.extras) == ["allowed", "propensities"]
+
+
+MASK = np.array([[1, 1, 0, 1, 0], [1, 0, 1, 1, 1], [0, 0, 0, 0, 0]], dtype=np.int8)
+
+
+@pytest.mark.parametrize("form", ["flat", "nested", "without the last"])
+def test_masks_that_an_environment_recorded(tmp_path, form):
+    nested = form == "nested"
+    action = spaces.Dict(a=spaces.Discrete(3), b=spaces.Discrete(2)) if nested else CHOICES
+    actions = {"a": ACTIONS[:, 0], "b": ACTIONS[:, 1]} if nested else ACTIONS
+    mask = {"a": MASK[:, :3], "b": MASK[:, 3:]} if nested else MASK[: 2 if form == "without the last" else 3]
+    given = steps(actions, ROWS, infos={"action_mask": mask}, rewards=np.ones(2))
+    given |= {"terminations": [False, True], "truncations": [False, False]}
+    store = import_minari(recorded(BOX, action, [given]), tmp_path / "store", name="ward").store
+    everything = [[True, True, True], [True, True, False]]
+    assert store.episode(0).allowed.tolist() == [
+        [[True, True, False], [True, False, False]],
+        [[True, False, True], [True, True, False]],
+        everything,  # the task has ended the episode: no choice is made
+    ]
 
 
 def test_minari_reads_what_was_exported(tmp_path):
@@ -207,6 +255,14 @@ ACTIONS, ROWS = np.zeros((2, 2), dtype=np.int64), np.zeros((3, 1), dtype=np.floa
         (BOX, CHOICES, {"observations": ROWS[:2]}, ("episode 0: observation has 2 rows of Box", "expected 3")),
         (BOX, CHOICES, {"observations": ROWS * np.nan}, ("expected a finite number, found nan",)),
         (BOX, CHOICES, {"terminations": [True, True]}, ("episode 0 goes on after an end",)),
+        (
+            BOX,
+            CHOICES,
+            {"infos": {"action_mask": MASK[:, ::-1]}},
+            ("choice 0 of sub-action 0 is forbidden by its mask",),
+        ),
+        (BOX, CHOICES, {"infos": {"action_mask": MASK[:, :4]}}, ("episode 0", "or 5 booleans a row", "found 4")),
+        (BOX, CHOICES, {"infos": {"action_mask": MASK[:1]}}, ("action_mask has 1 rows; expected 3",)),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, observation, action, episode, wanted):

@@ -14,8 +14,9 @@ from logged_samples import SUFFIXES, logged, save, without
 from pyarrow import parquet
 
 from spinrl.data import StoreError
-from spinrl.data.importers.array_import import ArrayOptions, import_arrays
+from spinrl.data.importers.array_import import import_arrays
 from spinrl.data.importers.arrays import Arrays
+from spinrl.data.importers.options import ArrayOptions
 
 
 def refused(file, *wanted, **columns) -> None:

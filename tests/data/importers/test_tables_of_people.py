@@ -9,8 +9,9 @@ import pytest
 from logged_samples import NVEC, logged, save, without
 
 from spinrl.data import StoreError
-from spinrl.data.importers.array_import import ArrayOptions, import_arrays
+from spinrl.data.importers.array_import import import_arrays
 from spinrl.data.importers.meanings import select
+from spinrl.data.importers.options import ArrayOptions
 from spinrl.data.importers.result import ImportResult
 
 LENGTHS, TERMINAL = [4, 3, 5], [True, False, True]
@@ -78,6 +79,42 @@ def test_a_folder_of_parts_is_one_table_in_the_order_of_their_numbers(tmp_path):
     assert_same(run(tmp_path, folder), table())
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.pq", "log.npz"])
+@pytest.mark.parametrize("names", [["train", "test", "train"], [1, 0, 1], [True, False, True]])
+def test_a_column_of_splits_names_the_sources(tmp_path, name, names, monkeypatch):
+    monkeypatch.setattr("spinrl.data.importers.tables.BLOCK", 5)
+    frame = table(split=np.repeat(names, LENGTHS))
+    if name == "log.npz":
+        file = save(tmp_path / name, {column: np.array(frame[column].tolist()) for column in frame})
+    else:
+        file = write(frame, tmp_path / name)
+    result = run(tmp_path, file)
+    assert_same(result, frame)
+    one, other = map(str, names[:2])
+    assert [(each.behavior, each.episodes) for each in result.store.metadata.sources] == [(one, 2), (other, 1)]
+    assert result.store.data["episodes", "source"].tolist() == [0, 1, 0]
+    assert any(f"Experiment.held_out_sources=['{other}']" in note for note in result.notes)
+
+
+def test_splits_are_names_of_whole_episodes(tmp_path):
+    names = np.repeat(["train", "test"], 6)
+    refused(
+        tmp_path,
+        write(table(split=names), tmp_path / "log.csv"),
+        "rows 4 and 6 of one episode are of different splits, train and test",
+        "--column split=",
+    )
+    weights = write(table(split=np.linspace(0, 1, 12)), tmp_path / "weights.csv")
+    refused(tmp_path, weights, "expected a whole number or text, the name of a split in split, found 0.09")
+    assert_same(run(tmp_path, weights, columns={"split": ""}), table())
+
+
+def test_more_names_than_splits_are_refused(tmp_path):
+    episodes = table()["episode"]
+    frame = pd.concat([table(split=f"s{n}", episode=episodes + 3 * n) for n in range(101)])
+    refused(tmp_path, write(frame, tmp_path / "log.csv"), "expected names of a few splits", "found more than 100")
+
+
 def test_several_files_have_episodes_of_their_own_and_are_sources(tmp_path):
     files = [write(table(), tmp_path / f"{name}.csv") for name in ("train", "validation")]
     store = run(tmp_path, files).store
@@ -127,6 +164,42 @@ def test_reward_in_rows_that_are_left_out_is_told(tmp_path):
     frame = table(reward=table()["terminateds"] * 10.0).drop(columns=["terminateds", "truncateds"])
     result = run(tmp_path, write(frame, tmp_path / "log.csv"), ends="timeout")
     assert any("held all of the reward" in each and "--ends terminal" in each for each in result.warnings)
+
+
+def test_what_rows_that_are_left_out_held_is_told(tmp_path):
+    rewards = np.where(np.arange(12) == 6, 1, 0.25)  # the last row of the episode that was cut off
+    result = run(tmp_path, write(table(reward=rewards), tmp_path / "log.csv"))
+    assert any(note.startswith("1 rows were left out") and "held 26.7% of the reward" in note for note in result.notes)
+    gap = np.where(np.arange(12) == 1, np.nan, 1.0)
+    (tmp_path / "store").rename(tmp_path / "before")
+    result = run(tmp_path, write(table(obs_0=gap), tmp_path / "log.csv"), missing="drop")
+    assert any("lack a number" in note and "they held" in note for note in result.notes)
+
+
+# Columns by the names of each library; its rows are those of `table`.
+LIBRARIES = {
+    "Tianshou": {"obs": "obs", "act": "act", "reward": "rew", "terminateds": "terminated", "truncateds": "truncated"},
+    "RLlib": {"obs": "obs", "act": "actions", "reward": "rewards", "episode": "eps_id", "step": "t"},
+    "LeRobot": {
+        "obs": "observation.state",
+        "act": "action",
+        "reward": "next.reward",
+        "episode": "episode_index",
+        "step": "frame_index",
+        "terminateds": "next.terminated",
+        "truncateds": "next.truncated",
+    },
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_columns_are_known_by_the_names_that_libraries_give_them(tmp_path, library):
+    frame = table()
+    lists = {"obs": frame[["obs_0", "obs_1"]], "act": frame[[f"action_{i}" for i in range(3)]]}
+    columns = {name: list(values.to_numpy()) for name, values in lists.items()}
+    columns |= {name: frame[name] for name in ("reward", "episode", "step", "terminateds", "truncateds")}
+    write(pd.DataFrame(columns).rename(columns=LIBRARIES[library]), tmp_path / "log.parquet")
+    assert_same(run(tmp_path, tmp_path / "log.parquet"), frame)
 
 
 def test_one_hot_vectors_are_recognised_and_decoded(tmp_path):

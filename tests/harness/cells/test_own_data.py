@@ -10,16 +10,28 @@ import pytest
 
 from harness import run as command
 from harness.cells.events import Notice
+from harness.cells.identity import study_key
 from harness.cells.run_cell import run_cell
 from harness.experiment import Experiment
+from harness.planning.preflight import check
 from harness.tracking.read_back import load_results
 from spinrl.config import load
-from spinrl.data import Episode, SourceRecord, Store, StoreStorage, StoreWriter, imported_folder, standardizer
+from spinrl.data import (
+    Episode,
+    SourceRecord,
+    Store,
+    StoreError,
+    StoreStorage,
+    StoreWriter,
+    imported_folder,
+    standardizer,
+)
 from spinrl.evaluation import FittedQ, HeldOutLikelihood
 from spinrl.machine import Machine
 from spinrl.specs import ActionSpec
+from spinrl.tasks.clinic import CHOICES, MEASURED, clinic_log
 from tests.tasks.own_environment import counter_masks
-from tools import export_policy
+from tools import export_policy, import_dataset
 
 SPEC = ActionSpec((3, 2))
 COUNTER = (
@@ -126,6 +138,25 @@ MASKED = (
 
 
 @pytest.mark.parametrize(
+    ("in_data", "in_simulator", "said"),
+    [
+        (True, False, "the data has masks of allowed choices, and its simulator gives none"),
+        (False, True, "its simulator gives masks of allowed choices, and the data has none"),
+        (True, True, ""),
+        (False, False, ""),
+    ],
+)
+def test_masks_that_only_the_data_or_the_simulator_has_are_said_before(in_data, in_simulator, said):
+    log("masked", masked=in_data)
+    command.use_packaged_configs()
+    given = ["Experiment.tasks=['masked']", "Experiment.policies=[@Factored()]", *MASKED[:-1]]
+    options = f"Gymnasium.options={{'masked': {in_simulator}, 'stops': True}}"
+    experiment = load(Experiment, ["gin/own_data.gin"], [*given, options]).value
+    notices = check(experiment, experiment.cells())
+    assert len(notices) == bool(said) and all(said in each for each in notices)
+
+
+@pytest.mark.parametrize(
     ("algorithm", "policies", "starts"),
     [
         ("iql", "[@SPIN(), @Autoregressive()]", "{}"),
@@ -141,7 +172,6 @@ def test_training_on_masked_data_makes_no_forbidden_choice(algorithm, policies, 
         "Experiment.tasks=['masked']",
         f"Experiment.policies={policies}",
         f"Experiment.warm_starts={starts}",
-        "Experiment.critic_start=@MonteCarloCritics()",
     )
     command.use_packaged_configs()
     files = ["gin/own_data.gin", f"gin/algorithms/{algorithm}.gin"]
@@ -169,11 +199,17 @@ def test_an_exported_policy_says_that_it_was_trained_with_masks():
 @pytest.mark.parametrize(("steps", "cut"), [(1000, True), (1200, False)])
 def test_episodes_of_an_own_simulator_may_be_longer_than_the_benchmarks_and_a_cut_is_said_once(steps, cut):
     longer = (*COUNTER, "Gymnasium.options={'length': 1100, 'stops': False}", "Experiment.policies=[@Factored()]")
-    sizes = (f"Evaluating.episode_steps={steps}", "Evaluating.episodes=1", "Evaluating.fractions=[0.5, 1.0]")
+    sizes = (
+        f"Evaluating.episode_steps={steps}",
+        "Evaluating.final_episodes=1",
+        "Evaluating.episodes=1",
+        "Evaluating.fractions=[0.5, 1.0]",
+    )
     bindings = (
         "Experiment.tasks=['counter']",
         "Evaluating.estimators=[]",
         "Training.gradient_steps=2",
+        "MonteCarloCritics.steps=2",
         *longer,
         *sizes,
     )
@@ -291,6 +327,34 @@ def test_a_single_episode_and_a_cache_that_cannot_be_written_are_refused_before_
     error = capsys.readouterr().err
     assert "cannot be written (Permission denied); set SPINRL_HOME" in error
     assert f"Imported.store='{imported_folder('{task}')}'" in error
+
+
+def test_a_given_split_is_held_out_whole(tmp_path):
+    files = [tmp_path / f"{name}.csv" for name in ("train", "test")]
+    for seed, file in enumerate(files):
+        clinic_log(patients=8, seed=seed).to_csv(file)
+    columns = {"observations": MEASURED, "actions": CHOICES, "rewards": ["outcome"], "terminals": ["last"]}
+    given = [part for name, names in columns.items() for part in ("--column", f"{name}={','.join(names)}")]
+    options = ["--choices", "3,2,5", "--ends", "terminal", "--name", "clinic"]
+    assert import_dataset.main([*map(str, files), *given, *options]) == 0
+
+    command.use_packaged_configs()
+
+    def experiment(*bindings):
+        shared = ("Experiment.tasks=['clinic']", "Experiment.policies=[@Factored()]")
+        return load(Experiment, ["gin/own_data.gin"], [*shared, *bindings]).value
+
+    cells = experiment().cells()
+    (notice,) = check(experiment(), cells)
+    assert "trained on all of train, test" in notice and "held_out_sources=['test']" in notice
+    held = experiment("Experiment.held_out_sources=['test']", "Experiment.held_out=0")
+    assert check(held, cells) == [] and study_key(held, cells) != study_key(experiment(), cells)
+    plan = held.dataset(cells[0])
+    training, held_out = plan.store(), plan.held_out()
+    assert training.metadata.episodes == held_out.metadata.episodes == 8
+    assert plan.held_out_share == len(held_out) / plan.transitions
+    with pytest.raises(StoreError, match="can name 'train', 'test'"):
+        check(experiment("Experiment.held_out_sources=['validation']"), cells)
 
 
 @pytest.mark.slow
