@@ -12,8 +12,8 @@ data = spinrl.Dataset.from_arrays(
 train, held_out = data.split(0.1, seed=0)
 policy = spinrl.fit(train, policy=spinrl.SPIN(), algorithm=spinrl.IQL())
 print("given", log.actions[0], "and advised", policy.act(log.observations[0]))
-for score in policy.estimate(held_out).values():
-    print("from the records alone:", score)
+for estimate in policy.estimate(held_out).values():
+    print("from the records alone:", estimate)
 
 # This clinic is made up, so that what its records said can be checked.
 print("with new patients:", policy.evaluate("spinrl/Clinic-v0", episodes=100), f"where {data.returns.mean():.4g} was")

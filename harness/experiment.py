@@ -52,6 +52,7 @@ class Experiment(Component):
         tiers: names of recipes.
         policies: policies to compare, as a list; several of one class need names, as a mapping.
         algorithms: algorithms to train them with, as a list or mapping.
+        policy_algorithms: the same for single policies, by name; overrides `algorithms`, under whose names they stand.
         seeds: seeds of the trainings, one training for each.
         recipes: recipe of each tier's dataset, by tier.
         transitions: size of datasets whose recipe sets none.
@@ -87,6 +88,7 @@ class Experiment(Component):
     tiers: tuple[str, ...] = attrs.field(converter=tuple, validator=min_len(1))
     policies: tuple[PolicyConfig, ...] | Mapping[str, PolicyConfig] = attrs.field(validator=min_len(1))
     algorithms: tuple[AlgorithmConfig, ...] | Mapping[str, AlgorithmConfig] = attrs.field(validator=min_len(1))
+    policy_algorithms: Mapping[str, AlgorithmConfig] = attrs.field(factory=dict)
     seeds: tuple[int, ...] = attrs.field(default=(0,), converter=tuple, validator=min_len(1))
     recipes: Mapping[str, Recipe] = attrs.field()
     transitions: int = attrs.field(default=1_000_000, validator=ge(1))
@@ -173,7 +175,7 @@ class Experiment(Component):
                         f"({{'first': @one/{type(components[0]).__name__}(), ...}}), got {names}"
                     )
         policies = _named(self.policies)
-        for field in ("pretrainings", "warm_starts", "critic_starts"):
+        for field in ("policy_algorithms", "pretrainings", "warm_starts", "critic_starts"):
             if unknown := [name for name in getattr(self, field) if name not in policies]:
                 raise ValueError(f"{field}: each key is a name of policies ({', '.join(policies)}), got {unknown[0]!r}")
         if self.training.patience and (unsimulated := [name for name in self.tasks if not self.simulated(name)]):
@@ -226,7 +228,7 @@ class Experiment(Component):
                     seed=seed,
                 ),
                 policies[policy],
-                algorithms[algorithm],
+                self.policy_algorithms.get(policy, algorithms[algorithm]),
                 self.recipes[tier],
                 self.pretrainings.get(policy, self.pretraining).with_snapshots(self.evaluation.during_pretraining),
                 self.warm_starts.get(policy),

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+if TYPE_CHECKING:
+    from spinrl.evaluation import Estimate
+
 RETURN = "return"  # the metric of a simulator; all others are estimates
+LIKELIHOOD = "log_likelihood"  # the one estimate that is not of a return
 PROTOCOL_FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)  # shares of the budget at which returns are reported
 CELL_COLUMNS = ("task", "bins", "tier", "policy", "algorithm", "seed")
 
@@ -63,7 +67,7 @@ class Evaluation:
     Attributes:
         gradient_step: policy updates so far.
         fraction: share of the budget of gradient steps, 0 to 1.
-        returns: undiscounted return of each episode, or the estimate.
+        returns: undiscounted return of each episode, or the one estimate; none where that was withheld.
         metric: `RETURN` of a simulator, or the name of an estimate.
         asm_seconds: time of ASM pre-training; 0 without one, the original time for a cached one.
         train_seconds: time of training so far, without evaluations.
@@ -73,6 +77,10 @@ class Evaluation:
         ended_early: whether training ended here by `Training.patience`; the fraction is then 1, and the gradient step
             the one at which it ended.
         asm_share: share of the ASM pre-training that was done; under 1 the policy is the ASM at that point.
+        low, high: 95% interval of an estimate, where it has one.
+        effective_episodes: effective number of episodes behind an estimate, where it is known.
+        remark: the reason why an estimate was withheld, or what it suffers from.
+        details: further figures of an estimate by name.
     """
 
     gradient_step: int
@@ -86,6 +94,23 @@ class Evaluation:
     discounted: tuple[float, ...] = attrs.field(default=(), converter=_floats)
     ended_early: bool = False
     asm_share: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    effective_episodes: float | None = None
+    remark: str = ""
+    details: Mapping[str, float] = attrs.field(factory=dict, converter=dict)
+
+    @staticmethod
+    def fields_of(estimate: Estimate) -> dict[str, Any]:
+        """The fields that an estimate fills."""
+        bounds = {name: getattr(estimate, name) for name in ("low", "high", "effective_episodes")}
+        return {
+            "metric": estimate.metric,
+            "returns": () if estimate.value is None else (estimate.value,),
+            **{name: None if math.isnan(value) else value for name, value in bounds.items()},
+            "remark": estimate.remark,
+            "details": estimate.details,
+        }
 
     @property
     def identity(self) -> tuple[int, str, float]:
@@ -99,8 +124,8 @@ class Evaluation:
 
     @property
     def mean(self) -> float:
-        """Over episodes."""
-        return math.fsum(self.returns) / len(self.returns)
+        """Over episodes; NaN of an estimate that was withheld."""
+        return math.fsum(self.returns) / len(self.returns) if self.returns else math.nan
 
     def to_plain(self) -> dict[str, Any]:
         """JSON-able fields."""

@@ -20,6 +20,7 @@ from harness.reporting.comparison_figures import comparison_figures
 from harness.reporting.comparisons import asymptotic_runs, by_asm_length
 from harness.reporting.console import console_tables
 from harness.reporting.docs import rendered_docs
+from harness.reporting.estimate_figures import truth_figures
 from harness.reporting.figures import figures, policy_styles, save
 from harness.reporting.html import html_page
 from harness.reporting.markdown import markdown_page
@@ -36,7 +37,7 @@ def console_report(table: pd.DataFrame, meta: ReportMeta) -> RenderableType:
     """The numbers of each task and the averages over tasks, for a terminal of 80 columns and more."""
     summary = summarize(table, meta)
     returns = summary[summary["metric"] == RETURN]
-    tables = [*setting_tables(returns, half_width), *matrix_tables(returns), *estimate_tables(summary)]
+    tables = [*setting_tables(returns, half_width), *matrix_tables(returns), *estimate_tables(table, summary)]
     if not tables:
         return Text(f"experiment {meta.experiment}: no evaluation has been stored yet")
     return console_tables(tables, notes(table))
@@ -93,6 +94,7 @@ def _figures(
         runs = asymptotic_runs(returned, meta)
         yield from comparison_figures(summary[summary["metric"] == RETURN], runs, meta, styles)
         yield from figures(summary, meta, styles, during_pretraining(table))
+        yield from truth_figures(table, styles)
     if probes is not None:
         yield from probe_figures(probes)
 

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from spinrl.algorithms import AWAC, BCQ, IQL, Imitation, MonteCarloCritics
     from spinrl.asm import ASMEncoder, FrozenASM, Masking, Pretraining
     from spinrl.budget import Training
-    from spinrl.evaluation import FittedQ, HeldOutLikelihood
+    from spinrl.evaluation import (
+        ASMBehavior,
+        Estimate,
+        FittedQ,
+        HeldOutLikelihood,
+        ImitatedBehavior,
+        LoggedPropensities,
+        PerDecisionWIS,
+        WeightedDoublyRobust,
+    )
     from spinrl.face.dataset import Dataset
     from spinrl.face.fit import fit
     from spinrl.face.judging import Score
@@ -29,7 +38,16 @@ if TYPE_CHECKING:
 _PLACES = {
     "spinrl.algorithms": ("AWAC", "BCQ", "IQL", "Imitation", "MonteCarloCritics"),
     "spinrl.asm": ("ASMEncoder", "FrozenASM", "Masking", "Pretraining"),
-    "spinrl.evaluation": ("FittedQ", "HeldOutLikelihood"),
+    "spinrl.evaluation": (
+        "ASMBehavior",
+        "Estimate",
+        "FittedQ",
+        "HeldOutLikelihood",
+        "ImitatedBehavior",
+        "LoggedPropensities",
+        "PerDecisionWIS",
+        "WeightedDoublyRobust",
+    ),
     "spinrl.face.dataset": ("Dataset",),
     "spinrl.face.fit": ("fit",),
     "spinrl.face.judging": ("Score",),
@@ -47,22 +65,28 @@ __all__ = [
     "IQL",
     "SAINT",
     "SPIN",
+    "ASMBehavior",
     "ASMEncoder",
     "Autoregressive",
     "Dataset",
+    "Estimate",
     "Factored",
     "FittedQ",
     "FrozenASM",
     "HeldOutLikelihood",
+    "ImitatedBehavior",
     "Imitation",
+    "LoggedPropensities",
     "Machine",
     "Masking",
     "MonteCarloCritics",
+    "PerDecisionWIS",
     "Pretraining",
     "Score",
     "TrainedPolicy",
     "Training",
     "UserError",
+    "WeightedDoublyRobust",
     "fit",
     "load",
 ]

@@ -8,7 +8,7 @@ import time
 from harness.cells.events import Notice, Pictured, Report, StageProgress, StageStarted
 from harness.cells.pictures import Remembered, strip_of
 from harness.cells.training import CellTraining
-from harness.records import RETURN
+from harness.records import RETURN, Evaluation
 from spinrl.evaluation import EpisodeReturns, EstimationData, Estimator, episode_seeds, evaluate_episodes
 from spinrl.events import stage_progress
 from spinrl.policies import Policy
@@ -54,7 +54,7 @@ def _evaluate(training: CellTraining, mark: int, fraction: float, environment: E
         fraction = 1.0
         more = _returns(training, policy, environment, episodes, config.episodes_at(fraction))
         found = EpisodeReturns(found.returns + more.returns, found.discounted + more.discounted)
-    training.add(mark, fraction, RETURN, found.returns, began, report, discounted=found.discounted, ended_early=ended)
+    training.add(mark, fraction, began, report, returns=found.returns, discounted=found.discounted, ended_early=ended)
     _tell_of_cut(training, environment, report)
     report(StageProgress(sum(len(each.returns) for each in training.evaluations if each.metric == RETURN)))
     if ended:
@@ -85,7 +85,7 @@ def _evaluate_asm(training: CellTraining, share: float, environment: Environment
     began = time.perf_counter()
     found = _returns(training, training.build_policy(training.store, asm), environment, 0, config.episodes)
     spent = {"asm_seconds": asm.seconds, "start_seconds": 0.0, "train_seconds": 0.0}
-    training.add(0, 0.0, RETURN, found.returns, began, report, discounted=found.discounted, asm_share=share, **spent)
+    training.add(0, 0.0, began, report, returns=found.returns, discounted=found.discounted, asm_share=share, **spent)
 
 
 def _returns(training: CellTraining, policy: Policy, environment: Environment, first: int, last: int) -> EpisodeReturns:
@@ -120,13 +120,9 @@ def _tell_of_cut(training: CellTraining, environment: Environment, report: Repor
 
 def _estimate(training: CellTraining, mark: int, fraction: float, estimator: Estimator, report: Report) -> None:
     """Estimate from data alone, and checkpoint."""
-    data = EstimationData(
-        training=training.store,
-        held_out=training.held_out,
-        device=training.machine.device,
-    )
+    data = EstimationData(training=training.store, held_out=training.held_out, machine=training.machine)
     began = time.perf_counter()
     action = training.experiment.evaluation.action
     progress = stage_progress(report, "estimating", estimator.unit)
-    values = estimator.estimate(training.algorithm, data, seed=training.cell.key.seed, action=action, progress=progress)
-    training.add(mark, fraction, estimator.metric, values, began, report)
+    found = estimator.estimate(training.algorithm, data, seed=training.cell.key.seed, action=action, progress=progress)
+    training.add(mark, fraction, began, report, **Evaluation.fields_of(found))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +82,8 @@ class CellTraining(Trainer):
             },
         }
 
-    def add(
-        self,
-        mark: int,
-        fraction: float,
-        metric: str,
-        values: Sequence[float],
-        began: float,
-        report: Report,
-        **also: Any,
-    ) -> None:
-        """Keep, tell of and checkpoint an evaluation; `also` has further fields, and others in place of these."""
+    def add(self, mark: int, fraction: float, began: float, report: Report, **also: Any) -> None:
+        """Keep, tell of and checkpoint an evaluation; `also` has its further fields, and others in place of these."""
         self.evaluation_seconds += time.perf_counter() - began
         spent = {
             "asm_seconds": self.asm.seconds if self.asm else 0.0,
@@ -101,7 +91,7 @@ class CellTraining(Trainer):
             "train_seconds": self.train_seconds,
             "evaluation_seconds": self.evaluation_seconds,
         }
-        evaluation = Evaluation(gradient_step=mark, fraction=fraction, returns=values, metric=metric, **spent | also)
+        evaluation = Evaluation(gradient_step=mark, fraction=fraction, **spent | also)
         self.evaluations.append(evaluation)
         report(Evaluated(evaluation))
         self.keep(report)

@@ -14,7 +14,6 @@ from typing import Literal
 import attrs
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from harness.records import RETURN
 from harness.reporting.paper_numbers import EARLY_FRACTION
@@ -253,31 +252,6 @@ def by_asm_length(summary: pd.DataFrame, meta: ReportMeta) -> pd.DataFrame:
     rows = full.join(found)[found["base"].notna()]
     whole = [meta.asm_epochs.get((row.preset, row.task, int(row.bins), row.tier), np.nan) for row in rows.itertuples()]
     return rows.assign(epochs=np.array(whole, dtype=float) * rows["percent"] / 100)
-
-
-def agreement(summary: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of estimates with returns in the order of policies, for trainings that have both.
-
-    Args:
-        summary: table of `harness.reporting.statistics.summarize`, at any shares of the budget.
-
-    Returns:
-        A row for each preset, algorithm, dataset and estimate with at least two policies. Columns: those, ``metric``,
-        ``policies`` (their number), ``tau`` (Kendall's rank correlation with the return: 1 the same order, -1 the
-        reverse; NaN if all are tied) and ``regret`` (return of the best policy less that of the policy with the best
-        estimate).
-    """
-    full, keys = asymptotic(summary), ["preset", "algorithm", *DATASET]
-    rows = []
-    for values, group in full.groupby(keys, sort=True):
-        by_metric = group.pivot(index="policy", columns="metric", values="mean")
-        for metric in sorted(set(by_metric) - {RETURN}) if RETURN in by_metric else ():
-            pair = by_metric[[RETURN, metric]].dropna()
-            if len(pair) > 1:
-                tau = stats.kendalltau(pair[RETURN], pair[metric]).statistic
-                regret = pair[RETURN].max() - pair[RETURN][pair[metric].idxmax()]
-                rows.append([*values, metric, len(pair), tau, regret])
-    return pd.DataFrame(rows, columns=[*keys, "metric", "policies", "tau", "regret"])
 
 
 def _evaluations(table: pd.DataFrame) -> pd.DataFrame:

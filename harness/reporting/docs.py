@@ -15,7 +15,7 @@ import jinja2
 from harness.records import metric_name
 from harness.reporting import paper_numbers
 from harness.reporting.cells import number, percent
-from harness.reporting.comparisons import agreement
+from harness.reporting.estimates import agreement
 from harness.reporting.markdown import markdown_table
 from harness.reporting.probe import RESULTS_FILE, probe_tables
 from harness.reporting.returns import RETURNS_FILE
@@ -46,7 +46,7 @@ def rendered_docs(results: Path) -> dict[Path, str]:
         markdown=markdown_table,
         asm_lengths=lambda study: next(asm_length_tables(study.summary, study.meta))[1],
         probed=lambda study: next(probe_tables(study.probes, with_paper=True))[1],
-        orders=lambda study: agreement(study.summary).assign(estimate=lambda rows: rows["metric"].map(metric_name)),
+        orders=lambda study: agreement(study.table).assign(estimate=lambda rows: rows["metric"].map(metric_name)),
         read_json=lambda path: json.loads((results / path).read_text(encoding="utf-8")),
     )
     environment.filters.update(

@@ -37,9 +37,16 @@ _DTYPES = {
     "discounted": "float64",
     "ended_early": "int64",
     "asm_share": "float64",
+    "low": "float64",
+    "high": "float64",
+    "effective_episodes": "float64",
+    "remark": str,
+    "details": str,
 }
 # Values of columns that tables of earlier versions lack.
 _ABSENT = {"start_seconds": "0", "discounted": "nan", "ended_early": "0", "asm_share": "1"}
+_BOUNDS = ("low", "high", "effective_episodes")  # of estimates
+_ABSENT |= {**dict.fromkeys(_BOUNDS, "nan"), "remark": "", "details": ""}
 
 
 COLUMNS = tuple(_DTYPES)
@@ -143,7 +150,7 @@ class Invocation:
 
 
 def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str) -> pd.DataFrame:
-    """One row an episode; ``metric`` says what its ``return`` holds.
+    """One row an episode, or an estimate; ``metric`` says what its ``return`` holds, NaN of an estimate withheld.
 
     Args:
         results: pairs of cell and evaluation, in any order.
@@ -153,13 +160,14 @@ def to_frame(results: Iterable[tuple[CellKey, Evaluation]], *, preset: str) -> p
         {
             **attrs.asdict(key),
             **{name: value for name, value in evaluation.to_plain().items() if name != "returns"},
+            "details": json.dumps(evaluation.details) if evaluation.details else "",
             "episode": episode,
             "discounted": evaluation.discounted[episode] if evaluation.discounted else float("nan"),
             "return": value,
             "preset": preset,
         }
         for key, evaluation in results
-        for episode, value in enumerate(evaluation.returns)
+        for episode, value in enumerate(evaluation.returns or [float("nan")])
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_DTYPES)
 
@@ -174,7 +182,7 @@ def from_frame(frame: pd.DataFrame) -> list[tuple[CellKey, Evaluation]]:
         evaluation = Evaluation(
             gradient_step=int(first["gradient_step"]),
             fraction=float(first["fraction"]),
-            returns=tuple(rows["return"]),
+            returns=tuple(rows["return"].dropna()),
             asm_seconds=float(first["asm_seconds"]),
             train_seconds=float(first["train_seconds"]),
             evaluation_seconds=float(first["evaluation_seconds"]),
@@ -183,6 +191,9 @@ def from_frame(frame: pd.DataFrame) -> list[tuple[CellKey, Evaluation]]:
             discounted=() if rows["discounted"].isna().all() else tuple(rows["discounted"]),
             ended_early=bool(first["ended_early"]),
             asm_share=float(first["asm_share"]),
+            **{name: None if pd.isna(first[name]) else float(first[name]) for name in _BOUNDS},  # type: ignore[arg-type]
+            remark=str(first["remark"]),
+            details=json.loads(first["details"] or "{}"),
         )
         results.append((key, evaluation))
     return results
@@ -210,7 +221,7 @@ def read_csv(source: str | Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in raw.columns]
     if missing:
         raise ValueError(f"{name} has no column {', '.join(missing)}")
-    empty = {column: {"": "nan"} for column in ("return", "discounted", "asm_seconds")}
+    empty = {column: {"": "nan"} for column in ("return", "discounted", "asm_seconds", *_BOUNDS)}
     try:
         return raw[list(COLUMNS)].replace(empty).astype(_DTYPES)
     except (TypeError, ValueError) as error:

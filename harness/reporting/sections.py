@@ -10,6 +10,7 @@ import pandas as pd
 from harness.records import RETURN
 from harness.reporting.cells import bounded
 from harness.reporting.comparisons import asymptotic_runs, best_checkpoint_runs
+from harness.reporting.estimates import choice
 from harness.reporting.paper_tables import paper_tables
 from harness.reporting.probe import NOTES as PROBE_NOTES
 from harness.reporting.probe import probe_tables
@@ -76,12 +77,17 @@ _BEST = (
     "was chosen by. This flatters, and more the more evaluations there are; compare it with nothing above."
 )
 _ESTIMATES = (
-    "Estimates from data alone, not returns of a simulator. Fitted Q: discounted return from the first states, as a "
-    "network learned it from the data; it errs where the policy leaves the data. Log-likelihood: of the actions of "
-    "held-out episodes, in nats for a joint action; it says how well the behaviour is predicted, not how good it is. "
-    "Each is of 2,000 episodes at most, drawn at random and the same ones for all policies. "
-    "Kendall's τ is 1 where an estimate orders the policies as their returns do; regret is the return lost by choosing "
-    "the policy with the best estimate."
+    "Estimates from data alone, not returns of a simulator; all but the likelihood are of the discounted return. "
+    "Fitted Q: from the first states, as networks learned it from the data; it errs where the policy leaves the data. "
+    "Per decision WIS and weighted doubly robust: by importance weights, withheld where too few episodes count. "
+    "Log-likelihood: of the actions of held-out episodes, in nats for a joint action; it says how well the behaviour "
+    "is predicted, not how good it is. Each is of 2,000 episodes at most, drawn at random and the same ones for all "
+    "policies; the interval of one seed is over its data, that of several over the seeds. "
+    "Against returns: a policy is one of one seed after one share of its training, and its truth the mean discounted "
+    "return of its episodes. Kendall's τ and Spearman's ρ are 1 where an estimate orders policies as their truths do "
+    "(95% bootstrap over policies); regret is the share of the best truth lost by choosing the best estimate; covered "
+    "the share of 95% intervals that hold the truth; error the root mean square, in standard deviations of the truths "
+    "over policies; minutes of one estimate."
 )
 _PROBE = (
     "How much of an action one linear classifier per slot reads from the frozen slot embeddings, of the pre-trained "
@@ -116,7 +122,9 @@ def sections(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems
         meta: reference returns and pre-training lengths that belong to the table.
         stems: file stems of the figures that were drawn.
     """
-    return [part for part in _all(table, summary, meta, stems) if part.tables or part.figures]
+    found = [part for part in _all(table, summary, meta, stems) if part.tables or part.figures]
+    favoured = choice(table)
+    return [*found, *([Section("Which policy the estimates favour", " ".join(favoured))] if favoured else [])]
 
 
 def probe_section(probes: pd.DataFrame, stems: Sequence[str]) -> Section:
@@ -129,7 +137,7 @@ def _all(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Se
     def drawn(*kinds: str) -> list[str]:
         return [stem for stem in stems if stem.startswith(kinds)]
 
-    with_estimates, returned = summary, table["metric"] == RETURN
+    everything, with_estimates, returned = table, summary, table["metric"] == RETURN
     table, summary = table[returned], summary[summary["metric"] == RETURN]
     finished, best = asymptotic_runs(table, meta), best_checkpoint_runs(table, meta)
     overall = [*aggregate_tables(finished, "asymptotic"), *improvement_tables(finished)]
@@ -140,5 +148,5 @@ def _all(table: pd.DataFrame, summary: pd.DataFrame, meta: ReportMeta, stems: Se
     yield Section("Learning curves", _CURVES, [], drawn("curves_", "table_"))
     yield Section("Length of ASM pre-training", _ASM, list(asm_length_tables(summary, meta)), drawn("asm_"))
     yield Section("Each task over the budget", "", list(setting_tables(summary, bounded)))
-    yield Section("Estimates", _ESTIMATES, list(estimate_tables(with_estimates)), drawn("estimates_"))
+    yield Section("Estimates", _ESTIMATES, list(estimate_tables(everything, with_estimates)), drawn("estimates_"))
     yield Section("Best checkpoint", _BEST, list(aggregate_tables(best, "best_checkpoint")))

@@ -33,7 +33,7 @@ class Interval:
         value: the estimate.
         low: lower bound; NaN if there are too few values.
         high: upper bound; NaN if there are too few values.
-        over: units of the interval: ``seeds``, or ``episodes`` of a single seed.
+        over: units of the interval: ``seeds``, ``episodes`` of a single seed, or ``data`` of an estimate.
     """
 
     value: float
@@ -153,14 +153,19 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
     (95%), ``over`` (see `Interval`), ``normalized`` (score of the mean; NaN without a reference), ``share`` (see
     `share_of_best`), the mean over seeds of each of `SECONDS`, and whether a training ended early there.
     """
-    rng = np.random.default_rng(seed)
-    table = trained(table)
-    of = {name: table[name].to_numpy() for name in ("return", "seed", "gradient_step", "ended_early", *SECONDS)}
+    rng, table = np.random.default_rng(seed), trained(table)
+    known = ("return", "seed", "gradient_step", "low", "high", "ended_early", *SECONDS)
+    of = {name: table[name].to_numpy() for name in known}
     rows = []
     for values, at in sorted(table.groupby([*LINE, "fraction"]).indices.items()):  # slices of frames would be slow
         line = dict(zip([*LINE, "fraction"], values, strict=True))
-        sample, over = units(of["return"][at], of["seed"][at])
-        interval = mean_interval([sample], rng, over=over)
+        said = at[np.isfinite(of["return"][at])]  # an estimate may have been withheld
+        alone = (*said, *at)[0]
+        value, low, high = (float(of[name][alone]) for name in ("return", "low", "high"))
+        interval = Interval(value, low, high, "data")
+        if len(said) > 1 or line["metric"] == RETURN:
+            sample, over = units(of["return"][said], of["seed"][said])
+            interval = mean_interval([sample], rng, over=over)
         reference = meta.references.get((line["task"], int(line["bins"]))) if line["metric"] == RETURN else None
         score = normalized_score(interval.value, reference.random, reference.expert) if reference else float("nan")
         seeds, first = np.unique(of["seed"][at], return_index=True)
@@ -171,9 +176,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
                 "seeds": len(seeds),
                 "episodes": len(at),
                 "mean": interval.value,
-                "low": interval.low,
-                "high": interval.high,
-                "over": over,
+                **{name: getattr(interval, name) for name in ("low", "high", "over")},
                 "normalized": score,
                 **{name: float(of[name][at][first].mean()) for name in SECONDS},
                 "ended_early": bool(of["ended_early"][at].any()),
@@ -212,8 +215,8 @@ def share_of_best(summary: pd.DataFrame) -> pd.Series:
     """
     best = asymptotic(summary).groupby(list(SETTING))["mean"].max()
     index = pd.MultiIndex.from_frame(summary[list(SETTING)])
-    reference = pd.Series(best.reindex(index).to_numpy(dtype=float), index=summary.index)
-    return 100.0 * summary["mean"] / reference.where(reference > 0)
+    reference = best.reindex(index).to_numpy(dtype=float)
+    return 100.0 * summary["mean"] / np.where(reference > 0, reference, np.nan)
 
 
 def time_to_target(
@@ -230,8 +233,7 @@ def time_to_target(
         ``seconds`` (infinite if the full budget did not reach it, NaN without a target and for a line that has not
         finished) and ``spent`` (seconds of the whole line). A return that is not positive gives no target.
     """
-    finished = asymptotic(summary)
-    finished = finished[finished["policy"].str.casefold() == reference_policy.casefold()]
+    finished = asymptotic(summary[summary["policy"].str.casefold() == reference_policy.casefold()])
     targets = finished[finished["mean"] > 0].set_index(list(SETTING))["mean"] * share
     rows = []
     for values, line in summary.groupby(list(LINE), sort=True):

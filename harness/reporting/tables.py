@@ -12,12 +12,12 @@ from harness.records import RETURN, metric_name, setting_name
 from harness.reporting.cells import algorithm_title, bounded, counts, datasets_title, duration, number, percent
 from harness.reporting.comparisons import (
     aggregate,
-    agreement,
     by_asm_length,
     differences,
     improvement_matrix,
     strata,
 )
+from harness.reporting.estimates import agreement, remarks
 from harness.reporting.returns import SECONDS, ReportMeta
 from harness.reporting.statistics import (
     LINE,
@@ -166,30 +166,42 @@ def improvement_tables(runs: pd.DataFrame) -> Iterator[NamedTable]:
         yield title, pd.DataFrame(rows, columns=["policy", *matrix.columns])
 
 
-def estimate_tables(summary: pd.DataFrame) -> Iterator[NamedTable]:
-    """Estimates from data alone, and their agreement with returns in the order of policies if there are both.
+def estimate_tables(table: pd.DataFrame, summary: pd.DataFrame) -> Iterator[NamedTable]:
+    """Estimates from data alone, what they do not say, and how well they know the returns if there are both.
 
     Args:
-        summary: table of `harness.reporting.statistics.summarize`, with returns and estimates.
+        table: table of returns as in `harness.records`, with returns and estimates.
+        summary: table of `harness.reporting.statistics.summarize` for it.
     """
     for values, group in summary[summary["metric"] != RETURN].groupby(SETTING_TITLE, sort=True):
         task, bins, *rest = values
-        title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}, {counts(group)}"
-        yield title, _by_fraction(group, lambda row: bounded(row, 2))
-    compared = agreement(summary)
-    if not compared.empty:
+        title = f"{setting_name(task, bins)}, {algorithm_title(*rest)}, {counts(group).partition(' of ')[0]}"
+        yield title, _by_fraction(group, lambda row: "withheld" if math.isnan(row.mean) else bounded(row, 2))
+    if len(unsaid := remarks(table)):
         rows = [
-            [row.task, row.bins, row.tier, row.algorithm, metric_name(row.metric), row.policies,
-             number(row.tau, 2), number(row.regret)]
-            for row in compared.itertuples()
+            [row.task, row.bins, row.tier, metric_name(row.metric), row.policy, f"{row.withheld} of {row.estimates}",
+             row.remark]
+            for row in unsaid.itertuples()
         ]  # fmt: skip
-        columns = ["task", "bins", "tier", "algorithm", "estimate", "policies", "Kendall's τ", "regret"]
-        yield "Order of the policies by estimate and by return", pd.DataFrame(rows, columns=columns)
+        columns = ["task", "bins", "tier", "estimate", "policy", "withheld", "because"]
+        yield "What the estimates do not say, and what they suffer from", pd.DataFrame(rows, columns=columns)
+    rows = [
+        [row.task, row.bins, row.tier, metric_name(row.metric), f"{row.points} of {row.points + row.withheld}",
+         bounded(row.tau, 2), bounded(row.rho, 2), percent(row.regret), percent(row.covered), number(row.error, 2),
+         number(row.minutes, 2)]
+        for row in agreement(table).itertuples()
+    ]  # fmt: skip
+    columns = [
+        "task", "bins", "tier", "estimate", "policies", "Kendall's τ", "Spearman's ρ", "regret", "covered", "error",
+        "minutes",
+    ]  # fmt: skip
+    if rows:
+        yield "Estimates against discounted returns", pd.DataFrame(rows, columns=columns)
 
 
 def text_columns(rows: pd.DataFrame) -> int:
     """Number of columns, from the left, that identify a row."""
-    naming = ("policy", "tier", "task", "bins", "dataset", "algorithm", "estimate", "ASM", "sees")
+    naming = ("policy", "tier", "task", "bins", "dataset", "algorithm", "estimate", "because", "ASM", "sees")
     return sum(str(column) in naming for column in rows.columns)
 
 

@@ -159,9 +159,8 @@ class RunObserver(Observer):
                 at = f"{evaluation.fraction:.0%} of the budget"
                 if not evaluation.gradient_step:
                     at = f"{evaluation.asm_share:.0%} of the pre-training"
-                mean = f"{evaluation.mean:.1f}" if evaluation.metric == RETURN else f"{evaluation.mean:.4g}"
                 self._console.print(
-                    f"{label}: {metric_name(evaluation.metric)} {mean} at {at} "
+                    f"{label}: {metric_name(evaluation.metric)} {_found(evaluation)} at {at} "
                     f"({evaluation.gradient_step:,} steps, {evaluation.seconds:.0f} s)",
                     markup=False,
                     highlight=False,
@@ -237,6 +236,16 @@ def log_dataset(run: CellRun, dataset: DatasetReady, cell: Cell) -> None:
             "reward": "float32",
         },
     )
+
+
+def _found(evaluation: Evaluation) -> str:
+    """What an evaluation found, in a few words."""
+    if evaluation.metric == RETURN:
+        return f"{evaluation.mean:.1f}"
+    if not evaluation.returns:
+        return f"withheld ({evaluation.remark})"
+    bounds = "" if evaluation.low is None else f" [{evaluation.low:.4g}, {evaluation.high:.4g}]"
+    return f"{evaluation.mean:.4g}{bounds}" + (f" ({evaluation.remark})" if evaluation.remark else "")
 
 
 def _choices(nvec: Sequence[int]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pandas as pd
 
-from harness.records import CELL_COLUMNS, CellKey, Evaluation
+from harness.records import CELL_COLUMNS, RETURN, CellKey, Evaluation
 from harness.reporting.figures import save
 from harness.reporting.returns import META_FILE, RETURNS_FILE, ReportMeta, to_csv
 from harness.tracking.operations import MlflowSink
@@ -202,8 +202,7 @@ class CellRun(TrackedRun):
             self.metrics(values, round(100 * evaluation.asm_share))
             return
         values = {
-            f"eval/{metric}_mean": mean,
-            f"eval/{metric}_std": math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns)),
+            **(self._spread(returns, mean) if metric == RETURN else self._estimate(evaluation)),
             "eval/budget_fraction": evaluation.fraction,
             "time/asm_seconds": evaluation.asm_seconds,
             "time/train_seconds": evaluation.train_seconds,
@@ -215,6 +214,21 @@ class CellRun(TrackedRun):
             values["eval/normalized_score"] = normalized_score
         self.metrics(values, evaluation.gradient_step)
         self.parent.overview(self.cell, evaluation)
+
+    def _spread(self, returns: Sequence[float], mean: float) -> dict[str, float]:
+        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns))
+        return {f"eval/{RETURN}_mean": mean, f"eval/{RETURN}_std": deviation}
+
+    def _estimate(self, evaluation: Evaluation) -> dict[str, float]:
+        """The metrics of an estimate; its remark becomes a tag, with the gradient step."""
+        metric, bounds = evaluation.metric, ("low", "high", "effective_episodes")
+        if evaluation.remark:
+            what = "remark" if evaluation.returns else "withheld"
+            self.tags({f"{what}.{metric}": f"{evaluation.remark} (at step {evaluation.gradient_step})"})
+        figures = {name: value for name in bounds if (value := getattr(evaluation, name)) is not None}
+        figures |= evaluation.details
+        named = {f"eval/{metric}_{name}": value for name, value in figures.items()}
+        return {f"eval/{metric}": evaluation.mean, **named} if evaluation.returns else named
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -256,7 +270,7 @@ class ParentRun(TrackedRun):
         The UI's first page hides child runs and charts parents only, and would show no returns without this.
         """
         name = self.overview_name(cell, evaluation.metric)
-        if name is not None and evaluation.gradient_step:
+        if name is not None and evaluation.gradient_step and evaluation.returns:
             self.metrics({name: evaluation.mean}, evaluation.gradient_step)
 
     def start_cell(self, cell: CellKey, *, params: Mapping[str, Any], tags: Mapping[str, Any]) -> CellRun:

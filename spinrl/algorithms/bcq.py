@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import ClassVar
 
 import attrs
 import torch
@@ -135,6 +136,8 @@ class FilteredPolicy(Policy):
     Its logits are the smallest Q of the ensemble, -inf where a choice is not likely enough.
     """
 
+    drawn_by: ClassVar = "mode"
+
     def __init__(self, policy: Policy, qvalue: CriticEnsemble, config: BCQ) -> None:
         super().__init__(policy.observation_size, policy.action_spec)
         self.policy, self.qvalue, self.threshold = policy, qvalue, config.threshold
@@ -164,6 +167,7 @@ class BestOfSamplesPolicy(Policy):
     alone decide.
     """
 
+    drawn_by: ClassVar = "else"
     shifts: torch.Tensor
 
     def __init__(self, policy: Policy, qvalue: CriticEnsemble, config: BCQ) -> None:

@@ -1,6 +1,7 @@
 """Datasets: the on-disk store, tier recipes, collection by rolling out behaviour policies, and the replay loader."""
 
 from spinrl.cache import BuildOptions, Progress, get_or_build, home, locked
+from spinrl.data.clinic import ClinicRecords
 from spinrl.data.collect.processes import CollectionError, collect_episodes
 from spinrl.data.collect.rollout import Rollout, Source, roll_out
 from spinrl.data.collect.tiers import Tier, cached_tier, cached_transitions, combine, rollouts, source_store, tier_store
@@ -16,6 +17,7 @@ from spinrl.data.store.writer import StoreWriter
 
 __all__ = [
     "BuildOptions",
+    "ClinicRecords",
     "CollectionError",
     "DatasetPlan",
     "Episode",

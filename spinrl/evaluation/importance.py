@@ -51,22 +51,6 @@ class Steps:
         return np.exp(total - np.where(np.isfinite(largest), largest, 0.0))
 
 
-@attrs.frozen(kw_only=True)
-class Estimate:
-    """A value with its interval, and how much data stands behind it.
-
-    Attributes:
-        value: estimated discounted return of the policy.
-        low, high: bounds of the bootstrap interval over episodes; NaN where there is one episode.
-        effective_episodes: see `effective_episodes`.
-    """
-
-    value: float
-    low: float
-    high: float
-    effective_episodes: float
-
-
 def bounded_log_ratio(log_policy: np.ndarray, log_behavior: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
     """Log ratio of joint actions, with every sub-action's ratio kept within [1 / bound, bound].
 

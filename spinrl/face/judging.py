@@ -1,4 +1,4 @@
-"""How good a trained policy is: returns in a simulator, or estimates from data alone."""
+"""How good a trained policy is in a simulator."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _floats(values: Iterable[float]) -> tuple[float, ...]:
 
 @attrs.frozen(eq=False)
 class Score:
-    """How good a policy is: one number for each episode.
+    """How good a policy is in a simulator: one number for each episode.
 
     Attributes:
-        metric: what they are: `return` in a simulator, or the name of an estimate.
+        metric: what they are: `return`.
         values: (E,) one for each episode.
     """
 

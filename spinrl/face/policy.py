@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -16,7 +17,7 @@ from spinrl.algorithms import Algorithm
 from spinrl.asm import ASMEncoder
 from spinrl.config import to_plain
 from spinrl.errors import UserError
-from spinrl.evaluation import ActionChoice, EstimationData, Estimator, Film, FittedQ, HeldOutLikelihood
+from spinrl.evaluation import ActionChoice, Estimate, EstimationData, Estimator, Film, FittedQ, HeldOutLikelihood
 from spinrl.face.exporting import export
 from spinrl.face.filming import filmed
 from spinrl.face.inputs import actions, allowed_choices, observations
@@ -210,7 +211,7 @@ class TrainedPolicy:
         estimators: Sequence[Estimator] | None = None,
         action: ActionChoice = "sample",
         progress: bool = True,
-    ) -> dict[str, Score]:
+    ) -> dict[str, Estimate]:
         """How good the policy is, from data alone.
 
         Args:
@@ -222,7 +223,8 @@ class TrainedPolicy:
             progress: show a bar.
 
         Returns:
-            Estimates by name of their metric.
+            Estimates by name of their metric; one that the data does not allow has the value None, and a `remark` that
+            says why.
 
         Raises:
             UserError: when the data's sizes are not the policy's.
@@ -238,14 +240,14 @@ class TrainedPolicy:
             estimators = [HeldOutLikelihood(), *([self._fitted_q] if known else [])]
         elif known is None and any(not each.needs_held_out for each in estimators):
             raise UserError("these estimates are fitted on the training data; give it as train=")
-        on = EstimationData(training=(known or held_out).store, held_out=held_out.store, device=self._device)
-        scores, bars = {}, Bars(progress)
+        machine = attrs.evolve(self._algorithm.machine, device=self._device.type)  # type: ignore[arg-type]
+        on = EstimationData(training=(known or held_out).store, held_out=held_out.store, machine=machine)
+        found, bars = {}, Bars(progress)
         for each in estimators:
             told = bars.stage("estimating", each.unit)
-            values = each.estimate(self._algorithm, on, seed=self.seed, action=action, progress=told)
-            scores[each.metric] = Score(each.metric, values)
+            found[each.metric] = each.estimate(self._algorithm, on, seed=self.seed, action=action, progress=told)
         bars.close()
-        return scores
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write the policy and its algorithm into a folder, which `spinrl.load` reads; what was there is replaced.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import attrs
 import torch
@@ -99,7 +99,13 @@ class Policy(TensorDictModuleBase, ABC):
     Args:
         observation_size: S.
         action_spec: the action's shape.
+
+    Attributes:
+        drawn_by: what `sample` draws by: the probabilities of `log_probs`; nothing, so that it is the `mode`; or
+            something else, whose probabilities nobody knows.
     """
+
+    drawn_by: ClassVar[Literal["log_probs", "mode", "else"]] = "log_probs"
 
     def __init__(self, observation_size: int, action_spec: ActionSpec) -> None:
         super().__init__()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
 
 from spinrl.algorithms import IQL
 from spinrl.data import Episode, SourceRecord, Store, StoreWriter, standardize
-from spinrl.evaluation import EstimationData, Estimator, FittedQ, HeldOutLikelihood, estimators, fitted_q
-from spinrl.evaluation.fitted_q import JointQ
+from spinrl.evaluation import Estimate, EstimationData, Estimator, FittedQ, HeldOutLikelihood, estimators, joint_q
+from spinrl.evaluation.joint_q import JointQ
 from spinrl.machine import Machine
 from spinrl.nn import Standardizer
 from spinrl.policies import Autoregressive, Factored
@@ -19,7 +20,20 @@ from spinrl.specs import ActionSpec
 
 SPEC = ActionSpec((3, 2))
 SIZE = 4
-QUICK = FittedQ(gamma=0.5, gradient_steps=600, batch_size=64, learning_rate=3e-3, polyak_rate=0.05, hidden=(32, 32))
+QUICK = FittedQ(
+    gamma=0.5,
+    start_steps=200,
+    gradient_steps=600,
+    batch_size=64,
+    learning_rate=3e-3,
+    polyak_rate=0.05,
+    hidden=(32, 32),
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch):
+    monkeypatch.setattr(estimators, "_KEPT", {})
 
 
 def nothing(_done: int, _total: int) -> None:
@@ -67,21 +81,28 @@ def data_of(training: Store, held_out: Store | None = None) -> EstimationData:
     return EstimationData(training=training, held_out=held_out)
 
 
-def estimate(estimator: Estimator, data: EstimationData, trained=None, action: str = "sample") -> list[float]:
-    return estimator.estimate(trained or algorithm(), data, seed=0, action=action, progress=nothing)
+def estimate(estimator: Estimator, data: EstimationData, trained=None, action: str = "sample") -> Estimate:
+    found = timeless(estimator.estimate(trained or algorithm(), data, seed=0, action=action, progress=nothing))
+    assert found.metric == estimator.metric
+    return found
+
+
+def timeless(found: Estimate) -> Estimate:
+    return attrs.evolve(found, details={name: value for name, value in found.details.items() if name != "seconds"})
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
     "policy", [None, Autoregressive(state_width=8, lstm_width=8)], ids=["factored", "autoregressive"]
 )
-def test_the_likelihood_is_the_mean_over_each_held_out_episode(tmp_path: Path, policy, masked) -> None:
-    held_out = store(tmp_path / "h", 3, 7, lambda actions: actions[:, 0], terminated=False, masked=masked)
+def test_the_likelihood_is_the_mean_over_held_out_episodes(tmp_path: Path, policy, masked) -> None:
+    held_out = store(tmp_path / "h", 30, 7, lambda actions: actions[:, 0], terminated=False, masked=masked)
     trained = algorithm(policy)
     standardize(trained, held_out)
-    values = estimate(HeldOutLikelihood(), data_of(held_out, held_out), trained)
+    found = estimate(HeldOutLikelihood(), data_of(held_out, held_out), trained)
     trained.policy.eval()
-    for value, episode in zip(values, held_out.episodes(), strict=True):
+    values = []
+    for episode in held_out.episodes():
         observation = torch.from_numpy(episode.observations[:-1])
         action, allowed = torch.from_numpy(episode.actions).long(), None
         if masked:
@@ -89,9 +110,11 @@ def test_the_likelihood_is_the_mean_over_each_held_out_episode(tmp_path: Path, p
             assert (
                 trained.policy.log_prob(observation, action, allowed) > trained.policy.log_prob(observation, action)
             ).all()
-        expected = trained.policy.log_prob(observation, action, allowed).mean()
-        assert value == pytest.approx(float(expected), abs=1e-5)
-    assert all(value < 0 for value in values)
+        values.append(float(trained.policy.log_prob(observation, action, allowed).mean().detach()))
+    mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(30)
+    assert found.value == pytest.approx(mean, abs=1e-5) and found.value < 0
+    assert (found.low, found.high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.3 * error)
+    assert found.effective_episodes == 30 and not found.remark
 
 
 def test_fitted_q_of_one_step_is_the_expected_reward(tmp_path: Path) -> None:
@@ -101,9 +124,9 @@ def test_fitted_q_of_one_step_is_the_expected_reward(tmp_path: Path) -> None:
         heads = [parameter for name, parameter in trained.policy.named_parameters() if "bias" in name][-1]
         heads.view(-1, SPEC.max_choices)[0] = torch.tensor([-9.0, -9.0, 9.0])
     training = store(tmp_path / "t", 400, 1, lambda actions: actions[:, 0], terminated=True)
-    values = estimate(QUICK, data_of(training), trained)
-    assert len(values) == 400
-    assert np.mean(values) == pytest.approx(2.0, abs=0.1)  # of the data: 1
+    found = estimate(QUICK, data_of(training), trained)
+    assert found.value == pytest.approx(2.0, abs=0.1)  # of the data: 1
+    assert found.low < found.value < found.high and found.effective_episodes == 400
     assert np.mean(training.returns) == pytest.approx(1.0, abs=0.1)
 
 
@@ -115,16 +138,16 @@ def test_fitted_q_takes_no_choice_that_is_not_allowed(tmp_path: Path, action) ->
         heads = [parameter for name, parameter in trained.policy.named_parameters() if "bias" in name][-1]
         heads.view(-1, SPEC.max_choices)[0] = torch.tensor([-18.0, 0.0, 18.0])
     training = store(tmp_path / "t", 40, 10, lambda actions: actions[:, 0], terminated=False, masked=True)
-    taken, ask = [], JointQ.forward
+    taken, ask = [], JointQ.inputs
 
     def remember(self, observation, action):
         taken.append(action)
         return ask(self, observation, action)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(JointQ, "forward", remember)
-        values = estimate(QUICK, data_of(training), trained, action)
-    assert np.mean(values) == pytest.approx(2.0, abs=0.2)
+        patched.setattr(JointQ, "inputs", remember)
+        found = estimate(QUICK, data_of(training), trained, action)
+    assert found.value == pytest.approx(2.0, abs=0.2)
     assert all((actions[:, 0] < 2).all() for actions in taken)
 
 
@@ -135,15 +158,27 @@ def test_fitted_q_goes_on_over_time_limits_and_ends_at_terminations(tmp_path: Pa
         return np.ones(len(actions))
 
     forever = estimate(QUICK, data_of(store(tmp_path / "f", 40, 10, one, terminated=False)))
-    assert np.mean(forever) == pytest.approx(2.0, abs=0.1)
+    assert forever.value == pytest.approx(2.0, abs=0.1)
     once = estimate(QUICK, data_of(store(tmp_path / "o", 40, 1, one, terminated=True)))
-    assert np.mean(once) == pytest.approx(1.0, abs=0.05)
+    assert once.value == pytest.approx(1.0, abs=0.05)
+
+
+def test_fitted_q_says_where_it_has_not_converged(tmp_path: Path) -> None:
+    """Values of a thousand steps cannot have come through in twenty updates; the interval is widened by what is due."""
+    training = store(tmp_path / "t", 40, 10, lambda actions: actions[:, 0], terminated=False)
+    held_out = store(tmp_path / "h", 20, 10, lambda actions: actions[:, 0], terminated=False, seed=1)
+    short = attrs.evolve(QUICK, gamma=0.99, start_steps=0, gradient_steps=20)
+    trained = algorithm()
+    found, done = (estimate(each, data_of(training, held_out), trained) for each in (short, QUICK))
+    assert "has not converged" in found.remark and "FittedQ.gradient_steps" in found.remark and not done.remark
+    assert found.details["drift"] > 0.1 > done.details["drift"] and done.details["residual"] > 0
+    assert found.high - found.low > 2 * found.details["drift"] > done.high - done.low
 
 
 def test_fitted_q_asks_for_the_first_states_of_held_out_episodes(tmp_path: Path) -> None:
     training = store(tmp_path / "t", 20, 5, lambda actions: actions[:, 0], terminated=True)
     held_out = store(tmp_path / "h", 3, 5, lambda actions: actions[:, 0], terminated=True, seed=1)
-    assert len(estimate(QUICK.smaller(), data_of(training, held_out))) == 3
+    assert estimate(QUICK.smaller(), data_of(training, held_out)).effective_episodes == 3
 
 
 @pytest.mark.parametrize("estimator", [HeldOutLikelihood(), QUICK.smaller()], ids=["likelihood", "fitted_q"])
@@ -159,17 +194,18 @@ def test_an_estimate_leaves_training_as_it_was_and_repeats(tmp_path: Path, estim
     assert torch.equal(torch.get_rng_state(), state) and trained.policy.training
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items() if name in before)
     assert seen[-1][0] == seen[-1][1]
-    assert estimate(estimator, data, trained, action) == estimator.estimate(
-        trained, data, seed=0, action=action, progress=nothing
-    )
-    assert np.isfinite(first).all()
+    once = estimate(estimator, data, trained, action)
+    estimators._KEPT.clear()
+    assert estimate(estimator, data, trained, action) == once
+    assert np.isfinite([first.value, first.low, first.high]).all() and first.details["seconds"] > 0
 
 
 def test_q_sees_which_choice_of_which_sub_action_was_made() -> None:
-    q = JointQ(Standardizer(SIZE), SPEC, (8,))
+    q = JointQ(Standardizer(SIZE), SPEC, (8,), 2)
     observation = torch.zeros(6, SIZE)
     actions = torch.tensor([[i, j] for i in range(3) for j in range(2)])
-    assert len({round(value, 6) for value in q(observation, actions).tolist()}) == 6
+    for member in q(q.inputs(observation, actions)).tolist():
+        assert len({round(value, 6) for value in member}) == 6
 
 
 def test_fractions_are_checked() -> None:
@@ -184,16 +220,18 @@ def test_of_very_many_episodes_the_same_few_are_judged_in_pieces(tmp_path: Path,
     held_out = store(tmp_path / "h", 60, 3, lambda actions: actions[:, 0], terminated=True)
     data, trained = data_of(held_out, held_out), algorithm()
     everything = estimate(estimator, data, trained, "mode")
-    for module in (estimators, fitted_q):
+    for module in (estimators, joint_q):
         monkeypatch.setattr(module, "ROWS", 33)
+    estimators._KEPT.clear()
     given = []
     for name in ("mode", "log_prob"):
         real = getattr(trained.policy, name)
         monkeypatch.setattr(trained.policy, name, lambda *each, real=real: given.append(len(each[0])) or real(*each))
-    assert estimate(estimator, data, trained, "mode") == pytest.approx(everything, abs=1e-5)
+    assert estimate(estimator, data, trained, "mode").value == pytest.approx(everything.value, abs=1e-5)
     assert max(given) == 33
     monkeypatch.setattr(estimators, "MOST_EPISODES", 20)
     few = estimate(estimator, data, trained, "mode")
-    assert len(few) == 20 and few == estimate(estimator, data, trained, "mode")
-    at = [next(i for i, value in enumerate(everything) if value == pytest.approx(each, abs=1e-5)) for each in few]
-    assert at == sorted(at) and len(set(at)) == 20 and at != list(range(20))
+    assert few.effective_episodes == 20 and few == estimate(estimator, data, trained, "mode")
+    start, _ = estimators.judged_episodes(held_out)
+    assert len(set(start.tolist())) == 20 and start.tolist() == sorted(start.tolist())
+    assert start.tolist() != held_out.data["episodes", "start"][:20].tolist()

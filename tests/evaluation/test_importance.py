@@ -176,6 +176,25 @@ def test_doubly_robust_is_right_when_either_part_is(seed):
     assert found == pytest.approx(v[0, 0], abs=0.08 * spread)
 
 
+@settings(max_examples=8)
+@given(st.integers(0, 10_000), st.booleans())
+def test_with_exact_values_doubly_robust_is_unbiased_however_few_episodes_there_are(seed, blind):
+    """Weights, right or all taken for 1, do not know how a step goes on, and values of the first state have no error.
+
+    Weighted importance sampling is only consistent: it divides by a sum that is random too.
+    """
+    task = Tabular(seed)
+    q, v = task.values()
+    states, actions, steps = task.log(4 * 3000, seed)
+    found = []
+    for rows in np.arange(4 * 3000).reshape(3000, 4):
+        ratio = np.zeros((4, task.HORIZON)) if blind else steps.log_ratio[rows]
+        few = Steps(reward=steps.reward[rows], log_ratio=ratio, valid=steps.valid[rows])
+        found += weighted_doubly_robust(few, at(q, states[rows], actions[rows]), at(v, states[rows]), GAMMA).tolist()
+    error = np.std(found) / np.sqrt(len(found))
+    assert np.mean(found) == pytest.approx(v[0, 0], abs=4.5 * error + 1e-9)
+
+
 def test_ordinary_data_of_the_policy_itself_gives_its_mean_return():
     rng = np.random.default_rng(0)
     valid = np.arange(6) < rng.integers(1, 7, 50)[:, None]

@@ -26,7 +26,7 @@ from spinrl.data import (
     imported_folder,
     standardizer,
 )
-from spinrl.evaluation import HeldOutLikelihood
+from spinrl.evaluation import FittedQ, HeldOutLikelihood
 from spinrl.machine import Machine
 from spinrl.specs import ActionSpec
 from spinrl.tasks.clinic import CHOICES, MEASURED, clinic_log
@@ -96,7 +96,8 @@ def test_without_a_simulator_there_are_estimates(capsys):
     assert set(table["metric"]) == {"fitted_q", "log_likelihood"} and not meta.references
     by_metric = table.groupby("metric")["fraction"].unique().map(sorted)
     assert by_metric.to_dict() == {"fitted_q": [1.0], "log_likelihood": [0.5, 1.0]}
-    assert table.groupby(["policy", "metric", "fraction"])["episode"].nunique().eq(2).all()  # a tenth of twenty
+    assert table["effective_episodes"].eq(2).all()  # a tenth of twenty
+    assert table["return"].between(table["low"], table["high"]).all()
     assert (table["bins"] == 0).all() and np.isfinite(table["return"]).all()
 
     output = capsys.readouterr().out
@@ -104,7 +105,8 @@ def test_without_a_simulator_there_are_estimates(capsys):
     client = mlflow.MlflowClient()
     runs = client.search_runs([client.get_experiment_by_name("own_data-smoke").experiment_id])
     spin = next(each for each in runs if each.data.tags.get("policy") == "spin")
-    assert {"eval/fitted_q_mean", "eval/log_likelihood_mean", "eval/log_likelihood_std"} <= set(spin.data.metrics)
+    named = {f"eval/{metric}{part}" for metric in ("fitted_q", "log_likelihood") for part in ("", "_low", "_high")}
+    assert named <= set(spin.data.metrics)
     assert not any("return" in name for name in spin.data.metrics)
     parent = next(each for each in runs if each.data.tags["spinrl.role"] == "experiment")
     assert "log_likelihood/logged spin" in parent.data.metrics
@@ -225,6 +227,7 @@ def test_nothing_is_trained_on_what_is_held_out(monkeypatch):
     """Not by the ASM, nor by the policy, nor by the Q of the estimate, and no observation of it is standardised by."""
     opened, standardized, judged = [], [], []
     initialize, estimate, units = StoreStorage.__init__, HeldOutLikelihood.estimate, standardizer.standard_units
+    learn = FittedQ._learn
 
     def remember_store(self, store, *args, **options):
         opened.append(store)
@@ -234,7 +237,12 @@ def test_nothing_is_trained_on_what_is_held_out(monkeypatch):
         judged.append(data.held_out)
         return estimate(self, algorithm, data, **options)
 
+    def remember_sample(self, q, sample, *args, **options):
+        opened.append(sample.store)
+        learn(self, q, sample, *args, **options)
+
     monkeypatch.setattr(StoreStorage, "__init__", remember_store)
+    monkeypatch.setattr(FittedQ, "_learn", remember_sample)
     monkeypatch.setattr(HeldOutLikelihood, "estimate", remember_data)
     monkeypatch.setattr(standardizer, "standard_units", lambda store: standardized.append(store) or units(store))
     bindings = ("Experiment.tasks=['counter']", "Experiment.held_out=0.25", "Experiment.policies=[@SPIN()]")

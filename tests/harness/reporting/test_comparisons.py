@@ -11,7 +11,6 @@ from harness.reporting import paper_numbers
 from harness.reporting.comparisons import (
     ALL_TIERS,
     aggregate,
-    agreement,
     asymptotic_runs,
     best_checkpoint_runs,
     by_asm_length,
@@ -229,27 +228,6 @@ def estimated(metric: str, **values: float) -> list[tuple[CellKey, Evaluation]]:
     """One estimate for each policy at the full budget."""
     rows = [row for policy, value in values.items() for row in cell(policy, {1.0: (value,)})]
     return [(key, attrs.evolve(evaluation, metric=metric)) for key, evaluation in rows]
-
-
-def test_agreement_of_estimates_with_returns() -> None:
-    returns = [row for policy, score in (("a", 10), ("b", 20), ("c", 40)) for row in finished(policy, score)]
-    rows = table(
-        returns,
-        estimated("same", a=-3.0, b=-2.0, c=-1.0),
-        estimated("reverse", a=3.0, b=2.0, c=1.0),
-        estimated("one_swap", a=1.0, b=3.0, c=2.0),  # one of three pairs the other way round: (2 - 1) / 3
-        estimated("alone", a=1.0),
-    )
-    found = agreement(summarize(rows, META)).set_index("metric")
-    assert list(found.index) == ["one_swap", "reverse", "same"]
-    assert found["tau"].to_dict() == {"one_swap": pytest.approx(1 / 3), "reverse": -1.0, "same": 1.0}
-    assert found["regret"].to_dict() == {"one_swap": 20.0, "reverse": 30.0, "same": 0.0}
-    assert (found["policies"] == 3).all() and (found["tier"] == "expert").all()
-
-
-def test_agreement_without_returns_or_estimates_is_empty() -> None:
-    assert agreement(summarize(table(estimated("same", a=1.0, b=2.0)), META)).empty
-    assert agreement(summarize(table(finished("a", 10.0), finished("b", 20.0)), META)).empty
 
 
 def test_estimates_are_not_scored() -> None:
