@@ -127,6 +127,16 @@ class Evaluation:
         """Over episodes; NaN of an estimate that was withheld."""
         return math.fsum(self.returns) / len(self.returns) if self.returns else math.nan
 
+    def figures(self) -> dict[str, float]:
+        """What it found by name: mean and standard deviation of returns; value, bounds and details of an estimate."""
+        if self.metric == RETURN:
+            deviation = math.sqrt(math.fsum((value - self.mean) ** 2 for value in self.returns) / len(self.returns))
+            return {f"{RETURN}_mean": self.mean, f"{RETURN}_std": deviation}
+        bounds = {name: getattr(self, name) for name in ("low", "high", "effective_episodes")}
+        known = {name: value for name, value in bounds.items() if value is not None} | dict(self.details)
+        value = {self.metric: self.mean} if self.returns else {}
+        return value | {f"{self.metric}_{name}": figure for name, figure in known.items()}
+
     def to_plain(self) -> dict[str, Any]:
         """JSON-able fields."""
         return attrs.asdict(self)

@@ -160,8 +160,7 @@ def summarize(table: pd.DataFrame, meta: ReportMeta, *, seed: int = 0) -> pd.Dat
     for values, at in sorted(table.groupby([*LINE, "fraction"]).indices.items()):  # slices of frames would be slow
         line = dict(zip([*LINE, "fraction"], values, strict=True))
         said = at[np.isfinite(of["return"][at])]  # an estimate may have been withheld
-        alone = (*said, *at)[0]
-        value, low, high = (float(of[name][alone]) for name in ("return", "low", "high"))
+        value, low, high = (float(of[name][(*said, *at)[0]]) for name in ("return", "low", "high"))
         interval = Interval(value, low, high, "data")
         if len(said) > 1 or line["metric"] == RETURN:
             sample, over = units(of["return"][said], of["seed"][said])

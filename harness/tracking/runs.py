@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pandas as pd
 
-from harness.records import CELL_COLUMNS, RETURN, CellKey, Evaluation
+from harness.records import CELL_COLUMNS, CellKey, Evaluation
 from harness.reporting.figures import save
 from harness.reporting.returns import META_FILE, RETURNS_FILE, ReportMeta, to_csv
 from harness.tracking.operations import MlflowSink
@@ -196,13 +196,12 @@ class CellRun(TrackedRun):
 
     def evaluation(self, evaluation: Evaluation, normalized_score: float | None = None) -> None:
         """Log one evaluation at its gradient step; the score is None without a reference return."""
-        returns, metric, mean = evaluation.returns, evaluation.metric, evaluation.mean
         if not evaluation.gradient_step:  # an ASM before the policy's training: steps are percents of pre-training
-            values = {"pretraining/return_mean": mean, "pretraining/asm_seconds": evaluation.asm_seconds}
+            values = {"pretraining/return_mean": evaluation.mean, "pretraining/asm_seconds": evaluation.asm_seconds}
             self.metrics(values, round(100 * evaluation.asm_share))
             return
         values = {
-            **(self._spread(returns, mean) if metric == RETURN else self._estimate(evaluation)),
+            **{f"eval/{name}": value for name, value in evaluation.figures().items()},
             "eval/budget_fraction": evaluation.fraction,
             "time/asm_seconds": evaluation.asm_seconds,
             "time/train_seconds": evaluation.train_seconds,
@@ -213,22 +212,10 @@ class CellRun(TrackedRun):
         if normalized_score is not None:
             values["eval/normalized_score"] = normalized_score
         self.metrics(values, evaluation.gradient_step)
-        self.parent.overview(self.cell, evaluation)
-
-    def _spread(self, returns: Sequence[float], mean: float) -> dict[str, float]:
-        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in returns) / len(returns))
-        return {f"eval/{RETURN}_mean": mean, f"eval/{RETURN}_std": deviation}
-
-    def _estimate(self, evaluation: Evaluation) -> dict[str, float]:
-        """The metrics of an estimate; its remark becomes a tag, with the gradient step."""
-        metric, bounds = evaluation.metric, ("low", "high", "effective_episodes")
         if evaluation.remark:
             what = "remark" if evaluation.returns else "withheld"
-            self.tags({f"{what}.{metric}": f"{evaluation.remark} (at step {evaluation.gradient_step})"})
-        figures = {name: value for name in bounds if (value := getattr(evaluation, name)) is not None}
-        figures |= evaluation.details
-        named = {f"eval/{metric}_{name}": value for name, value in figures.items()}
-        return {f"eval/{metric}": evaluation.mean, **named} if evaluation.returns else named
+            self.tags({f"{what}.{evaluation.metric}": f"{evaluation.remark} (at step {evaluation.gradient_step})"})
+        self.parent.overview(self.cell, evaluation)
 
 
 @attrs.define(kw_only=True, eq=False)

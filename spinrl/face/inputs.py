@@ -61,3 +61,12 @@ def allowed_choices(given: ArrayLike, rows: int, spec: ActionSpec) -> torch.Tens
 
 def _sizes(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "a single number"
+
+
+def require_sizes(choices: Sequence[int], size: int, trained: Sequence[int], trained_size: int) -> None:
+    """Choices and observation entries of data have to be those that the policy was trained on."""
+    if (tuple(choices), size) != (tuple(trained), trained_size):
+        raise UserError(
+            f"the data has {list(choices)} choices and {size} observation entries; the policy was trained on "
+            f"{list(trained)} and {trained_size}"
+        )

@@ -20,7 +20,7 @@ from spinrl.errors import UserError
 from spinrl.evaluation import ActionChoice, Estimate, EstimationData, Estimator, Film, FittedQ, HeldOutLikelihood
 from spinrl.face.exporting import export
 from spinrl.face.filming import filmed
-from spinrl.face.inputs import actions, allowed_choices, observations
+from spinrl.face.inputs import actions, allowed_choices, observations, require_sizes
 from spinrl.face.judging import Score, simulated
 from spinrl.face.progress import Bars
 from spinrl.policies import Policy, PolicyConfig, gumbel_noise
@@ -231,11 +231,7 @@ class TrainedPolicy:
         """
         known = train or self._train
         for data in (held_out, *([known] if known else [])):
-            if (data.choices, data.observation_size) != (self.choices, self.observation_size):
-                raise UserError(
-                    f"the data has {list(data.choices)} choices and {data.observation_size} observation entries; the "
-                    f"policy was trained on {list(self.choices)} and {self.observation_size}"
-                )
+            require_sizes(data.choices, data.observation_size, self.choices, self.observation_size)
         if estimators is None:
             estimators = [HeldOutLikelihood(), *([self._fitted_q] if known else [])]
         elif known is None and any(not each.needs_held_out for each in estimators):

@@ -34,6 +34,8 @@ from tests.tasks.own_environment import counter_masks
 from tools import export_policy, import_dataset
 
 SPEC = ActionSpec((3, 2))
+WEIGHTED = {"per_decision_wis", "weighted_doubly_robust"}  # which a log without propensities does not allow
+ESTIMATES = {"fitted_q", "log_likelihood", *WEIGHTED}
 COUNTER = (
     "Experiment.simulators={'counter': @Gymnasium()}",
     "Gymnasium.id='Counter-v0'",
@@ -93,9 +95,12 @@ def test_without_a_simulator_there_are_estimates(capsys):
     assert run() == 0
     table, meta = load_results(None, "own_data-smoke")
     assert set(table["policy"]) == {"factored", "autoregressive", "saint", "spin"}
-    assert set(table["metric"]) == {"fitted_q", "log_likelihood"} and not meta.references
+    assert set(table["metric"]) == ESTIMATES and not meta.references
     by_metric = table.groupby("metric")["fraction"].unique().map(sorted)
-    assert by_metric.to_dict() == {"fitted_q": [1.0], "log_likelihood": [0.5, 1.0]}
+    assert by_metric.to_dict() == {each: [0.5, 1.0] if each == "log_likelihood" else [1.0] for each in ESTIMATES}
+    withheld = table["metric"].isin(WEIGHTED)
+    assert table[withheld]["return"].isna().all() and table[withheld]["remark"].str.contains("no propensities").all()
+    table = table[~withheld]
     assert table["effective_episodes"].eq(2).all()  # a tenth of twenty
     assert table["return"].between(table["low"], table["high"]).all()
     assert (table["bins"] == 0).all() and np.isfinite(table["return"]).all()
@@ -112,11 +117,16 @@ def test_without_a_simulator_there_are_estimates(capsys):
     assert "log_likelihood/logged spin" in parent.data.metrics
     report = Path(client.download_artifacts(parent.info.run_id, "report/report.md", ".")).read_text()
     assert "## Estimates" in report and "## Learning curves" not in report
+    assert "the log has no propensities" in spin.data.tags["withheld.per_decision_wis"]
+    assert not any(name.endswith(("_wis", "_robust")) for name in spin.data.metrics)
+    favoured = report[report.index("## Which policy the estimates favour") :]
+    assert "On counter (logged): fitted q favours " in favoured and "their intervals" in favoured
+    assert "weighted doubly robust favours none. It says nothing of factored, autoregressive, saint, spin: " in favoured
 
     assert export_policy.main([spin.info.run_id, "--out", "exported", "--format", "safetensors"]) == 0
     card = json.loads(Path("exported/card.json").read_text())
     assert card["control_values"] == [[0, 1, 2], [0, 1]]  # the choices themselves: nothing else is known of them
-    assert card["metric"] in ("fitted_q", "log_likelihood") and not card["exported_returns"]
+    assert card["metric"] in ESTIMATES and not card["exported_returns"]
     assert card["compared_on"] == "observations of its dataset"
     assert card["trained_with_allowed"] is False
     assert card["data_licence"] == "as the imported data has it (logged)"
@@ -178,7 +188,7 @@ def test_training_on_masked_data_makes_no_forbidden_choice(algorithm, policies, 
     experiment = load(Experiment, files, bindings).value.smoke()
     for cell in experiment.cells():
         evaluations = run_cell(experiment, cell, Machine(threads=1, compile=False).resolve(), lambda _: None)
-        assert {each.metric for each in evaluations} == {"return", "fitted_q", "log_likelihood"}
+        assert {each.metric for each in evaluations} == {"return", *ESTIMATES}
         assert all(np.isfinite(each.returns).all() for each in evaluations)
 
 
@@ -363,7 +373,8 @@ def test_a_single_long_episode_is_judged_by_its_last_rows():
     bindings = ("Experiment.held_out_by='rows'", "Experiment.held_out=0.4")
     assert run(*bindings, task="stream", files=["gin/policies/factored.gin"]) == 0
     table, _ = load_results(None, "own_data-smoke")
-    assert set(table["metric"]) == {"fitted_q", "log_likelihood"} and np.isfinite(table["return"]).all()
+    assert set(table["metric"]) == ESTIMATES
+    assert np.isfinite(table[~table["metric"].isin(WEIGHTED)]["return"]).all()
 
 
 def test_own_data_under_a_benchmark_tasks_name_is_not_judged_by_that_task(capsys):
