@@ -16,6 +16,8 @@ COMMANDS = {
     "train-behavior": ("tools.train_behavior", "train the behaviour policies that datasets are collected by"),
     "benchmark": ("tools.benchmark", "time training, acting, saving and evaluation"),
     "benchmark-data": ("tools.benchmark_data", "time making and opening datasets"),
+    "gpu-check": ("tools.gpu_check", "test and time captured steps on a GPU, and train on it"),
+    "paper-cost": ("tools.paper_cost", "what the paper's tables cost, from measured steps a second"),
     "scaling": ("tools.scaling", "measure what more cells at a time gain"),
 }
 _by_name = False

@@ -256,6 +256,7 @@ class Experiment(Component):
                 episodes=2,
                 final_episodes=None,
                 episode_steps=50,
+                pictures=False,
                 estimators=[each.smaller() for each in self.evaluation.estimators],  # type: ignore[misc]
             ),
         )

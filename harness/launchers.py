@@ -29,11 +29,15 @@ class Launcher(Component, ABC):
 @register
 @attrs.frozen(kw_only=True)
 class Local(Launcher):
-    """Cells side by side in processes of this machine.
+    """Cells side by side on this machine: on its CPU in a process each, on a GPU in one process that has the data once.
 
     Attributes:
-        jobs: cells at a time; 0 for as many as cores and memory carry on CPU, and one a GPU on GPUs.
+        jobs: cells at a time; 0 for as many as cores and memory carry, on GPUs as many as their memory carries too.
+        together: cells at a time in each process; 0 for one on a CPU, and on GPUs for all of a GPU's. They take turns,
+            and their numbers are those of a process each.
     """
+
+    together: int = attrs.field(default=0, validator=ge(0))
 
 
 @attrs.frozen(kw_only=True)

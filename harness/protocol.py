@@ -39,6 +39,8 @@ class Evaluating(Component):
         action: choice of actions: a sample from the policy, or each sub-action's most likely choice (mode).
         episode_steps: most control steps per episode. Episodes of the benchmark have 1000; a user's own simulator may
             allow more, and a cell reports when it cut an unfinished episode.
+        pictures: whether the last evaluation's first episode is drawn, as a strip of eight pictures: of a task of the
+            benchmark where EGL or OSMesa is installed, or of an environment of Gymnasium that has pictures.
         estimators: estimators of the return from data alone; a task without a simulator needs at least one.
     """
 
@@ -51,6 +53,7 @@ class Evaluating(Component):
     during_pretraining: tuple[float, ...] = attrs.field(default=(), converter=tuple, validator=_check_shares)
     action: Literal["sample", "mode"] = attrs.field(default="sample", validator=in_(("sample", "mode")))
     episode_steps: int = attrs.field(default=EPISODE_STEPS, validator=ge(1))
+    pictures: bool = False
     estimators: tuple[Estimator, ...] = attrs.field(default=(), converter=tuple)
 
     @estimators.validator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import tempfile
 import time
@@ -19,7 +20,7 @@ from harness.cells.identity import study_key
 from harness.command_line import both_signals_stop, git_commit, versions
 from harness.commands import typed
 from harness.experiment import Cell, Experiment
-from harness.launching.dispatch import run_cells, share, slots
+from harness.launching.dispatch import run_cells, share, slots, together
 from harness.launching.outcome import CellOutcome, LaunchError, Work, failure_text
 from harness.planning.cost import Cost, estimate_cost
 from harness.planning.preflight import check, one_of_each_dataset
@@ -49,6 +50,7 @@ class Plan:
         cells: cells to run.
         machine: share of the machine that each cell gets.
         jobs: cells at a time.
+        beside: cells at a time in one process.
         cost: expected time, memory and disk.
     """
 
@@ -57,6 +59,7 @@ class Plan:
     cells: Sequence[Cell]
     machine: ResolvedMachine
     jobs: int
+    beside: int
     cost: Cost
 
 
@@ -73,8 +76,11 @@ def make_plan(resolved: Resolved[Experiment], experiment: Experiment, cells: Seq
     machine = share(experiment.launcher, whole, jobs)
     machine.apply()
     console.print(f"[dim]timing a few steps of {len(cells)} cells on this machine …[/dim]")
-    cost = estimate_cost(experiment, cells, machine)
-    return Plan(experiment=experiment, resolved=resolved, cells=cells, machine=machine, jobs=jobs, cost=cost)
+    beside = together(experiment.launcher, machine, jobs)
+    cost = estimate_cost(experiment, cells, machine, beside)
+    return Plan(
+        experiment=experiment, resolved=resolved, cells=cells, machine=machine, jobs=jobs, beside=beside, cost=cost
+    )
 
 
 def run_study(plan: Plan, tracker: Tracker, console: Console, command: Command, *, fresh: bool = False) -> int:
@@ -225,12 +231,18 @@ def print_dry_run(console: Console, plan: Plan) -> None:
             f"cell {number}: {label}: {', '.join(seconds[label])}", markup=False, highlight=False, soft_wrap=True
         )
     console.print(
-        f"\nestimated: {duration(plan.cost.elapsed(plan.jobs))} for {plan.jobs} at a time (0:00 is in the cache "
-        f"already), {plan.jobs * plan.cost.memory_bytes / 2**30:.1f} GiB of memory, "
+        f"\nestimated: {duration(plan.cost.elapsed(plan.jobs))} for {plan.jobs} at a time{_sharing(plan)} (0:00 is in "
+        f"the cache already), {math.ceil(plan.jobs / plan.beside) * plan.cost.memory_bytes / 2**30:.1f} GiB of memory, "
         f"{plan.cost.disk_bytes / 2**20:.0f} MiB of disk; nothing was trained",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _sharing(plan: Plan) -> str:
+    """What the estimate knows of captured steps and of processes that cells share, in words."""
+    shared = f", {plan.beside} in a process" if plan.beside > 1 else ""
+    return f"{shared}, steps captured" if plan.machine.capture else shared
 
 
 def print_configuration(console: Console, resolved: Resolved[Experiment], machine: ResolvedMachine) -> None:

@@ -91,6 +91,6 @@ def _name_user() -> None:
 
 _name_user()
 
-from spinrl.tasks.registration import register_with_gymnasium  # noqa: E402
+from spinrl.tasks.registration import register_everywhere  # noqa: E402
 
-register_with_gymnasium()
+register_everywhere()

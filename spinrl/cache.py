@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from spinrl.config.serialize import fingerprint
 from spinrl.errors import UserError
+from spinrl.turns import apart
 
 try:
     import fcntl
@@ -110,7 +111,8 @@ def locked(path: Path, on_wait: Callable[[Path], None] | None = None) -> Iterato
     except Timeout:
         if on_wait is not None:
             on_wait(path)
-        lock.acquire()
+        with apart():  # another training of this process may hold it
+            lock.acquire()
     try:
         yield
     finally:

@@ -96,6 +96,13 @@ class Fault:
     message: str
 
 
+@attrs.frozen
+class Notice:
+    """Something that whoever reads the training's numbers should know, in one line."""
+
+    message: str
+
+
 def stage_progress(report: Report, stage: str, unit: str) -> Callable[[int, int], None]:
     """A `progress(done, total)` that tells of the stage when it is first called, and again when its total changes."""
     started = 0

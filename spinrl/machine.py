@@ -1,4 +1,4 @@
-"""The part of the machine that a run uses: device, precision, compilation and threads."""
+"""The part of the machine that a run uses: device, precision, compilation, capture and threads."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 @register
 @attrs.frozen(kw_only=True)
 class Machine(Component):
-    """Device, precision, compilation and threads; `auto` takes what the machine reports.
+    """Device, precision, compilation, capture and threads; `auto` takes what the machine reports.
 
     Attributes:
         device: device of the networks: auto (a GPU if there is one), cpu or cuda.
         precision: precision of the matrix products in policies and ASM: auto, fp32 or bf16. Losses, critics and last
             layers are always fp32.
         compile: whether to compile the update with torch.compile: True, False, or None for auto.
+        capture: whether a GPU records gradient steps once and replays them (CUDA graphs): True, False, or None for
+            auto, which does on a GPU.
         threads: CPU threads of this process; 0 for auto, torch's own choice.
     """
 
@@ -37,13 +39,15 @@ class Machine(Component):
     device: Literal["auto", "cpu", "cuda"] = attrs.field(default="auto", validator=in_(("auto", "cpu", "cuda")))
     precision: Literal["auto", "fp32", "bf16"] = attrs.field(default="auto", validator=in_(("auto", "fp32", "bf16")))
     compile: bool | None = attrs.field(default=None, validator=optional(attrs.validators.instance_of(bool)))
+    capture: bool | None = attrs.field(default=None, validator=optional(attrs.validators.instance_of(bool)))
     threads: int = attrs.field(default=0, validator=ge(0))
 
     def resolve(self) -> ResolvedMachine:
         """Resolve `auto` values on this machine.
 
         Raises:
-            ValueError: when CUDA, bf16 on a GPU without it, or compilation without a compiler is asked for.
+            ValueError: when CUDA or capture without a GPU, bf16 on a GPU without it, or compilation without a compiler
+                is asked for.
         """
         device = choose_device(self.device, "Machine.device")
         precision = self.precision
@@ -52,10 +56,15 @@ class Machine(Component):
         can_compile = compiler_available(device)
         if self.compile and not can_compile:
             raise ValueError("Machine.compile is True, but there is no C++ compiler with Python headers (or Triton)")
+        if self.capture and device != "cuda":
+            raise ValueError("Machine.capture is True, but the device is cpu, and only a GPU captures; set it to None")
+        capture = device == "cuda" if self.capture is None else self.capture
+        gains = fast_bf16(device) and not capture  # a captured step launches nothing, and compiling takes a minute
         return ResolvedMachine(
             device=device,
             precision=precision,
-            compile=can_compile and fast_bf16(device) if self.compile is None else self.compile,
+            compile=can_compile and gains if self.compile is None else self.compile,
+            capture=capture,
             threads=self.threads or torch.get_num_threads(),
             processor=torch.cuda.get_device_name() if device == "cuda" else _processor_name(),
         )
@@ -69,6 +78,7 @@ class ResolvedMachine:
         device: cpu or cuda.
         precision: fp32 or bf16.
         compile: whether the update is compiled.
+        capture: whether gradient steps are captured and replayed; the numbers are the same.
         threads: CPU threads.
         processor: name of the CPU or GPU.
     """
@@ -76,6 +86,7 @@ class ResolvedMachine:
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    capture: bool = False
     threads: int = 1
     processor: str = ""
 

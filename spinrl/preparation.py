@@ -1,4 +1,4 @@
-"""What comes before a training, told as events: its ASM, and the starts of policy and critics."""
+"""What comes before a training, told as events: its ASM, starts of policy and critics, and features."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from spinrl.algorithms import Algorithm, SupervisedStart
 from spinrl.asm import ASMSource, Curve, FrozenASM, pretrained_asm
-from spinrl.data import ReplayLoader, Store
-from spinrl.events import STARTS, ASMReady, Fault, Metrics, Report, StartReady, Waiting, stage_progress
+from spinrl.data import ReplayLoader, RowFeatures, Store, row_features
+from spinrl.events import STARTS, ASMReady, Fault, FeaturesReady, Metrics, Report, StartReady, Waiting, stage_progress
 from spinrl.machine import ResolvedMachine
+from spinrl.policies import FrozenInput
 
 
 def prepare_asm(
@@ -88,7 +89,7 @@ def make_start(
     started = start.make(
         algorithm,
         store,
-        loader.buffer.__getitem__,
+        loader.gather,
         seed=seed,
         policy=policy,
         standardized=standardized,
@@ -98,6 +99,28 @@ def make_start(
     )
     report(StartReady(start.kind, started.seconds, metrics_of(started.curve)))
     return started.seconds
+
+
+def prepare_features(frozen: FrozenInput, store: Store, machine: ResolvedMachine, report: Report) -> RowFeatures:
+    """What the frozen part of a policy makes of every observation: from the cache, else computed.
+
+    In fp32 whatever the precision of the training: those in the cache serve runs of any.
+
+    Raises:
+        StoreError: in one line.
+    """
+    features = row_features(
+        store,
+        frozen.encode,
+        frozen.shape,
+        frozen.identity,
+        device=machine.device,
+        progress=stage_progress(report, "embedding", "observations"),
+        on_wait=lambda path: report(Waiting(path)),
+        on_damage=lambda message: report(Fault(message)),
+    )
+    report(FeaturesReady(features.seconds, features.num_bytes))
+    return features
 
 
 def metrics_of(curve: Curve) -> tuple[Metrics, ...]:

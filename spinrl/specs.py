@@ -18,6 +18,8 @@ ACTION = "action"  # int64 (B, N)
 NEXT_OBSERVATION = ("next", "observation")  # float32 (B, S)
 NEXT_REWARD = ("next", "reward")  # float32 (B, 1)
 NEXT_TERMINATED = ("next", "terminated")  # bool (B, 1); the only thing that stops bootstrapping
+NEXT_TRUNCATED = ("next", "truncated")  # bool (B, 1), cut by a time limit
+NEXT_DONE = ("next", "done")  # bool (B, 1), terminated or truncated
 # Choices that may be made at an observation, where the data tells; no key means that all of them are allowed.
 ALLOWED = "allowed"  # bool (B, N, K)
 NEXT_ALLOWED = ("next", "allowed")

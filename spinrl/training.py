@@ -12,30 +12,22 @@ from typing import Any
 
 import attrs
 import torch
+from tensordict import TensorDict
 
 from spinrl import checkpoint
-from spinrl.algorithms import Algorithm, AlgorithmConfig, DivergedError, Imitation, MonteCarloCritics
-from spinrl.asm import ASMEncoder, FrozenASM
+from spinrl.algorithms import Algorithm, AlgorithmConfig, Imitation, MonteCarloCritics
+from spinrl.asm import FrozenASM
 from spinrl.budget import Training
+from spinrl.captured import Captured
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import to_plain
-from spinrl.data import ReplayLoader, Store, row_features, standardize
-from spinrl.events import (
-    Fault,
-    FeaturesReady,
-    Metrics,
-    Report,
-    StageProgress,
-    StageStarted,
-    Waiting,
-    stage_progress,
-)
+from spinrl.data import ReplayLoader, Store, standardize
+from spinrl.events import Fault, Metrics, Notice, Report, StageProgress, StageStarted
 from spinrl.machine import ResolvedMachine
 from spinrl.policies import Policy, PolicyConfig
-from spinrl.preparation import make_start
+from spinrl.preparation import make_start, prepare_features
 from spinrl.seeding import child_seed, random_state, restore_random_state
-from spinrl.specs import ActionSpec
-from spinrl.train import train
+from spinrl.train import gradient_step, train
 
 CHECKPOINT_VERSION = 2  # since 2, networks hold the standard units of observations
 UNLOGGED_SECONDS = 60.0  # after which a metric has reached the tracking store, or the journal beside it
@@ -98,6 +90,7 @@ class Trainer:
         self.store = store
         self.prepared: str | None = None  # identity of the frozen input whose features the loader gives along
         self.private: set[Path] = set()  # features that no other training can use
+        self._step: tuple[tuple[object, ...], Captured[TensorDict]] | None = None  # and what it was made for
         self.step = 0
         self.stopped = False
         self.start_seconds = 0.0
@@ -147,13 +140,21 @@ class Trainer:
                 )
             )
             return False
-        self.take(state, report)
+        try:
+            self.take(state, report)
+        except CheckpointError as error:
+            report(Fault(f"{self.path} cannot be gone on with: {error}; the training begins anew"))
+            return False
         return True
 
     def take(self, state: dict[str, Any], report: Report) -> None:
-        """Go on from the state of a checkpoint."""
+        """Go on from the state of a checkpoint.
+
+        Raises:
+            CheckpointError: when it is of another kind of device.
+        """
+        self.loader.load_state_dict(state["loader"])  # first, since it may refuse
         self.algorithm.load_state_dict(state["algorithm"])
-        self.loader.load_state_dict(state["loader"])
         restore_random_state(state)
         self.step = state["step"]
         self.start_seconds = state.get("start_seconds", 0.0)  # checkpoints of before have none
@@ -199,21 +200,11 @@ class Trainer:
         frozen = self.algorithm.policy.frozen_input()
         if frozen is None or frozen.identity == self.prepared:
             return
-        # In fp32 whatever the precision of the training: those in the cache serve runs of any.
-        features = row_features(
-            self.store,
-            frozen.encode,
-            frozen.shape,
-            frozen.identity,
-            device=self.machine.device,
-            progress=stage_progress(report, "embedding", "observations"),
-            on_wait=lambda path: report(Waiting(path)),
-            on_damage=lambda message: report(Fault(message)),
-        )
-        report(FeaturesReady(features.seconds, features.num_bytes))
+        features = prepare_features(frozen, self.store, self.machine, report)
         if not frozen.shared:
             self.private.add(features.path)
-        self.loader.attach_features(features.values, following=self.setup.algorithm.asks_next_policy)
+        following = self.setup.algorithm.asks_next_policy
+        self.loader.attach_features(features.values, following=following, name=str(features.path))
         self.prepared = frozen.identity
         if self.counted != self.prepared:
             self.train_seconds += features.seconds
@@ -223,22 +214,11 @@ class Trainer:
         """Train up to gradient step `mark`; seconds of checkpoints and logging are not training time."""
         config = self.setup.training
         report(StageStarted("training", config.gradient_steps, "steps"))
-        loop = train(self.algorithm, self.loader.sample, mark, start=self.step, report_every=config.report_every)
-        saved = time.monotonic()
-        while not self.stopped:
-            began = time.perf_counter()
-            item = next(loop, None)
-            if item is None:
-                return
-            self.step, losses = item
-            values = {f"train/{name}": float(loss) for name, loss in losses.items()}  # waits for the device
-            self.train_seconds += time.perf_counter() - began
-            for name, value in values.items():
-                if not math.isfinite(value):
-                    raise DivergedError(
-                        f"{name} is {value} at gradient step {self.step}; a smaller learning_rate, or smaller rewards, "
-                        "may help"
-                    )
+        self.algorithm.train()
+        step, saved = self._gradient_step(report), time.monotonic()
+        for number, values, seconds in train(step, mark, start=self.step, report_every=config.report_every):
+            self.step = number
+            self.train_seconds += seconds
             report(StageProgress(self.step))
             metrics = Metrics(self.step, {**values, "time/train_seconds": self.train_seconds})
             self.recent.append((time.monotonic(), metrics))
@@ -246,6 +226,18 @@ class Trainer:
             if time.monotonic() - saved > 60 * config.checkpoint_minutes:
                 self.keep(report)
                 saved = time.monotonic()
+            if self.stopped:
+                return
+
+    def _gradient_step(self, report: Report) -> Captured[TensorDict]:
+        """One gradient step, sampling included: a new one where other parameters are trained, or on other batches."""
+        made_for = (self.prepared, *(each.requires_grad for each in self.algorithm.parameters()))
+        if self._step is None or self._step[0] != made_for:
+            step = gradient_step(
+                self.algorithm, self.loader, lambda reason: report(Notice(f"gradient steps are {reason}"))
+            )
+            self._step = made_for, step
+        return self._step[1]
 
     def keep(self, report: Report) -> None:
         """Save, but go on where the disk does not take it now: the next one may find room again."""
@@ -253,27 +245,3 @@ class Trainer:
             self.save()
         except CheckpointError as error:
             report(Fault(f"{error}; training goes on"))
-
-
-def rebuilt(
-    policy: PolicyConfig,
-    algorithm: AlgorithmConfig,
-    encoder: ASMEncoder,
-    observation_size: int,
-    action_spec: ActionSpec,
-    asm_fingerprint: str | None,
-    seed: int,
-    state: dict[str, Any],
-) -> Algorithm:
-    """A trained algorithm, in evaluation mode, from its configuration and the `algorithm` state of a checkpoint.
-
-    Raises:
-        ValueError, RuntimeError, KeyError: when they do not fit together.
-    """
-    asm = None
-    if policy.needs_asm:
-        asm = FrozenASM.of(encoder.build(observation_size, action_spec, seed=0), asm_fingerprint or "", 0.0, {})
-    built = policy.build(observation_size, action_spec, asm=asm, seed=seed)
-    made = algorithm.build(built, observation_size, action_spec, seed=seed, machine=ResolvedMachine())
-    made.load_state_dict(state)
-    return made.eval()

@@ -35,6 +35,19 @@ def _uncompiled(request, monkeypatch):
         monkeypatch.setattr("spinrl.machine.compiler_available", lambda device: False)
 
 
+@pytest.fixture
+def in_seconds(tmp_path, monkeypatch):
+    """Presets at sizes of seconds, in an empty folder."""
+    sizes = "Training.gradient_steps = 40\nFittedQ.gradient_steps = 10\n"
+    sizes += "".join(f"{name}.steps = 10\n" for name in ("Pretraining", "MonteCarloCritics"))
+    (tmp_path / "small.gin").write_text(f"{sizes}Machine.compile = False\nMachine.precision = 'fp32'\n")
+    from spinrl.face.fit import PRESETS  # MuJoCo and its kind are imported by those tests alone that need them
+
+    presets = {name: (*files, str(tmp_path / "small.gin")) for name, files in PRESETS.items()}
+    monkeypatch.setattr("spinrl.face.fit.PRESETS", presets)
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
     """The CPU, and a GPU where there is one."""

@@ -50,11 +50,13 @@ Pretraining.checkpoint_minutes = 0.005
 ASMEncoder.d_model = 16
 ASMEncoder.state_width = 32
 Autoregressive.lstm_width = 16
+MonteCarloCritics.steps = 100
 Training.gradient_steps = 300
 Training.batch_size = 32
 Training.checkpoint_minutes = 0.005
 Evaluating.fractions = [0.01, 0.5, 1.0]
 Evaluating.episodes = 2
+Evaluating.final_episodes = 2
 Evaluating.episode_steps = 40
 Machine.threads = 1
 """

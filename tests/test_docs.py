@@ -2,9 +2,7 @@
 
 import importlib
 import re
-import runpy
 import shlex
-from pathlib import Path
 
 import pytest
 from pages import PAGES, README, ROOT, all_commands, blocks
@@ -15,7 +13,6 @@ from harness.run import launcher_bindings
 from spinrl import testing as contracts
 from spinrl.behaviors import load_behavior, shipped
 from spinrl.config import load, registry
-from spinrl.face.fit import PRESETS
 from spinrl.tasks import TASKS
 
 COMMANDS = [(page, line) for page, text in PAGES.items() for line in all_commands(text)]
@@ -91,30 +88,12 @@ def test_the_policy_in_one_file_keeps_the_contract(monkeypatch):
     contracts.check_policy(names["Uniform"](scale=1.0))
 
 
-@pytest.fixture
-def in_seconds(tmp_path, monkeypatch):
-    """Presets at sizes of seconds, in an empty folder with a cache of its own."""
-    sizes = "Training.gradient_steps = 40\nPretraining.steps = 10\nFittedQ.gradient_steps = 10\n"
-    (tmp_path / "small.gin").write_text(f"{sizes}Machine.compile = False\nMachine.precision = 'fp32'\n")
-    presets = {name: (*files, str(tmp_path / "small.gin")) for name, files in PRESETS.items()}
-    monkeypatch.setattr("spinrl.face.fit.PRESETS", presets)
-    monkeypatch.setenv("SPINRL_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.slow
 def test_the_page_on_python_runs(in_seconds):
     code = "\n".join(blocks(PAGES["docs/python.md"], "python"))
     names = {}
     exec(compile(code.replace("gradient_steps=1000", "gradient_steps=20"), "docs/python.md", "exec"), names)
     assert names["policy"].step == 40 and names["factored"].step == 20
-
-
-@pytest.mark.slow
-def test_the_clinic_gets_a_policy_in_an_onnx_file(in_seconds, capsys):
-    runpy.run_path(str(ROOT / "examples" / "clinic.py"))
-    assert "exported to clinic-exported" in capsys.readouterr().out
-    assert {path.name for path in Path("clinic-exported").iterdir()} >= {"greedy.onnx", "run_onnx.py", "card.json"}
 
 
 def test_checks_before_a_commit_are_those_of_ci():

@@ -10,7 +10,7 @@ import spinrl
 ROOT = Path(spinrl.__file__).parent.parent
 ORDER = {
     "spinrl": [
-        {"errors", "files"},
+        {"errors", "files", "captured", "turns"},
         {"specs", "seeding", "checkpoint", "config"},
         {"budget", "machine", "cache"},
         {"tasks", "nn"},

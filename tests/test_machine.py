@@ -33,6 +33,9 @@ def test_a_gpu_is_taken_when_there_is_one(monkeypatch):
     pretend(monkeypatch, cuda=True)
     resolved = Machine().resolve()
     assert (resolved.device, resolved.precision, resolved.processor) == ("cuda", "bf16", "some GPU")
+    eager = Machine(capture=False).resolve()
+    assert (resolved.capture, resolved.compile, eager.capture, eager.compile) == (True, False, False, True)
+    assert not Machine(device="cpu").resolve().capture
     assert Machine(device="cpu", precision="fp32").resolve().device == "cpu"
 
 
@@ -42,6 +45,8 @@ def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
     assert (resolved.precision, resolved.compile, resolved.threads) == ("fp32", False, 3)
     with pytest.raises(ValueError, match="is cuda, but torch finds no CUDA device"):
         Machine(device="cuda").resolve()
+    with pytest.raises(ValueError, match="only a GPU captures; set it to None"):
+        Machine(capture=True).resolve()
     with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
         Machine(compile=True).resolve()
 

@@ -38,7 +38,7 @@ def test_slot_embeddings_in_the_cache_are_those_of_fp32_whatever_the_precision_o
     frozen = FrozenInput(encode=lambda x: (x @ matrix).view(-1, 2, 3), shape=(2, 3), identity="net", shared=True)
     training = SimpleNamespace(
         algorithm=SimpleNamespace(policy=SimpleNamespace(frozen_input=lambda: frozen)),
-        loader=SimpleNamespace(attach_features=lambda values, following: given.append(values)),
+        loader=SimpleNamespace(attach_features=lambda values, **_: given.append(values)),
         setup=SimpleNamespace(algorithm=SimpleNamespace(asks_next_policy=False)),
         machine=ResolvedMachine(precision="bf16"),
         **{"store": store, "prepared": None, "counted": None, "train_seconds": 0.0},

@@ -6,8 +6,8 @@ Examples:
   python -m tools.benchmark --precision fp32 bf16 --compile off on --json speed.json
 
 Every ratio is between two figures of this one run: a policy and the factored policy, cached and uncached SPIN, and two
-settings that differ in one of threads, precision and compilation. Each figure stands beside the share of its threads'
-time that the process got: below about 90% other programs were at work, and the figure says little.
+settings that differ in one of threads, precision, compilation and capture. Each figure stands beside the share of its
+threads' time that the process got: below about 90% other programs were at work, and the figure says little.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ from harness.command_line import config_root
 from harness.commands import typed
 from harness.entry_point import entry_point
 from harness.experiment import Experiment
-from harness.planning.timed_steps import finish, pretraining_step, random_batch, untrained_policy
+from harness.planning.timed_steps import finish, finished, pretraining_step, random_batch, untrained_policy, update_step
 from spinrl import checkpoint
 from spinrl.algorithms import Algorithm
 from spinrl.asm import Pretraining
+from spinrl.captured import Captured
 from spinrl.config import load
 from spinrl.errors import UserError
 from spinrl.evaluation import episode_seeds, evaluate
 from spinrl.machine import Machine, ResolvedMachine
 from spinrl.policies import SPIN, Policy, PolicyConfig, gumbel_noise
-from spinrl.specs import OBSERVATION, POLICY_INPUT, ActionSpec
+from spinrl.specs import ActionSpec
 from spinrl.tasks import TASKS, ParallelEnvironment, Task, get_task
 
 EPISODES = 10
 FACTORED, UNCACHED, CACHED = "Factored", "SPIN", "SPIN cached"  # SPIN cached: heads alone, on stored slot embeddings
-SETTINGS = ("threads", "precision", "compile")
+CAPTURE = {"auto": None, "off": False, "on": True}
+SETTINGS = ("threads", "precision", "compile", "capture")
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +65,7 @@ class Row:
     threads: int
     precision: str
     compile: bool
+    capture: bool
     per_second: float
     share: float
 
@@ -160,33 +163,25 @@ class Benchmark:
 
     def update(self, config: PolicyConfig) -> Callable[[], object]:
         """One gradient step."""
-        algorithm = self.trainer(config)
-        batch = random_batch(self.experiment.training.batch_size, self.task.observation_size, self.spec)
-        batch = batch.to(self.machine.device)
-        if frozen := algorithm.policy.frozen_input():
-            batch[POLICY_INPUT] = frozen.encode(batch[OBSERVATION]).detach().bfloat16()
-
-        def step() -> None:
-            algorithm.update(batch)
-            finish(self.machine)
-
-        return step
+        batch_size, size = self.experiment.training.batch_size, self.task.observation_size
+        return finished(update_step(self.trainer(config), batch_size, size, self.spec), self.machine)
 
     def pretraining(self) -> Callable[[], object]:
         """One step of ASM pre-training."""
         config = self.experiment.pretraining
         assert isinstance(config, Pretraining)
-        return pretraining_step(config, self.task.observation_size, self.spec, self.machine)
+        return finished(pretraining_step(config, self.task.observation_size, self.spec, self.machine), self.machine)
 
     def act(self, config: PolicyConfig) -> Callable[[], object]:
         """Sampling one action for one observation, as a robot would."""
         policy = self.policy(config).eval()
         observation = torch.randn(1, self.task.observation_size, device=self.machine.device)
         noise = gumbel_noise((1, self.spec.num_sub_actions, self.spec.max_choices), device=self.machine.device)
+        sample = Captured(policy.sample, on=self.machine.capture)
 
         def step() -> None:
             with torch.inference_mode():
-                policy.sample(observation, noise).cpu()
+                sample(observation, noise).cpu()
 
         return step
 
@@ -206,9 +201,10 @@ class Benchmark:
         policy = self.policy(config)
         environment = ParallelEnvironment(self.task, self.experiment.bins[0], EPISODES, self.machine.threads)
         try:
-            evaluate(policy, environment, episode_seeds(0, EPISODES), steps=2)
+            acting = partial(evaluate, policy, environment, episode_seeds(0, EPISODES), capture=self.machine.capture)
+            acting(steps=2)
             began, busy = time.perf_counter(), time.process_time()
-            evaluate(policy, environment, episode_seeds(0, EPISODES), steps=steps)
+            acting(steps=steps)
             passed = time.perf_counter() - began
         finally:
             environment.close()
@@ -248,6 +244,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, nargs="+", default=[0], help="CPU threads; 0 for torch's choice")
     made.add_argument("--precision", nargs="+", default=["auto"], choices=["auto", "fp32", "bf16"])
     made.add_argument("--compile", nargs="+", default=["off"], choices=["off", "on"], help="compile the update")
+    made.add_argument("--capture", nargs="+", default=["auto"], choices=CAPTURE, help="record steps on a GPU")
     made.add_argument("--seconds", type=float, default=10.0, help="seconds for each figure")
     made.add_argument("--evaluation-steps", type=int, default=0, help="control steps of evaluation; 0 leaves it out")
     made.add_argument("--json", type=Path, help="file to write the figures and ratios to")
@@ -260,10 +257,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     root = config_root() / "gin"
     files = [root / "spin_humanoid.gin", root / "policies" / "all.gin", root / "scale" / f"{options.preset}.gin"]
-    grid = itertools.product(options.threads, options.precision, options.compile)
+    compiled, captured = [each == "on" for each in options.compile], [CAPTURE[each] for each in options.capture]
+    grid = itertools.product(options.threads, options.precision, compiled, captured)
     try:
         experiment = load(Experiment, files, options.bindings).value
-        machines = [Machine(threads=t, precision=p, compile=c == "on").resolve() for t, p, c in grid]
+        machines = [Machine(threads=t, precision=p, compile=c, capture=g).resolve() for t, p, c, g in grid]
     except (UserError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 
-from harness.cells.events import Notice, Report, StageProgress, StageStarted
+from harness.cells.events import Notice, Pictured, Report, StageProgress, StageStarted
+from harness.cells.pictures import Remembered, strip_of
 from harness.cells.training import CellTraining
 from harness.records import RETURN
 from spinrl.evaluation import EpisodeReturns, EstimationData, Estimator, episode_seeds, evaluate_episodes
@@ -46,7 +47,8 @@ def _evaluate(training: CellTraining, mark: int, fraction: float, environment: E
     report(StageStarted("evaluating", total, "episodes"))
     began = time.perf_counter()
     policy, episodes = training.algorithm.acting_policy(), config.episodes_at(fraction)
-    found = _returns(training, policy, environment, 0, episodes)
+    watched = Remembered(environment) if config.pictures else environment
+    found = _returns(training, policy, watched, 0, episodes)
     earlier = [each.mean for each in training.evaluations if each.metric == RETURN and each.gradient_step]
     if ended := fraction < 1 and training.experiment.training.ends([*earlier, math.fsum(found.returns) / episodes]):
         fraction = 1.0
@@ -58,6 +60,19 @@ def _evaluate(training: CellTraining, mark: int, fraction: float, environment: E
     if ended:
         budget, patience = training.experiment.training.gradient_steps, training.experiment.training.patience
         report(Notice(f"ended at {mark:,} of {budget:,} gradient steps: no better return in {patience} evaluations"))
+    if isinstance(watched, Remembered) and fraction >= 1:
+        _picture(training, watched, report)
+
+
+def _picture(training: CellTraining, episode: Remembered, report: Report) -> None:
+    """Tell of the strip of an episode; what cannot be drawn must not end the cell."""
+    try:
+        png = strip_of(training.experiment, training.cell, episode)
+    except Exception as error:
+        report(Notice(f"the last evaluation could not be drawn: {' '.join(str(error).split())}"))
+    else:
+        if png is not None:
+            report(Pictured(png))
 
 
 def _evaluate_asm(training: CellTraining, share: float, environment: Environment, report: Report) -> None:
@@ -83,6 +98,7 @@ def _returns(training: CellTraining, policy: Policy, environment: Environment, f
         action=config.action,
         steps=config.episode_steps,
         gamma=training.algorithm.config.gamma,
+        capture=training.machine.capture,
     )
 
 

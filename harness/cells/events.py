@@ -13,6 +13,7 @@ from spinrl.events import (
     Fault,
     FeaturesReady,
     Metrics,
+    Notice,
     StageProgress,
     StageStarted,
     StartReady,
@@ -63,17 +64,21 @@ class Restarted:
 
 
 @attrs.frozen
-class Notice:
-    """Something that whoever reads the cell's numbers should know, in one line."""
-
-    message: str
-
-
-@attrs.frozen
 class Evaluated:
     """An evaluation is done."""
 
     evaluation: Evaluation
+
+
+@attrs.frozen
+class Pictured:
+    """The strip of the last evaluation's first episode.
+
+    Attributes:
+        png: eight pictures side by side, as a PNG file has them.
+    """
+
+    png: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -97,6 +102,7 @@ Event = (
     | Notice
     | Metrics
     | Evaluated
+    | Pictured
     | Trained
 )
 Report = Callable[[Event], None]

@@ -17,14 +17,14 @@ from spinrl.machine import ResolvedMachine
 def asked_of(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     """Plain data of everything that decides a cell's numbers, but for its dataset, its ASM and the machine.
 
-    What only decides how often something is reported or saved, by how many processes, or where, is left out.
+    What only decides how often something is reported, drawn or saved, by how many processes, or where, is left out.
     """
     parts: dict[str, Any] = {
         "key": attrs.asdict(cell.key),
         "policy": to_plain(cell.policy),
         "algorithm": to_plain(cell.algorithm),
         "training": to_plain(attrs.evolve(experiment.training, report_every=1, checkpoint_minutes=1.0)),
-        "evaluation": to_plain(experiment.evaluation),
+        "evaluation": to_plain(attrs.evolve(experiment.evaluation, pictures=False)),
         "standardized": experiment.standardize_observations,
     }
     if simulator := experiment.simulators.get(cell.key.task):

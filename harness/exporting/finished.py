@@ -13,7 +13,7 @@ from harness.tracking.connection import TrackingError, ask, sqlite_path, store_u
 from harness.tracking.operations import MOST_RUNS, MlflowClient
 from harness.tracking.runs import ROLE_TAG
 from spinrl import checkpoint
-from spinrl.algorithms import AlgorithmConfig
+from spinrl.algorithms import AlgorithmConfig, rebuilt
 from spinrl.asm import ASMEncoder
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import ConfigError, from_plain
@@ -23,7 +23,7 @@ from spinrl.machine import available_cores
 from spinrl.policies import Policy, PolicyConfig
 from spinrl.specs import ActionSpec
 from spinrl.tasks import TASKS, ParallelEnvironment
-from spinrl.training import CHECKPOINT_VERSION, rebuilt
+from spinrl.training import CHECKPOINT_VERSION
 
 CHECKPOINT_FILE = "checkpoint.pt"
 

@@ -7,6 +7,7 @@ registers its functions the same way (``slots.register``, ``share.register``, ``
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from harness.launchers import Launcher, Local, Ray, RemoteLauncher, Slurm
 from harness.launching.driver import run_remotely
 from harness.launching.local import run_side_by_side
 from harness.launching.outcome import CellOutcome, LaunchError, Observer, Work, run_in_turn
-from harness.planning.cost import memory_needed
+from harness.planning.memory import cells_of_a_gpu, memory_needed
 from spinrl.machine import ResolvedMachine
 
 if TYPE_CHECKING:
@@ -48,9 +49,23 @@ def _(launcher: Local, experiment: Experiment, cells: Sequence[Cell], machine: R
     if launcher.jobs:
         return launcher.jobs
     # Networks of this size use one core better than two halves: half of a step is too small to divide.
-    most = machine.threads if machine.device == "cpu" else torch.cuda.device_count()
     room = int(0.7 * psutil.virtual_memory().total / memory_needed(experiment, cells))
-    return max(1, min(most, len(cells), room))
+    if machine.device == "cpu":
+        return max(1, min(machine.threads, len(cells), room))
+    gpus, each = torch.cuda.device_count(), 1
+    if machine.capture:  # in one process, which has the data once; each evaluates on a core
+        sizes = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(gpus)]
+        each = min(cells_of_a_gpu(experiment, cells, min(sizes)), max(1, machine.threads // gpus))
+    return max(1, min(gpus * each, len(cells), room * each))
+
+
+def together(launcher: Launcher, machine: ResolvedMachine, jobs: int) -> int:
+    """How many of `jobs` cells at a time run in one process: on GPUs that capture all of a GPU's, unless set."""
+    if not isinstance(launcher, Local):
+        return 1
+    if launcher.together:
+        return min(launcher.together, jobs)
+    return math.ceil(jobs / torch.cuda.device_count()) if machine.device == "cuda" and machine.capture else 1
 
 
 @slots.register
@@ -95,7 +110,9 @@ def run_cells(launcher: Launcher, work: Work, observer: Observer) -> list[CellOu
 
 @run_cells.register
 def _(launcher: Local, work: Work, observer: Observer) -> list[CellOutcome]:
-    return run_in_turn(work, observer) if work.jobs == 1 else run_side_by_side(work, observer)
+    if work.jobs == 1:
+        return run_in_turn(work, observer)
+    return run_side_by_side(attrs.evolve(work, together=together(launcher, work.machine, work.jobs)), observer)
 
 
 @run_cells.register

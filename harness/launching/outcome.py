@@ -36,6 +36,7 @@ class Work:
         cells: cells to run, a part of the experiment's.
         machine: share of the machine that each cell gets.
         jobs: cells at a time; a cluster goes by its present room instead.
+        together: cells at a time in one process, where they run in processes of this machine.
         folder: folder of this invocation, for files exchanged between this process and the cells.
         fresh: whether to ignore checkpoints and begin cells anew.
     """
@@ -44,6 +45,7 @@ class Work:
     cells: Sequence[Cell]
     machine: ResolvedMachine
     jobs: int = 1
+    together: int = 1
     folder: Path
     fresh: bool = False
 

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import attrs
 import numpy as np
@@ -13,23 +14,20 @@ import torch
 
 from harness.cells.environments import build_environment
 from harness.experiment import Cell, Experiment
-from harness.planning.preflight import (
-    cached_asm,
-    disk_needed,
-    features_needed,
-    missing_features,
-    take_missing,
-)
-from harness.planning.timed_steps import pretraining_step, random_batch, untrained_policy
+from harness.planning.memory import memory_needed
+from harness.planning.preflight import cached_asm, disk_needed, missing_features, take_missing
+from harness.planning.timed_steps import pretraining_step, random_batch, seconds_of, untrained_policy, update_step
+from spinrl.algorithms import Algorithm
 from spinrl.asm import Pretraining
+from spinrl.captured import Captured
 from spinrl.config import fingerprint, to_plain
 from spinrl.data import DatasetPlan, Rollout
 from spinrl.events import STARTS
 from spinrl.machine import ResolvedMachine
-from spinrl.specs import OBSERVATION, POLICY_INPUT
+from spinrl.specs import OBSERVATION
 from spinrl.tasks import random_actions
 
-BASE_MEMORY = 900e6  # Python with torch, dm_control and MLflow
+T = TypeVar("T")
 FEATURE_BATCH = 512  # rows of the batch with which encoding is timed
 CELL_DISK = 40e6  # final checkpoint, returns and figures of a cell
 
@@ -71,11 +69,12 @@ class Cost:
 
 
 class _Rates:
-    """Seconds of one step of each kind of work, each timed once."""
+    """Seconds of one step of each kind of work, each timed once, beside as many others as a process has of it."""
 
-    def __init__(self, experiment: Experiment, machine: ResolvedMachine) -> None:
+    def __init__(self, experiment: Experiment, machine: ResolvedMachine, together: int) -> None:
         self._experiment = experiment
         self._machine = machine
+        self._together = together
         self._known: dict[tuple, tuple[float, ...]] = {}
 
     def environment(self, cell: Cell, plan: DatasetPlan) -> float:
@@ -91,12 +90,49 @@ class _Rates:
         if not isinstance(config, Pretraining):
             return 0.0
         key = ("asm", cell.key.task, cell.key.bins, fingerprint(to_plain(config)))
-        return self._once(key, lambda: (_timed(pretraining_step(config, *sizes, self._machine)),))[0]
+        copies = partial(self._copies, lambda: pretraining_step(config, *sizes, self._machine))
+        return self._once(key, lambda: (self._beside(copies()),))[0]
 
     def training(self, cell: Cell, plan: DatasetPlan) -> tuple[float, ...]:
         """Seconds of one update, of acting in an evaluation's episodes, of one row of features, of acting in a row."""
         key = (cell.key.task, cell.key.bins, cell.key.policy, cell.key.algorithm)
-        return self._once(("update", *key), lambda: _update_seconds(self._experiment, cell, plan, self._machine))
+        return self._once(("update", *key), lambda: self._of_training(cell, plan))
+
+    def _beside(self, steps: Sequence[Callable[[], object]]) -> float:
+        """Seconds in which each cell of a process does one step: the GPU mixes captured ones, others take turns."""
+        turns = 1 if self._machine.capture else self._together
+        return turns * seconds_of(steps, self._machine)
+
+    def _copies(self, make: Callable[[], T]) -> list[T]:
+        return [make() for _ in range(self._together if self._machine.capture else 1)]
+
+    def _of_training(self, cell: Cell, plan: DatasetPlan) -> tuple[float, float, float, float]:
+        experiment, machine, size, spec = self._experiment, self._machine, plan.observation_size, plan.action_spec
+        evaluation, batch_size = experiment.evaluation, experiment.training.batch_size
+
+        def built() -> Algorithm:
+            policy = untrained_policy(cell.policy, cell.pretraining.encoder, size, spec)
+            return cell.algorithm.build(policy, size, spec, seed=0, machine=machine)
+
+        algorithms = self._copies(built)
+        policy, acting = algorithms[0].policy, algorithms[0].acting_policy()
+        observation = random_batch(FEATURE_BATCH, size, spec)[OBSERVATION].to(machine.device)
+        update = encoding = row = 0.0
+        for begin, end in itertools.pairwise((0.0, *policy.milestones, 1.0)):
+            for each in algorithms:
+                each.policy.set_trained_parts(begin)
+            if frozen := policy.frozen_input():
+                with torch.inference_mode():
+                    encoding = seconds_of([partial(frozen.encode, observation)], machine) / len(observation)
+            steps = [update_step(each, batch_size, size, spec) for each in algorithms]
+            update += (end - begin) * self._beside(steps)
+        acting.eval()
+        with torch.inference_mode():
+            few = observation[: evaluation.episodes]
+            act = seconds_of([Captured(partial(acting.mode, few), on=machine.capture)], machine)
+            if evaluation.estimators:
+                row = seconds_of([partial(acting.mode, observation)], machine) / len(observation)
+        return update, act, encoding, row
 
     def _once(self, key: tuple, measure: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
         if key not in self._known:
@@ -104,9 +140,16 @@ class _Rates:
         return self._known[key]
 
 
-def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine) -> Cost:
-    """Time a few steps of each kind of work, and multiply by the steps of the cells."""
-    rates = _Rates(experiment, machine)
+def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: ResolvedMachine, together: int = 1) -> Cost:
+    """Time a few steps of each kind of work, and multiply by the steps of the cells.
+
+    Args:
+        experiment: experiment that the cells belong to.
+        cells: cells to run.
+        machine: share of the machine that each cell gets; steps are timed captured where it captures.
+        together: cells at a time in one process.
+    """
+    rates = _Rates(experiment, machine, together)
     stages: list[StageCost] = []
     have: dict[Rollout, int] = {}
     pretrained: set[tuple] = set()
@@ -138,28 +181,10 @@ def estimate_cost(experiment: Experiment, cells: Sequence[Cell], machine: Resolv
             times = sum(estimator.fractions is None or share in estimator.fractions for share in marks.values())
             rows = estimator.rows(round(plan.held_out_share * plan.transitions))
             stages.append(StageCost(label, "estimating", times * rows * acting_row))
+    if machine.device == "cuda":
+        torch.cuda.empty_cache()  # the memory is for those that will train
     disk = disk_needed(experiment, cells) + CELL_DISK * len(cells)
     return Cost(tuple(stages), memory_needed(experiment, cells), disk)
-
-
-def memory_needed(experiment: Experiment, cells: Sequence[Cell]) -> float:
-    """Peak memory in bytes of the cell with the largest dataset, mapped pages included."""
-    most = 0
-    for cell in cells:
-        plan = experiment.dataset(cell)
-        dataset = 4 * plan.observation_size * plan.transitions
-        most = max(most, dataset + features_needed(experiment, cell))
-    return BASE_MEMORY + 1.5 * most
-
-
-def _timed(step: Callable[[], object], repeats: int = 3) -> float:
-    step()
-    took = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        step()
-        took.append(time.perf_counter() - began)
-    return float(np.median(took))
 
 
 def _environment_seconds(experiment: Experiment, cell: Cell, plan: DatasetPlan, steps: int = 60) -> float:
@@ -173,26 +198,3 @@ def _environment_seconds(experiment: Experiment, cell: Cell, plan: DatasetPlan, 
         seconds += time.perf_counter() - began
     environment.close()
     return seconds / steps
-
-
-def _update_seconds(
-    experiment: Experiment, cell: Cell, plan: DatasetPlan, machine: ResolvedMachine
-) -> tuple[float, float, float, float]:
-    size, spec = plan.observation_size, plan.action_spec
-    policy = untrained_policy(cell.policy, cell.pretraining.encoder, size, spec)
-    algorithm = cell.algorithm.build(policy, size, spec, seed=0, machine=machine)
-    observation = random_batch(FEATURE_BATCH, size, spec)[OBSERVATION].to(machine.device)
-    update = encoding = 0.0
-    for begin, end in itertools.pairwise((0.0, *policy.milestones, 1.0)):
-        policy.set_trained_parts(begin)
-        batch = random_batch(experiment.training.batch_size, size, spec).to(machine.device)
-        if frozen := policy.frozen_input():
-            batch[POLICY_INPUT] = torch.randn(len(batch), *frozen.shape, dtype=torch.bfloat16, device=machine.device)
-            with torch.inference_mode():
-                encoding = _timed(partial(frozen.encode, observation)) / len(observation)
-        update += (end - begin) * _timed(lambda batch=batch: float(algorithm.update(batch)["loss_policy"]))  # type: ignore[misc]
-    acting = algorithm.acting_policy().eval()
-    with torch.inference_mode():
-        act = _timed(lambda: acting.mode(observation[: experiment.evaluation.episodes]))
-        estimating = experiment.evaluation.estimators and _timed(lambda: acting.mode(observation)) / len(observation)
-        return update, act, encoding, estimating or 0.0

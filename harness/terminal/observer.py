@@ -17,6 +17,7 @@ from harness.cells.events import (
     FeaturesReady,
     Metrics,
     Notice,
+    Pictured,
     Restarted,
     Resumed,
     StartReady,
@@ -165,6 +166,8 @@ class RunObserver(Observer):
                     markup=False,
                     highlight=False,
                 )
+            case Pictured(png):
+                run.picture("pictures/last_evaluation.png", png)
             case Trained(path):
                 run.hand_over(path, "checkpoint")
 

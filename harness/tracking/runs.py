@@ -126,6 +126,17 @@ class TrackedRun:
         for path in self.outbox.patiently(draw, stem.name):
             self._put_staged(path, folder)
 
+    def picture(self, artifact_file: str, png: bytes) -> None:
+        """Log a picture, given as its file's content."""
+        artifact = Path(artifact_file)
+
+        def write() -> Path:
+            path = self.outbox.stage() / artifact.name
+            path.write_bytes(png)
+            return path
+
+        self._put_staged(self.outbox.patiently(write, artifact.name), str(artifact.parent))
+
     def dataset(
         self,
         name: str,

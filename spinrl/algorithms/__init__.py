@@ -6,6 +6,7 @@ from spinrl.algorithms.bcq import BCQ, BCQAlgorithm
 from spinrl.algorithms.critic_start import MonteCarloCritics, returns_to_go
 from spinrl.algorithms.imitation import Imitation
 from spinrl.algorithms.iql import IQL, IQLAlgorithm
+from spinrl.algorithms.rebuilding import rebuilt
 from spinrl.algorithms.starts import Started, SupervisedStart
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "MonteCarloCritics",
     "Started",
     "SupervisedStart",
+    "rebuilt",
     "returns_to_go",
 ]

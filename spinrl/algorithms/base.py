@@ -12,6 +12,7 @@ from attrs.validators import deep_iterable, ge, gt, le
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 
+from spinrl.captured import adam, load_optimizer
 from spinrl.config.registry import Component
 from spinrl.errors import UserError
 from spinrl.machine import ResolvedMachine
@@ -143,7 +144,7 @@ class Algorithm(nn.Module, ABC):
         self, name: str, parameters: Iterable[nn.Parameter], learning_rate: float
     ) -> torch.optim.Optimizer:
         """An Adam over the parameters, kept in the state dict. Parameters that have no gradient stay as they are."""
-        self.optimizers[name] = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        self.optimizers[name] = adam(parameters, learning_rate, capture=self.machine.capture)
         return self.optimizers[name]
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class Algorithm(nn.Module, ABC):
         if set(state) != set(self.optimizers):
             raise ValueError(f"expected optimizer states of {sorted(self.optimizers)}, got {sorted(state)}")
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state[name])
+            load_optimizer(optimizer, state[name])
 
 
 def transition(batch: TensorDictBase) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

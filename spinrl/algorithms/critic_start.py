@@ -53,10 +53,11 @@ class MonteCarloCritics(SupervisedStart):
         return algorithm.critics()
 
     def losses(self, algorithm: Algorithm, store: Store) -> Losses:
-        returns = torch.from_numpy(returns_to_go(store, algorithm.config.gamma, self.last_rewards)).float()  # (T,)
+        returns = torch.from_numpy(returns_to_go(store, algorithm.config.gamma, self.last_rewards)).float()
+        returns = returns.to(algorithm.machine.device)  # (T,)
 
         def losses_of(batch: TensorDictBase, index: torch.Tensor) -> Mapping[str, torch.Tensor]:
-            return algorithm.critic_losses(batch, returns[index].to(algorithm.machine.device))
+            return algorithm.critic_losses(batch, returns[index])
 
         return losses_of
 

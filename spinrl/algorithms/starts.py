@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,12 +24,14 @@ from torch import nn
 from spinrl import checkpoint
 from spinrl.algorithms.base import Algorithm, DivergedError
 from spinrl.cache import DamagedError, OnDamage, OnWait, get_sound
+from spinrl.captured import Captured, adam
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.config.registry import Component
 from spinrl.data import Store
 from spinrl.files import replacing
 from spinrl.seeding import child_seed, torch_generator
+from spinrl.turns import hand_over
 
 FORMAT_VERSION = 1
 STATE = "start.pt"
@@ -166,7 +169,8 @@ class SupervisedStart(Component, ABC):
         self, algorithm: Algorithm, store: Store, gather: Gather, seed: int, progress: Progress | None
     ) -> tuple[float, Curve]:
         torch.manual_seed(child_seed(seed, self.seed_name, "dropout"))
-        generator = torch_generator(seed, self.seed_name)
+        machine = algorithm.machine
+        generator = torch_generator(seed, self.seed_name, device=machine.device)
         began = time.perf_counter()
         losses_of = self.losses(algorithm, store)
         parameters = [
@@ -175,21 +179,34 @@ class SupervisedStart(Component, ABC):
             for parameter in module.parameters()
             if parameter.requires_grad
         ]
-        optimizer = torch.optim.Adam(parameters, lr=self._rate(algorithm), fused=True)
+        optimizer = adam(parameters, self._rate(algorithm), capture=machine.capture, scheduled=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._decay)
-        curve: Curve = []
-        algorithm.train()
-        for step in range(1, self.steps + 1):
-            index = torch.randint(len(store), (self.batch_size,), generator=generator)
+
+        def gradient_step() -> dict[str, torch.Tensor]:
+            size = (self.batch_size,)
+            index = torch.randint(len(store), size, generator=generator, device=generator.device)
             losses = losses_of(gather(index), index)
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
             if self.max_gradient_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, self.max_gradient_norm)
             optimizer.step()
+            return {name: loss.detach() for name, loss in losses.items()}
+
+        captured = Captured(
+            gradient_step,
+            on=machine.capture,
+            generators=[generator],
+            on_refusal=lambda reason: warnings.warn(f"the start's steps are {reason}", stacklevel=2),
+        )
+        curve: Curve = []
+        algorithm.train()
+        for step in range(1, self.steps + 1):
+            losses = captured()
             scheduler.step()
             if step % self.report_every == 0 or step == self.steps:
-                values = {f"start/{name}": float(loss.detach()) for name, loss in losses.items()}
+                hand_over()
+                values = {f"start/{name}": float(loss) for name, loss in losses.items()}
                 self._check_finite(values, step)
                 curve.append((step, values))
                 if progress is not None:

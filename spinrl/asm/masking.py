@@ -72,8 +72,8 @@ class Masking(Component):
         share = self.least + (1 - self.least) * uniform(rows, 1) if self.share == "per_sample" else self.probability
         draw = uniform(rows, slots)
         chosen = draw < share
-        # The entry with the smallest draw is chosen even when none would be, without asking the device.
-        chosen.view(-1)[draw.argmin()] = True
+        # The entry with the smallest draw is chosen even when none would be; indexing by it would ask the device.
+        chosen.view(-1).scatter_(0, draw.argmin().view(1), True)
         what = uniform(rows, slots)
         other = (uniform(rows, slots) * nvec).long().clamp_max(nvec - 1)
         seen = torch.where(what < self.mask, nvec, torch.where(what < self.mask + self.random, other, action))
@@ -100,7 +100,8 @@ def masked_prediction(
             of a chosen entry is noise, and may be any choice.
     """
     tokens, chosen = masking.apply(action, model.mask_token, generator)
-    logits, rows, real = model.logits_at(observation, tokens, chosen)  # (N, C, K), (N, C), (N, C)
+    # A GPU is not asked how many were chosen: waiting for the answer takes longer than finishing every token.
+    logits, rows, real = model.logits_at(observation, tokens, chosen, everywhere=chosen.is_cuda)  # (N, C, K), (N, C) x2
     if allowed is not None:
         logits = forbid(logits, allowed[rows, torch.arange(len(rows), device=rows.device)[:, None]])
     return masked_cross_entropy(logits.float(), action.t().gather(1, rows), real)

@@ -104,22 +104,26 @@ class ASM(nn.Module):
         return self.encoder(observation, self.embedding, tokens + self.offsets)
 
     def logits_at(
-        self, observation: torch.Tensor, tokens: torch.Tensor, chosen: torch.Tensor
+        self, observation: torch.Tensor, tokens: torch.Tensor, chosen: torch.Tensor, *, everywhere: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits where `chosen` is True, without finishing the last block for the rest.
+        """Logits where `chosen` is True, without finishing the last block for the rest, unless `everywhere`.
 
         Args:
             observation: (B, S).
             tokens: (B, N).
             chosen: (B, N) bool.
+            everywhere: finish every token, so that shapes do not depend on data and the device is not waited for.
 
         Returns:
             logits (N, C, K), the sample of each (N, C) int64, and whether it was chosen (N, C): C is the largest
-            number of chosen samples of any sub-action, and the others are filled up.
+            number of chosen samples of any sub-action, or B, and the others are filled up.
         """
-        most = int(chosen.sum(0).max())
-        # Chosen samples first, the rest in whatever order fills up.
-        real, rows = chosen.t().to(torch.uint8).topk(most, dim=1)  # (N, C)
+        if everywhere:
+            real, rows = chosen.t(), torch.arange(len(chosen), device=chosen.device).expand(chosen.shape[1], -1)
+        else:
+            most = int(chosen.sum(0).max())
+            # Chosen samples first, the rest in whatever order fills up.
+            real, rows = chosen.t().to(torch.uint8).topk(most, dim=1)  # (N, C)
         embeddings = self.encoder(observation, self.embedding, tokens + self.offsets, rows)  # (N, C, d)
         return self.heads.slot_major(embeddings), rows, real.bool()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Literal, Self
 
@@ -17,6 +18,7 @@ from spinrl.asm.masking import Masking, masked_prediction
 from spinrl.asm.model import ASM, ASMEncoder
 from spinrl.asm.source import ASMRequest, ASMSource, checkpoint_path
 from spinrl.cache import OnDamage
+from spinrl.captured import Captured, adam, load_optimizer
 from spinrl.checkpoint import CheckpointError
 from spinrl.config import fingerprint, to_plain
 from spinrl.config.registry import register
@@ -24,6 +26,7 @@ from spinrl.data import ReplayLoader, standardize
 from spinrl.data.standardizer import RULE
 from spinrl.seeding import child_seed, random_state, restore_random_state, torch_generator
 from spinrl.specs import ActionSpec
+from spinrl.turns import hand_over
 
 
 @register
@@ -117,7 +120,7 @@ class _Pretrainer:
         self.path = checkpoint_path(request.folder)
         self.total = config.total_steps(len(store))
         self.model: ASM = config.encoder.build(store.observation_size, store.action_spec, seed=seed).to(machine.device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.optimizer = adam(self.model.parameters(), config.learning_rate, capture=machine.capture, scheduled=True)
         decay = (
             (lambda step: 0.5 * (1 + math.cos(math.pi * step / self.total))) if config.schedule == "cosine" else None
         )
@@ -148,13 +151,21 @@ class _Pretrainer:
         began = saved = time.monotonic()
         values: dict[str, float] = {}
         due = {max(1, round(share * self.total)): share for share in self.config.snapshots}
+        update = Captured(
+            self._update,
+            on=self.machine.capture,
+            generators=[self.loader.generator, self.generator],
+            on_refusal=lambda reason: warnings.warn(f"pre-training is {reason}", stacklevel=2),
+        )
         while self.step < self.total:
-            loss, accuracy = self._update()
+            loss, accuracy = update()
+            self.scheduler.step()
             self.step += 1
             if self.step in due:
                 seconds = self.seconds + time.monotonic() - began
                 self.snapshots.append(Snapshot.of(self.model, due[self.step], seconds))
             if self.step % self.config.report_every == 0 or self.step == self.total:
+                hand_over()
                 values = {"train/loss_asm": float(loss), "train/accuracy_asm": float(accuracy)}
                 if not math.isfinite(values["train/loss_asm"]):
                     raise ASMError(
@@ -189,7 +200,6 @@ class _Pretrainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
         self.optimizer.step()
-        self.scheduler.step()
         return loss.detach(), accuracy
 
     def _save(self, on_damage: OnDamage | None) -> None:
@@ -211,9 +221,9 @@ class _Pretrainer:
             on_damage(f"{error}; pre-training goes on")
 
     def _load(self, state: dict) -> None:
+        self.loader.load_state_dict(state["loader"])  # first, since it may refuse
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.loader.load_state_dict(state["loader"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"])
         restore_random_state(state)
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state.get("curve", [])

@@ -38,7 +38,7 @@ def fill(root: type[T], files: Sequence[str], stands_for: str, given: Mapping[st
         stands_for: the component that `root` stands for in them. Its fields that `root` lacks are left out, and so is
             what is bound to components that only the harness knows.
         given: fields of `root`. Each field of a given component, and of components in it, that differs from its default
-            is kept; the files set the others.
+            is kept; the files set the others. A field that is not given has what the files say.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -54,7 +54,6 @@ def fill(root: type[T], files: Sequence[str], stands_for: str, given: Mapping[st
             kept.append(binding)
     known = Statements(kept, statements.problems)
     for name, component in given.items():
-        if component is not None:
-            value = bindable(plain_changes(component), f".{name}", known)
-            known.bindings.append(Binding((), root.__name__, name, value, Place(0, 0, name)))
+        value = None if component is None else bindable(plain_changes(component), f".{name}", known)
+        known.bindings.append(Binding((), root.__name__, name, value, Place(0, 0, name)))
     return Resolver(known, root.__name__).build(root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 import numpy as np
@@ -72,12 +72,12 @@ def film(
     return Film(returned, recorded.pictures - 1, path, strip)
 
 
-def write_strip(pictures: Sequence[np.ndarray], path: Path) -> None:
-    """Write `STRIP` of the pictures side by side, evenly spaced from the first to the last."""
+def write_strip(pictures: Sequence[np.ndarray], file: Path | BinaryIO) -> None:
+    """Write `STRIP` of the pictures side by side as PNG, evenly spaced from the first to the last."""
     from matplotlib.image import imsave
 
     chosen = np.linspace(0, len(pictures) - 1, STRIP).round().astype(int)
-    imsave(path, np.concatenate([pictures[index] for index in chosen], axis=1))
+    imsave(file, np.concatenate([pictures[index] for index in chosen], axis=1), format="png")
 
 
 class _Recording:

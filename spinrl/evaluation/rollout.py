@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import attrs
 import numpy as np
 import torch
 
+from spinrl.captured import Captured
 from spinrl.nn.fixed_batch import in_fixed_batches
 from spinrl.policies import Policy
 from spinrl.seeding import child_seed, numpy_generator
 from spinrl.tasks import EPISODE_STEPS, Environment
+from spinrl.turns import apart, hand_over
 
 ROWS = 10  # of a policy call: the protocol's ten episodes fill it, so that nothing is padded
 
@@ -46,6 +49,7 @@ def evaluate_episodes(
     action: ActionChoice = "sample",
     steps: int = EPISODE_STEPS,
     gamma: float = 1.0,
+    capture: bool = False,
 ) -> EpisodeReturns:
     """Return of one episode per seed.
 
@@ -60,6 +64,7 @@ def evaluate_episodes(
         action: sample from the policy (the published protocol) or take each sub-action's most likely choice.
         steps: control steps per episode, at most.
         gamma: discount of the discounted returns.
+        capture: whether a GPU captures the policy's call, and replays it at every step.
 
     Returns:
         len(seeds) returns of each kind.
@@ -68,7 +73,16 @@ def evaluate_episodes(
     policy.eval()
     try:
         rounds = [seeds[at : at + environment.num_envs] for at in range(0, len(seeds), environment.num_envs)]
-        parts = [_lock_step(policy, environment, part, action, steps, gamma) for part in rounds]
+        captured = Captured(
+            policy.mode if action == "mode" else policy.sample,
+            on=capture,
+            on_refusal=lambda reason: warnings.warn(f"acting is {reason}", stacklevel=2),
+        )
+
+        def choose(*given: torch.Tensor) -> torch.Tensor:
+            return captured(*given).clone()  # the next batch of the same step overwrites it
+
+        parts = [_lock_step(policy, choose, environment, part, action, steps, gamma) for part in rounds]
         returns, discounted = np.concatenate(parts, axis=1) if parts else np.empty((2, 0))
         return EpisodeReturns(returns.tolist(), discounted.tolist())
     finally:
@@ -77,6 +91,7 @@ def evaluate_episodes(
 
 def _lock_step(
     policy: Policy,
+    choose: Callable[..., torch.Tensor],
     environment: Environment,
     seeds: Sequence[int],
     action: ActionChoice,
@@ -98,9 +113,11 @@ def _lock_step(
             inputs.append(np.stack([rng.gumbel(size=shape).astype(np.float32) for rng in noise]))
         if (allowed := environment.allowed(indices)) is not None:
             inputs.append(allowed)
-        choose = policy.mode if action == "mode" else policy.sample
         actions = in_fixed_batches(choose, *(torch.from_numpy(part).to(device) for part in inputs), rows=ROWS)
-        observations, rewards = environment.step(actions.cpu().numpy(), indices)
+        hand_over()  # while the device works
+        chosen = actions.cpu().numpy()
+        with apart():
+            observations, rewards = environment.step(chosen, indices)
         returns += discounts * rewards
         discounts[1] *= gamma
         if environment.over(indices):

@@ -249,15 +249,16 @@ class Dataset:
     def replay_buffer(self, batch_size: int, *, seed: int = 0, device: str = "cpu") -> ReplayBuffer:
         """TorchRL's replay buffer over the transitions, from which a training's batches come; it cannot be extended.
 
-        A batch has `observation` (B, S), `action` (B, N) and, under `next`, `observation`, `reward` (B, 1) and
-        `terminated` (B, 1).
+        A batch has TorchRL's keys: `observation` (B, S), `action` (B, N) and, under `next`, `observation` and
+        `reward`, `terminated`, `truncated` and `done` (B, 1). Of data with masks also `allowed` (B, N, K), as under
+        `next`.
 
         Args:
             batch_size: B.
             seed: of the order; that of a training gives the training's batches.
             device: where batches are gathered.
         """
-        return ReplayLoader(self.store, batch_size, seed, device=device).buffer
+        return ReplayLoader(self.store, batch_size, seed, device=device, ends=True).buffer
 
     def __len__(self) -> int:
         return len(self.store)

@@ -27,7 +27,7 @@ from spinrl.export import write as write_format
 from spinrl.files import replacing
 from spinrl.policies import Policy
 from spinrl.specs import ActionSpec
-from spinrl.tasks import TASKS, BatchedEnvironment, control_values, get_task
+from spinrl.tasks import TASKS, control_values, get_task
 
 
 def export(
@@ -77,6 +77,8 @@ def _controls(task: str, spec: ActionSpec) -> np.ndarray:
     nvec = np.array(spec.nvec)
     if task not in TASKS:
         return control_values(0 * nvec, nvec - 1, spec.nvec)
+    from spinrl.tasks.dm_control_env import BatchedEnvironment  # MuJoCo is imported by those alone who simulate
+
     environment = BatchedEnvironment(get_task(task), spec.max_choices, 1)
     environment.close()
     return environment.controls

@@ -12,7 +12,7 @@ import numpy as np
 from spinrl.errors import UserError
 from spinrl.evaluation import ActionChoice, Film, episode_seeds, film
 from spinrl.policies import Policy
-from spinrl.tasks import TASKS, BatchedEnvironment, Environment, get_task
+from spinrl.tasks import TASKS, Environment, get_task
 
 Camera = Callable[[], np.ndarray]
 
@@ -36,7 +36,7 @@ def filmed(
             can be written.
     """
     nvec, size = module.action_spec.nvec, module.observation_size
-    with _camera(environment, max(nvec)) as (name, made, draw, fps):
+    with camera(environment, max(nvec)) as (name, made, draw, fps):
         found = (made.action_spec.nvec, len(made.reset(0, 0)))
         if found != (nvec, size):
             raise UserError(
@@ -48,8 +48,17 @@ def filmed(
 
 
 @contextmanager
-def _camera(given: Any, bins: int) -> Iterator[tuple[str, Environment, Camera, float]]:
-    """The environment's name, the environment, what draws its state, and pictures per second."""
+def camera(given: Any, bins: int, **options: Any) -> Iterator[tuple[str, Environment, Camera, float]]:
+    """What draws an environment: its name, one of it, a function that draws its state, and pictures per second.
+
+    Args:
+        given: as for `filmed`.
+        bins: choices of each sub-action of a task of the benchmark.
+        options: of an environment that Gymnasium makes here.
+
+    Raises:
+        UserError: when there is no such environment, or it draws no pictures.
+    """
     if isinstance(given, str) and given in TASKS:
         with _benchmark_camera(given, bins) as (made, draw, fps):
             yield given, made, draw, fps
@@ -62,7 +71,7 @@ def _camera(given: Any, bins: int) -> Iterator[tuple[str, Environment, Camera, f
         import gymnasium
 
         try:
-            environment, name = gymnasium.make(given, render_mode="rgb_array"), given
+            environment, name = gymnasium.make(given, **{**options, "render_mode": "rgb_array"}), given
         except Exception as error:  # whatever an environment of somebody's raises
             raise UserError(f"{given} draws no pictures: {' '.join(str(error).split())}") from error
     if getattr(environment, "render_mode", None) != "rgb_array":
@@ -77,6 +86,7 @@ def _camera(given: Any, bins: int) -> Iterator[tuple[str, Environment, Camera, f
 
 @contextmanager
 def _benchmark_camera(task: str, bins: int) -> Iterator[tuple[Environment, Camera, float]]:
+    from spinrl.tasks.dm_control_env import BatchedEnvironment  # MuJoCo is imported by those alone who simulate
     from spinrl.tasks.rendering import Drawing
 
     made = BatchedEnvironment(get_task(task), bins, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 
@@ -75,8 +75,8 @@ def fit(
     asm: FrozenASM | str | Path | None = None,
     training: Training | None = None,
     pretraining: ASMSource | None = None,
-    warm_start: Imitation | None = None,
-    critic_start: MonteCarloCritics | None = None,
+    warm_start: Imitation | Literal["preset"] | None = "preset",
+    critic_start: MonteCarloCritics | Literal["preset"] | None = "preset",
     machine: Machine | None = None,
     progress: bool = True,
 ) -> TrainedPolicy:
@@ -99,8 +99,8 @@ def fit(
         asm: a pre-trained ASM, or the folder of one, in place of pre-training.
         training: budget and batches.
         pretraining: of the ASM.
-        warm_start: imitation before training.
-        critic_start: of the critics before training.
+        warm_start: imitation before training; None for none, and by default what the preset says.
+        critic_start: of the critics before training; likewise.
         machine: device, precision, compilation, threads.
         progress: show bars with the time left, in a terminal or a notebook.
 
@@ -112,15 +112,11 @@ def fit(
     _require("algorithm", algorithm, AlgorithmConfig, "an algorithm such as spinrl.IQL()")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset must be {', '.join(PRESETS)} or None; found {preset!r}")
-    given = {
-        "policy": policy,
-        "algorithm": algorithm,
-        "pretraining": pretraining,
-        "training": training,
-        "warm_start": warm_start,
-        "critic_start": critic_start,
-        "machine": machine,
-    }
+    given: dict[str, Component | None] = {"policy": policy, "algorithm": algorithm}
+    own = {"pretraining": pretraining, "training": training, "machine": machine}
+    given |= {name: component for name, component in own.items() if component is not None}
+    starts = {"warm_start": warm_start, "critic_start": critic_start}
+    given |= {name: start for name, start in starts.items() if not isinstance(start, str)}
     config = fill(Fit, PRESETS[preset] if preset else (), "Experiment", given)
     bars = Bars(progress)
     try:

@@ -44,21 +44,26 @@ def in_python(file: Path | None = None, name: str = "") -> Iterator[None]:
         yield
     except UserError as error:
         text = str(error) if file is None else str(error).replace(str(file), name)
-        raise UserError(
-            re.sub(r"--([a-z][a-z-]*)(?:[ =]([a-z]+\b|[A-Z][A-Z,=.]*|[\d,-]+))?", _argument, text)
-        ) from error
+        raise UserError(re.sub(_OPTION, _argument, text)) from error
+
+
+# An option, and its value where one follows: the column of a meaning, a word, a place-holder in capitals, or numbers.
+_OPTION = r"--([a-z][a-z-]*)(?:[ =]([a-z_]+=[^\s,;]+|[a-z]+\b|[A-Z]+(?:=[A-Z]+)?\b|-?\d+(?:,-?\d+)*))?"
 
 
 def _argument(option: re.Match[str]) -> str:
-    """``--ends terminal`` as ``ends='terminal'``, and ``--column MEANING=NAME`` as ``columns=...``."""
-    name = {"column": "columns"}.get(option[1], option[1].replace("-", "_"))
-    if option[2] in ("terminal", "timeout", "observed", *MISSING):
-        return f"{name}={option[2]!r}"
-    if option[2] and not option[2].islower():
-        if "," in option[2] and option[2].endswith(","):  # of the sentence
-            return f"{name}=[{option[2][:-1]}],"
-        return f"{name}=[{option[2]}]" if option[2][0].isdigit() else f"{name}=..."
-    return f"{name} {option[2]}" if option[2] else name
+    """``--ends terminal`` as ``ends='terminal'``, and ``--column actions=dose`` as ``columns={'actions': 'dose'}``."""
+    name, value = {"column": "columns"}.get(option[1], option[1].replace("-", "_")), option[2]
+    if not value:
+        return name
+    if value in ("terminal", "timeout", "observed", *MISSING) or value == "NAME":
+        return f"{name}={value!r}"
+    if "=" in value:
+        meaning, _, column = value.partition("=")
+        return f"{name}={{{meaning!r}: {column!r}}}"
+    if value.islower():  # the sentence goes on
+        return f"{name} {value}"
+    return f"{name}=[{value}]" if "," in value else f"{name}={value}"
 
 
 def array_of(name: str, value: ArrayLike) -> np.ndarray:

@@ -15,7 +15,7 @@ from spinrl.evaluation import ActionChoice, episode_seeds, evaluate_episodes
 from spinrl.evaluation.rollout import ROWS
 from spinrl.policies import Policy
 from spinrl.seeding import numpy_generator
-from spinrl.tasks import TASKS, BatchedEnvironment, Environment, Gymnasium, get_task
+from spinrl.tasks import TASKS, Environment, Gymnasium, get_task
 
 
 def _floats(values: Iterable[float]) -> tuple[float, ...]:
@@ -76,6 +76,8 @@ def _environments(given: Any, bins: int, episodes: int) -> Iterator[tuple[str, E
     name: str = given
     made: Environment
     if isinstance(given, str) and given in TASKS:
+        from spinrl.tasks.dm_control_env import BatchedEnvironment  # MuJoCo is imported by those alone who simulate
+
         try:
             made = BatchedEnvironment(get_task(given), bins, episodes)
         except ValueError as error:

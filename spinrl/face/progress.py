@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from spinrl.events import ASMReady, Fault, Metrics, StageProgress, StageStarted, Waiting
+from spinrl.events import ASMReady, Fault, Metrics, Notice, StageProgress, StageStarted, Waiting
 
 MetricsCallback = Callable[[int, dict[str, float]], Any]
 
@@ -89,7 +89,7 @@ class Listener:
                 self._bars.close()
             case Waiting():
                 warnings.warn(f"another run is making {event.path}; waiting for it", stacklevel=2)
-            case Fault():
+            case Fault() | Notice():
                 warnings.warn(event.message, stacklevel=2)
 
     def _log(self, step: int, values: dict[str, float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spinrl import checkpoint
-from spinrl.algorithms import AlgorithmConfig
+from spinrl.algorithms import AlgorithmConfig, rebuilt
 from spinrl.asm import ASMEncoder
 from spinrl.config import ConfigError, from_plain
 from spinrl.errors import UserError
@@ -13,7 +13,6 @@ from spinrl.evaluation import FittedQ
 from spinrl.face.policy import FILE, FORMAT_VERSION, TrainedPolicy
 from spinrl.policies import PolicyConfig
 from spinrl.specs import ActionSpec
-from spinrl.training import rebuilt
 
 
 def load(folder: str | Path) -> TrainedPolicy:

@@ -192,17 +192,22 @@ class Policy(TensorDictModuleBase, ABC):
         return self.decide(observation, None, allowed)[0]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write logits (B, N, K), an action (B, N) and its log-probability (B,) for the observations (B, S)."""
-        observation = tensordict[OBSERVATION]
+        """Write logits (..., N, K), an action (..., N) and its log-probability (...) for the observations (..., S)."""
+        given = tensordict[OBSERVATION]
+        batch = given.shape[:-1]  # that of an environment of TorchRL: () of one, (E,) of many
+        observation = given.reshape(-1, given.shape[-1])
+        allowed = tensordict.get(ALLOWED, None)
+        if allowed is not None:
+            allowed = allowed.reshape(-1, *allowed.shape[-2:])
         noise = None
         if interaction_type() in (None, InteractionType.RANDOM):
             spec = self.action_spec
             shape = (observation.shape[0], spec.num_sub_actions, spec.max_choices)
             noise = gumbel_noise(shape, device=observation.device)
-        action, logits = self.decide(observation, noise, tensordict.get(ALLOWED, None))
-        tensordict[LOGITS] = logits
-        tensordict[ACTION] = action
-        tensordict[SAMPLE_LOG_PROB] = joint_log_prob(logits.log_softmax(-1), action)
+        action, logits = self.decide(observation, noise, allowed)
+        tensordict[LOGITS] = logits.reshape(*batch, *logits.shape[1:])
+        tensordict[ACTION] = action.reshape(*batch, *action.shape[1:])
+        tensordict[SAMPLE_LOG_PROB] = joint_log_prob(logits.log_softmax(-1), action).reshape(batch)
         return tensordict
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from spinrl.tasks.benchmark import EPISODE_STEPS, MAX_BINS, MIN_BINS, TASKS, Task, get_task
-from spinrl.tasks.environment import Environment, SimulatorError, control_values, random_actions
+from spinrl.tasks.environment import Environment, RenderingError, SimulatorError, control_values, random_actions
 from spinrl.tasks.parallel import ParallelEnvironment
 from spinrl.tasks.simulators import Gymnasium, Simulator
 
@@ -19,6 +19,7 @@ __all__ = [
     "Environment",
     "Gymnasium",
     "ParallelEnvironment",
+    "RenderingError",
     "Simulator",
     "SimulatorError",
     "Task",

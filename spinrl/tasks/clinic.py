@@ -11,6 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from spinrl.tasks.choice_space import ChoiceSpace
+
 MEASURED = ("visit", "age", "weight", "pressure", "glucose")
 CHOICES = {"dose": 3, "drug": 2, "schedule": 5}
 VISITS = 30  # of one patient, at most
@@ -38,7 +40,7 @@ class ClinicEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as Gymnasium has it
 
     def __init__(self) -> None:
-        self.action_space = spaces.MultiDiscrete(list(CHOICES.values()))
+        self.action_space = ChoiceSpace(list(CHOICES.values()))
         high = np.array([1, 4, 4, 10, 10], dtype=np.float32)
         self.observation_space = spaces.Box(-high, high, dtype=np.float32)
         self._visit, self._body, self._values = 0, np.zeros(2), np.zeros(2)

@@ -16,6 +16,10 @@ class SimulatorError(UserError):
     """A simulator cannot be used or fails; the message is one line."""
 
 
+class RenderingError(UserError):
+    """No picture can be drawn on this machine; the message says what to install."""
+
+
 class Environment(Protocol):
     """Environments of one task stepped in lock-step, in this process or in others.
 

@@ -1,15 +1,15 @@
-"""Our tasks in Gymnasium's registry, as soon as Gymnasium is imported.
+"""Our tasks in Gymnasium's registry, and their actions in TorchRL's, as soon as these are imported.
 
 Gymnasium 1 has no plugins any more (it reads no entry points): environments are registered when their package is
 imported. ``import spinrl`` does so, before or after ``import gymnasium``, and imports neither Gymnasium nor MuJoCo for
-it. Without it, ``gymnasium.make("spinrl:spinrl/humanoid-stand-3bins-v0")`` has Gymnasium import it.
+it, nor TorchRL. Without it, ``gymnasium.make("spinrl:spinrl/humanoid-stand-3bins-v0")`` has Gymnasium import it.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -39,25 +39,38 @@ def register_environments() -> None:
             )
 
 
-def register_with_gymnasium() -> None:
-    """Register the environments now, where Gymnasium is imported already, or else when it is."""
-    if "gymnasium" in sys.modules:
-        register_environments()
-    elif not any(isinstance(finder, _OnImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _OnImport())
+def register_everywhere() -> None:
+    """Tell Gymnasium of the environments and TorchRL of their actions: now, or as soon as they are imported."""
+    for name, register in (("gymnasium", register_environments), ("torchrl.envs.libs.gym", _register_actions)):
+        if name in sys.modules:
+            register()
+        elif not any(isinstance(finder, _OnImport) and finder.name == name for finder in sys.meta_path):
+            sys.meta_path.insert(0, _OnImport(name, register))
+
+
+def _register_actions() -> None:
+    from spinrl.tasks.choice_space import register_with_torchrl  # which imports Gymnasium
+
+    register_with_torchrl()
 
 
 class _OnImport(MetaPathFinder):
-    """Has Gymnasium found as ever, and the environments registered behind its import.
+    """Has a module found as ever, and something of ours registered behind its import.
 
-    It stays until Gymnasium has been imported: others only ask whether there is one (`importlib.util.find_spec`).
+    It stays until the module has been imported: others only ask whether there is one (`importlib.util.find_spec`).
+
+    Args:
+        name: of the module.
+        register: called once it has been imported.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, register: Callable[[], None]) -> None:
+        self.name = name
+        self._register = register
         self._asking = False
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "gymnasium" or self._asking:
+        if name != self.name or self._asking:
             return None
         self._asking = True  # the other finders are asked
         try:
@@ -71,7 +84,7 @@ class _OnImport(MetaPathFinder):
                 execute(module)
                 if self in sys.meta_path:
                     sys.meta_path.remove(self)
-                register_environments()
+                self._register()
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec

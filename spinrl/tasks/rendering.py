@@ -10,13 +10,9 @@ import mujoco
 import numpy as np
 from dm_control.mujoco import Physics
 
-from spinrl.errors import UserError
+from spinrl.tasks.environment import RenderingError
 
 LIBRARIES = {"egl": "libegl1", "osmesa": "libosmesa6"}  # OpenGL library, and its package on Debian and Ubuntu
-
-
-class RenderingError(UserError):
-    """No picture can be drawn on this machine; the message says what to install."""
 
 
 class Drawing:

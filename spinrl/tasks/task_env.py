@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from spinrl.tasks.benchmark import get_task
+from spinrl.tasks.choice_space import ChoiceSpace
 from spinrl.tasks.dm_control_env import BatchedEnvironment
 from spinrl.tasks.rendering import Drawing
 
@@ -54,7 +55,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.metadata = {**self.metadata, "render_fps": round(1 / self._simulator.control_timestep())}
         self._drawing: Drawing | None = None
         self._width, self._height, self._camera = width, height, camera
-        self.action_space = spaces.MultiDiscrete(list(self._environment.action_spec.nvec))
+        self.action_space = ChoiceSpace(list(self._environment.action_spec.nvec))
         size = self._environment.task.observation_size
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
 

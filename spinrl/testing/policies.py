@@ -175,6 +175,9 @@ def _check_tensordict_module(policy: Policy, spec: ActionSpec) -> None:
     second = policy(TensorDict({OBSERVATION: observation}, batch_size=[len(observation)]))
     require(torch.equal(first[ACTION], second[ACTION]), "a module must sample by torch's global generator alone")
     require(first[SAMPLE_LOG_PROB].isfinite().all(), "sample_log_prob must be finite")
+    shape = (spec.num_sub_actions,)
+    one = policy(TensorDict({OBSERVATION: observation[0]}))[ACTION]
+    require(one.shape == shape, f"the module must take one observation too, and give it an action of shape {shape}")
 
 
 def _check_standard_units(policy: Policy, spec: ActionSpec) -> None:

@@ -26,7 +26,7 @@ def store(tmp_path):
 
 
 def make(start, algorithm, store, *, seed=0, dropout=0.1, **told):
-    gather = ReplayLoader(store, 8, seed).buffer.__getitem__
+    gather = ReplayLoader(store, 8, seed).gather
     policy = {"dropout": dropout}
     return start.make(algorithm, store, gather, seed=seed, policy=policy, standardized=False, **told)
 

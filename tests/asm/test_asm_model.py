@@ -32,6 +32,9 @@ def test_chosen_logits_are_those_of_the_full_forward(nvec, chosen, conditioned):
     for slot in range(len(nvec)):
         assert sorted(rows[slot][real[slot]].tolist()) == chosen[:, slot].nonzero().flatten().tolist()
         torch.testing.assert_close(logits[slot], full[rows[slot], slot], rtol=1e-4, atol=1e-5)
+    logits, rows, real = model.logits_at(observation, tokens, chosen, everywhere=True)
+    assert torch.equal(real, chosen.t()) and (rows == torch.arange(3)).all()
+    torch.testing.assert_close(logits, full.transpose(0, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_every_choice_and_mask_token_has_an_embedding_of_its_own():

@@ -66,13 +66,14 @@ def test_the_paper_preset_is_the_published_method():
 
 
 def test_a_preset_changes_sizes_budgets_and_starts_only():
-    """And the sizes of steps, which belong to a budget."""
+    """And what belongs to a budget: the sizes of steps, and how sharply IQL follows critics that have had few."""
     root = config_root() / "gin"
     algorithms = root / "algorithms" / "all.gin"
     laptop, paper = experiment(files=[algorithms]), experiment(files=[algorithms, root / "scale" / "paper.gin"])
     scaled = {"hidden": (256, 256), "learning_rate": 3e-4, "polyak_rate": 0.005}
     assert len({(each.hidden, each.learning_rate, each.polyak_rate) for each in laptop.algorithms}) == 1
     iql, awac, bcq = (attrs.evolve(each, **scaled) for each in laptop.algorithms)
+    iql = attrs.evolve(iql, inverse_temperature=3.0)
     assert (iql, awac, attrs.evolve(bcq, factored_dropout=False)) == paper.algorithms  # as in the public code
     assert len(paper.algorithms) == 3
     assert laptop.evaluation.action == paper.evaluation.action == "sample"
@@ -94,7 +95,7 @@ def test_every_experiment_runs_at_both_scales(path):
     laptop = load(Experiment, [path], []).value
     paper = load(Experiment, [path, config_root() / "gin" / "scale" / "paper.gin"], []).value
     assert (laptop.preset, paper.preset) == ("laptop", "paper")
-    assert laptop.name == paper.name == path.stem and len(laptop.seeds) == 3
+    assert laptop.name == paper.name == path.stem and len(laptop.seeds) == (5 if path.stem == "ranking" else 3)
     assert [cell.key.policy for cell in laptop.cells()] != [] and paper.training.gradient_steps == 1_000_000
 
 

@@ -8,11 +8,23 @@ class Counter(gymnasium.Env):
     """Rewards the first sub-action's choice, and ends after `length` steps, or if it `stops`, where the second is 1.
 
     It fails where it is told to: when it is made, at a reset, in a step or in the third one. If it is `masked`, it also
-    fails at choices that `counter_masks` forbids.
+    fails at choices that `counter_masks` forbids. Its pictures are as red as steps were taken, and as green as the
+    return so far.
     """
 
-    def __init__(self, length: int = 5, start: int = 0, fails: str = "", stops: bool = True, masked: bool = False):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, as Gymnasium has it
+
+    def __init__(
+        self,
+        length: int = 5,
+        start: int = 0,
+        fails: str = "",
+        stops: bool = True,
+        masked: bool = False,
+        render_mode: str | None = None,
+    ):
         self.length, self.fails, self.stops, self.masked = length, fails, stops, masked
+        self.render_mode = render_mode
         self._fail_in("make")
         self.action_space = gymnasium.spaces.MultiDiscrete([3, 2], start=[start, start])
         self.observation_space = gymnasium.spaces.Box(-1, 1, (2, 2), np.float32)
@@ -20,18 +32,22 @@ class Counter(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self._fail_in("reset")
-        self.steps = 0
+        self.steps, self.total = 0, 0
         return self._observe(), self._info()
 
     def step(self, action):
         assert self.action_space.contains(np.asarray(action))
         assert not self.masked or counter_masks(self.steps)[[0, 1], action].all(), "a forbidden choice"
         self._fail_in("step")
-        self.steps += 1
+        self.steps, self.total = self.steps + 1, self.total + int(action[0])
         if self.steps == 3:
             self._fail_in("third step")
         reward = float("nan") if self.fails == "reward" else float(action[0])
         return self._observe(), reward, bool(self.stops and action[1] == 1), self.steps >= self.length, self._info()
+
+    def render(self):
+        self._fail_in("render")
+        return np.full((4, 6, 3), [self.steps, self.total, 0], np.uint8)
 
     def _info(self):
         return {"action_mask": counter_masks(self.steps)} if self.masked else {}

@@ -33,6 +33,8 @@ def test_sizes_and_first_observation_are_the_suites(name):
     expected = np.concatenate([np.ravel(value) for value in reference.observation.values()])
     assert observation.shape == (task.observation_size,)
     np.testing.assert_allclose(observation, expected, rtol=1e-5)
+    as_elsewhere = (environment.controls == np.linspace(-1, 1, 3)).all()  # dmc_datasets takes no other limits
+    assert as_elsewhere == (name != "quadruped-walk")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -163,5 +165,7 @@ from harness.study import make_plan
 from spinrl.config import load
 use_packaged_configs()
 load(Experiment, ["gin/own_data.gin"], ["Experiment.tasks=['clinic']"])
+import harness.cells.run_cell, spinrl
+all(getattr(spinrl, name) for name in spinrl.__all__)
 assert {"mujoco", "mujoco.mjx", "dm_control"}.isdisjoint(sys.modules)  # nor is there a trace of hiding it
 """)

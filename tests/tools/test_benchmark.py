@@ -9,7 +9,7 @@ from tools.benchmark import Row, ratios
 
 
 def row(of, per_second, what="update", **changed):
-    setting = {"task": "cheetah-run", "threads": 1, "precision": "fp32", "compile": False} | changed
+    setting = {"task": "cheetah-run", "threads": 1, "precision": "fp32", "compile": False, "capture": False} | changed
     return Row(what=what, of=of, per_second=per_second, share=1.0, **setting)
 
 
@@ -29,9 +29,11 @@ def test_policies_are_compared_with_factored_and_cached_with_uncached_within_one
 
 def test_settings_are_compared_where_they_differ_in_one_respect():
     rows = [row("ASM", 2.0), row("ASM", 3.0, threads=2), row("ASM", 8.0, threads=2, precision="bf16")]
+    rows.append(row("ASM", 10.0, capture=True))
     assert found(rows) == {
         ("update", "ASM, threads 2", "ASM, threads 1"): 1.5,
         ("update", "ASM, precision bf16", "ASM, precision fp32"): pytest.approx(8 / 3),
+        ("update", "ASM, capture True", "ASM, capture False"): 5.0,
     }
 
 

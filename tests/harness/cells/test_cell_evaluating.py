@@ -1,12 +1,19 @@
 """When a cell evaluates its policy, and on how many episodes."""
 
-import attrs
-import pytest
+import io
 
-from harness.cells.events import Notice
+import attrs
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from harness.cells.events import Notice, Pictured
+from harness.cells.identity import study_key
+from harness.cells.pictures import Remembered, strip_of
 from harness.records import CellKey
 from harness.reporting.returns import from_frame, read_csv, to_csv, to_frame, trained
 from spinrl.policies import SPIN
+from spinrl.tasks import BatchedEnvironment, RenderingError, get_task, rendering
 from tests.harness.cells.test_cell_starts import grid, run
 from tests.harness.cells.test_own_data import log
 
@@ -50,6 +57,52 @@ def test_a_cell_ends_early_by_patience_alone_and_says_so():
     assert max(means[-2:]) <= max(means[:-2])
     assert [each.returns for each in evaluations[:-1]] == [each.returns for each in whole[: len(evaluations) - 1]]
     assert any("ended at" in each.message for each in events if isinstance(each, Notice))
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_the_last_evaluations_first_episode_is_drawn_and_changes_nothing(patience):
+    experiment = evaluating(grid("Gymnasium.options={'stops': False}"), every_steps=2, final_episodes=5)
+    experiment = attrs.evolve(experiment, training=attrs.evolve(experiment.training, patience=patience))
+    drawn = evaluating(experiment, pictures=True)
+    (undrawn, without), (evaluations, events) = (run(each, plain_cell(each)) for each in (experiment, drawn))
+    assert [each.returns for each in evaluations] == [each.returns for each in undrawn]
+    assert study_key(drawn, drawn.cells()) == study_key(experiment, experiment.cells())
+    assert not [each for each in without if isinstance(each, Pictured)]
+    (strip,) = [each.png for each in events if isinstance(each, Pictured)]
+    steps, total, _ = (255 * imread(io.BytesIO(strip))[0, ::6, :3].T).round()
+    assert len(steps) == 8 and steps[0] == 0 and steps[-1] == 5 and (np.diff(steps) >= 0).all()
+    assert total[-1] == evaluations[-1].returns[0]
+
+
+def test_an_episode_of_the_benchmark_is_drawn_as_it_was():
+    experiment = evaluating(grid(), pictures=True)
+    cell = attrs.evolve(plain_cell(experiment), key=attrs.evolve(KEY, task="finger-spin"))
+    simulated = BatchedEnvironment(get_task("finger-spin"), 3, 2)
+    episode = Remembered(simulated)
+    for seed in (4, 5):  # the first one counts
+        episode.reset(1, 3)
+        episode.reset(0, seed)
+        for step in range(9):
+            episode.step(np.full((2, 2), step % 3))
+        if seed == 4:
+            try:
+                drawing = rendering.Drawing(simulated.simulators[0].physics)
+            except RenderingError as error:
+                assert strip_of(experiment, cell, episode) is None
+                pytest.skip(str(error))
+            last = drawing()
+            drawing.close()
+    strip = imread(io.BytesIO(strip_of(experiment, cell, episode)))
+    assert strip.shape[:2] == (240, 8 * 320) and (strip[:, :320] != strip[:, -320:]).any()
+    assert ((255 * strip[:, -320:, :3]).round() == last).all()
+
+
+def test_what_cannot_be_drawn_ends_no_cell():
+    experiment = evaluating(grid("Gymnasium.options={'fails': 'render'}"), pictures=True)
+    evaluations, events = run(experiment, plain_cell(experiment))
+    assert evaluations[-1].fraction == 1 and not [each for each in events if isinstance(each, Pictured)]
+    (notice,) = [each.message for each in events if isinstance(each, Notice)]
+    assert notice == "the last evaluation could not be drawn: the patient is not there"
 
 
 def test_an_asm_is_evaluated_on_its_way_and_again_from_the_cache():

@@ -15,7 +15,6 @@ STARTS = (
     "Experiment.tasks=['counter']",
     "Experiment.policies={'imitated': @Factored(), 'plain': @Factored()}",
     "Experiment.warm_starts={'imitated': @Imitation()}",
-    "Experiment.critic_start=@MonteCarloCritics()",
     "Experiment.critic_starts={'plain': None}",
     "Evaluating.estimators=[]",
     "Training.checkpoint_minutes=1e-9",

@@ -170,7 +170,6 @@ def test_training_on_masked_data_makes_no_forbidden_choice(algorithm, policies, 
         "Experiment.tasks=['masked']",
         f"Experiment.policies={policies}",
         f"Experiment.warm_starts={starts}",
-        "Experiment.critic_start=@MonteCarloCritics()",
     )
     command.use_packaged_configs()
     files = ["gin/own_data.gin", f"gin/algorithms/{algorithm}.gin"]
@@ -198,11 +197,17 @@ def test_an_exported_policy_says_that_it_was_trained_with_masks():
 @pytest.mark.parametrize(("steps", "cut"), [(1000, True), (1200, False)])
 def test_episodes_of_an_own_simulator_may_be_longer_than_the_benchmarks_and_a_cut_is_said_once(steps, cut):
     longer = (*COUNTER, "Gymnasium.options={'length': 1100, 'stops': False}", "Experiment.policies=[@Factored()]")
-    sizes = (f"Evaluating.episode_steps={steps}", "Evaluating.episodes=1", "Evaluating.fractions=[0.5, 1.0]")
+    sizes = (
+        f"Evaluating.episode_steps={steps}",
+        "Evaluating.final_episodes=1",
+        "Evaluating.episodes=1",
+        "Evaluating.fractions=[0.5, 1.0]",
+    )
     bindings = (
         "Experiment.tasks=['counter']",
         "Evaluating.estimators=[]",
         "Training.gradient_steps=2",
+        "MonteCarloCritics.steps=2",
         *longer,
         *sizes,
     )

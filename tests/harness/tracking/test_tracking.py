@@ -74,6 +74,7 @@ def test_a_parent_and_its_cell_as_the_store_has_them(tracker: Tracker, directory
     axes.plot([0, 1])
     parent.figure("figures/returns", figure)
     plt.close(figure)
+    cell.picture("pictures/last_evaluation.png", b"a picture")
     table = to_frame([(KEY, EVALUATION)], preset="laptop")
     parent.publish(table, ReportMeta(experiment="x", references={("humanoid-stand", 3): Reference(4.5, 711.9)}))
     parent.finish("KILLED")
@@ -102,6 +103,8 @@ def test_a_parent_and_its_cell_as_the_store_has_them(tracker: Tracker, directory
     assert (artifacts / "config" / "given.gin").read_text() == "given"
     assert {path.name for path in (artifacts / "figures").iterdir()} == {"returns.png", "returns.svg"}
     assert read_csv(artifacts / "returns.csv").equals(table)
+    of_cell = directory / "mlruns" / cell.run_id / "artifacts"
+    assert (of_cell / "pictures" / "last_evaluation.png").read_bytes() == b"a picture"
     assert tracker.close(5) is None
     assert not (directory / "spinrl-journal").exists()
 
