@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
     @functools.wraps(main)
     def guarded(arguments: Sequence[str] | None = None) -> int:
         steady_output()
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # e.g. of no place for its settings where HOME is not
         if not {"", os.getcwd()} & set(sys.path):
             sys.path.append(os.getcwd())
         try:

@@ -63,8 +63,10 @@ class SlurmEngine:
         self._cancel_left_over()
 
     def submit(self, tasks: Sequence[CellTask]) -> None:
-        # A job starts in the folder of the command, but without the user's own components on its path.
+        # A job starts in the folder of the command, but without the user's own components on its path. That folder does
+        # not come first, since the user's may have a `harness` or `tools` of their own.
         os.environ["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        os.environ["PYTHONSAFEPATH"] = "1"
         try:
             jobs = self._executor.submit_array(tasks)
         except submitit.core.utils.FailedJobError as error:

@@ -103,7 +103,9 @@ class _Reporter:
                 return
             self._told = time.monotonic()
         if isinstance(event, Trained):  # deleted when the cell returns, while the reader may come later
-            event = Trained(event.path.rename(self._folder / f"{self._number}-{event.path.name}"))
+            kept = self._folder / f"trained-{self._number}"
+            kept.mkdir(exist_ok=True)
+            event = Trained(event.path.rename(kept / event.path.name))  # its name is that of the artifact
         self._spool.put(event)
 
 

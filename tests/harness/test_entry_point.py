@@ -55,6 +55,12 @@ def test_a_reader_that_goes_ends_nothing(options, stderr, tmp_path):
     assert said in ("", "a line to the error stream: …\n")
 
 
+def test_a_home_that_is_not_there_is_no_matter_of_matplotlibs(tmp_path):
+    command = "from harness.entry_point import entry_point\nentry_point(lambda _: __import__('matplotlib') and 0)()"
+    process = start(tmp_path, command=command, environment={"HOME": "/proc/nope", "TMPDIR": str(tmp_path)})
+    assert process.communicate(timeout=60) == (b"", b"") and process.returncode == 0
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_log_on_a_full_disk_ends_nothing(tmp_path):
     with open("/dev/full", "wb") as full:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from harness.cells.events import Evaluated, Restarted, Trained
 from harness.command_line import config_root
 from harness.experiment import Experiment
+from harness.exporting.finished import CHECKPOINT_FILE
 from harness.launchers import Ray, Slurm
 from harness.launching.dispatch import run_cells, slots
 from harness.launching.outcome import LaunchError, Observer, Work, run_in_turn
@@ -44,7 +45,7 @@ class Recorder(Observer):
     def event(self, cell, event):
         self.events.append((cell.key, event))
         if isinstance(event, Trained):
-            assert event.path.is_file()
+            assert event.path.is_file() and event.path.name == CHECKPOINT_FILE  # by which an export finds it
         self._on_event(event)
 
     def cell_ended(self, outcome):
@@ -103,7 +104,12 @@ def test_the_latest_attempt_counts_and_a_closed_cell_is_silent(tmp_path):
 
 
 @pytest.mark.slow
-def test_jobs_give_what_cells_give_here(shared_cache, tmp_path):
+def test_jobs_give_what_cells_give_here(shared_cache, tmp_path, monkeypatch):
+    for name in ("harness", "tools"):  # a project of the user's, with folders of these names
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # restored afterwards
     grid = smoke("Experiment.launcher=@Slurm()", "Slurm.cluster='local'", "Slurm.memory_gb=1.0")
     recorder = Recorder()
     folder = home() / "studies" / "x" / "1"
