@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from spinrl.errors import UserError
+from spinrl.on_import import on_import
 
 if TYPE_CHECKING:
     from spinrl.algorithms import AWAC, BCQ, IQL, Imitation, MonteCarloCritics
@@ -113,8 +114,18 @@ def _name_user() -> None:
         os.environ["LOGNAME"] = f"uid-{os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
+def _register_environments() -> None:
+    from spinrl.tasks.registration import register_environments
+
+    register_environments()
+
+
+def _register_choices() -> None:
+    from spinrl.tasks.choice_space import register_with_torchrl
+
+    register_with_torchrl()
+
+
 _name_user()
-
-from spinrl.tasks.registration import register_everywhere  # noqa: E402
-
-register_everywhere()
+on_import("gymnasium", _register_environments)
+on_import("torchrl.envs.libs.gym", _register_choices)

@@ -10,7 +10,7 @@ import spinrl
 ROOT = Path(spinrl.__file__).parent.parent
 ORDER = {
     "spinrl": [
-        {"errors", "files", "captured", "turns"},
+        {"errors", "files", "on_import", "captured", "turns"},
         {"specs", "seeding", "checkpoint", "config"},
         {"budget", "machine", "cache"},
         {"tasks", "nn"},

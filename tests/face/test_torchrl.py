@@ -34,6 +34,7 @@ def policy():
     return fit(data, spinrl.Factored(), training=spinrl.Training(gradient_steps=2))
 
 
+@pytest.mark.slow
 def test_a_space_made_before_torchrl_is_imported_is_one_of_choices_too():
     code = """
 import sys, spinrl, gymnasium
