@@ -10,7 +10,7 @@ data = spinrl.Dataset.from_arrays(
     log.observations, log.actions, log.rewards, terminals=log.terminals, choices=[3, 2, 5], name="clinic"
 )
 train, held_out = data.split(0.1, seed=0)
-policy = spinrl.fit(train, policy=spinrl.SPIN(), algorithm=spinrl.IQL())
+policy = spinrl.fit(train, policy=spinrl.SPIN(), algorithm=spinrl.IQL(), preset="quick")
 print("given", log.actions[0], "and advised", policy.act(log.observations[0]))
 for estimate in policy.estimate(held_out).values():
     print("from the records alone:", estimate)

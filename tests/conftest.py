@@ -38,7 +38,7 @@ def _uncompiled(request, monkeypatch):
 @pytest.fixture
 def in_seconds(tmp_path, monkeypatch):
     """Presets at sizes of seconds, in an empty folder."""
-    sizes = "Training.gradient_steps = 40\nFittedQ.gradient_steps = 10\n"
+    sizes = "Training.gradient_steps = 40\nFittedQ.gradient_steps = 10\nFittedQ.start_steps = 10\n"
     sizes += "".join(f"{name}.steps = 10\n" for name in ("Pretraining", "MonteCarloCritics"))
     (tmp_path / "small.gin").write_text(f"{sizes}Machine.compile = False\nMachine.precision = 'fp32'\n")
     from spinrl.face.fit import PRESETS  # MuJoCo and its kind are imported by those tests alone that need them

@@ -15,9 +15,11 @@ SIZES = """
 import spinrl
 patients = 30
 sizes = {
+    "preset": "quick",
     "training": spinrl.Training(gradient_steps=40),
     "pretraining": spinrl.Pretraining(epochs=None, steps=10),
-    "machine": spinrl.Machine(compile=False),
+    "critic_start": None,
+    "machine": spinrl.Machine(compile=False, threads=1),
 }
 """
 

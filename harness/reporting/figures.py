@@ -88,7 +88,7 @@ def figures(
             begun = None if before is None else before[(before[PANEL] == list(values)).all(axis=1)]
             yield f"curves_{stem}", return_curves(panel, styles, reference, title, "Episode return", begun)
             yield f"table_{stem}", heat_table(panel, title, "Episode return")
-        elif panel["fraction"].nunique() > 1:
+        elif (panel := panel.dropna(subset="mean"))["fraction"].nunique() > 1:  # some may have been withheld, or all
             yield f"estimates_{stem}", return_curves(panel, styles, None, title, metric_name(metric).capitalize())
 
 

@@ -27,6 +27,7 @@ from spinrl.preparation import prepare_asm
 from spinrl.training import Trainer, TrainingSetup
 
 PRESETS = {
+    "quick": ("gin/scale/quick.gin",),
     "laptop": ("gin/scale/laptop_training.gin", "gin/scale/laptop_estimates.gin"),
     "workstation": ("gin/scale/workstation.gin", "gin/scale/laptop_estimates.gin"),
     "paper": ("gin/scale/paper_training.gin",),
@@ -90,7 +91,7 @@ def fit(
         train: the data.
         policy: such as ``spinrl.SPIN()``.
         algorithm: such as ``spinrl.IQL()``.
-        preset: laptop, workstation or paper, as in ``gin/scale``; None takes the components as they are.
+        preset: quick, laptop, workstation or paper, as in ``gin/scale``; None takes the components as they are.
         seed: of weights, batches, dropout and sampled actions.
         callback: called with (gradient step, metrics) every `Training.report_every` steps; returning False ends the
             training there.

@@ -95,7 +95,7 @@ USE = {
     ),
     "a preset": (
         lambda policy, train, folder: fit(train, preset="labtop"),
-        "preset must be laptop, workstation, paper or None; found 'labtop'",
+        "preset must be quick, laptop, workstation, paper or None; found 'labtop'",
     ),
     "arrays in place of a dataset": (lambda policy, train, folder: fit(ROWS), "train must be a Dataset"),
 }

@@ -167,7 +167,7 @@ def test_a_cached_spin_at_the_papers_sizes_has_an_asm_that_knows_the_masked_acti
     assert cell.policy.cached and cell.pretraining.masking.share == "per_sample"
 
 
-@pytest.mark.parametrize("scale", ["laptop", "workstation", "paper"])
+@pytest.mark.parametrize("scale", ["quick", "laptop", "workstation", "paper"])
 def test_controls_stand_beside_spin_at_every_scale(scale):
     root = config_root() / "gin"
     grid = experiment(files=[root / "scale" / f"{scale}.gin", root / "policies" / "controls.gin"])

@@ -63,7 +63,7 @@ def fresh_process(monkeypatch):
         kind: {name: cls for name, cls in known.items() if cls.__module__ != "my_policy"}
         for kind, known in registry._COMPONENTS.items()
     }
-    path = list(sys.path)
+    path = [folder for folder in sys.path if folder != str(EXAMPLE)]  # another test may have looked there
     return forget
 
 

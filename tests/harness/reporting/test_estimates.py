@@ -1,5 +1,7 @@
 """What reports say of estimates: beside returns, and where there are none."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from harness.records import CellKey, Evaluation
 from harness.reporting.cells import bounded
 from harness.reporting.estimate_figures import truth_figures
 from harness.reporting.estimates import agreement, choice, judgements, kendall, remarks, spearman
-from harness.reporting.figures import policy_styles
+from harness.reporting.figures import figures, policy_styles, save
 from harness.reporting.returns import ReportMeta, from_frame, read_csv, to_csv, to_frame
 from harness.reporting.statistics import summarize
 from harness.reporting.tables import estimate_tables
@@ -156,3 +158,13 @@ def test_a_panel_for_each_dataset_and_estimate() -> None:
     assert len(figure.axes) == 4
     assert any(text.get_text() == "withheld" for axes in figure.axes for text in axes.texts)
     assert not list(truth_figures(table(estimated("a", 1.0)), policy_styles(["a"])))
+
+
+def test_an_estimate_withheld_at_every_point_has_no_curve(tmp_path: Path) -> None:
+    shares = (0.1, 1.0)
+    silent = [estimated("a", None, "per_decision_wis", "too few", fraction=share) for share in shares]
+    rows = table(*silent, *(estimated("a", 1.0, fraction=share) for share in shares))
+    meta = ReportMeta(experiment="x")
+    drawn = dict(figures(summarize(rows, meta), meta, policy_styles(["a"])))
+    assert list(drawn) == ["estimates_t_3bins_iql_laptop_fitted_q"]
+    assert all(save(figure, tmp_path, stem) for stem, figure in drawn.items())
