@@ -13,27 +13,37 @@ from typing import TextIO
 from spinrl.errors import UserError
 
 
-def entry_point(main: Callable[..., int | None]) -> Callable[..., int]:
+def entry_point(*, stopped: str = "stopped") -> Callable[[Callable[..., int | None]], Callable[..., int]]:
     """Decorate a command's ``main(arguments)``, which returns its exit code (none is 0).
 
-    Writing to the terminal or log always succeeds. An error that the user can mend is printed as one line with exit
-    code 2, wherever it is raised. Modules in the working folder can be imported, as with ``python -m``, but come last
-    on the path, so that a user's folder called ``tools`` or ``harness`` does not hide this project's.
+    Writing to the terminal or log always succeeds. An error that the user can mend, or one of the system, is printed as
+    one line with exit code 2, wherever it is raised; Ctrl-C ends with 130. Modules in the working folder can be
+    imported, as with ``python -m``, but come last on the path, so that a user's folder called ``tools`` or ``harness``
+    does not hide this project's.
+
+    Args:
+        stopped: what is printed after Ctrl-C.
     """
 
-    @functools.wraps(main)
-    def guarded(arguments: Sequence[str] | None = None) -> int:
-        steady_output()
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # e.g. of no place for its settings where HOME is not
-        if not {"", os.getcwd()} & set(sys.path):
-            sys.path.append(os.getcwd())
-        try:
-            return main(arguments) or 0
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return 2
+    def decorated(main: Callable[..., int | None]) -> Callable[..., int]:
+        @functools.wraps(main)
+        def guarded(arguments: Sequence[str] | None = None) -> int:
+            steady_output()
+            logging.getLogger("matplotlib").setLevel(logging.ERROR)  # e.g. of no place for its settings without HOME
+            if not {"", os.getcwd()} & set(sys.path):
+                sys.path.append(os.getcwd())
+            try:
+                return main(arguments) or 0
+            except (UserError, OSError) as error:
+                print(error, file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print(stopped, file=sys.stderr)
+                return 130
 
-    return guarded
+        return guarded
+
+    return decorated
 
 
 def steady_output() -> None:

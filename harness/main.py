@@ -31,7 +31,7 @@ def usage() -> str:
     )
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)

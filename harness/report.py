@@ -30,7 +30,6 @@ from harness.reporting.sections import notes, probe_section, sections
 from harness.reporting.statistics import during_pretraining, summarize
 from harness.reporting.stored import Study
 from harness.reporting.tables import estimate_tables, matrix_tables, setting_tables
-from spinrl.errors import UserError
 
 
 def console_report(table: pd.DataFrame, meta: ReportMeta) -> RenderableType:
@@ -130,26 +129,22 @@ latest among equals.""",
     return made
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     made = parser()
     options = made.parse_args(arguments)
     if options.log and options.experiment is None:
         made.error("--log needs --experiment: only runs of MLflow can be logged to")
-    try:
-        if options.docs is not None:
-            for path, text in rendered_docs(options.docs).items():
-                path.write_text(text, encoding="utf-8")
-                print(f"rendered {path}")
-            return 0
-        if options.experiment is not None:
-            return from_mlflow(options)
-        study = Study.read(options.folder)
-        show(study.table, study.meta, write_report(study.table, study.meta, options.out, (), study.probes), options.out)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.docs is not None:
+        for path, text in rendered_docs(options.docs).items():
+            path.write_text(text, encoding="utf-8")
+            print(f"rendered {path}")
+        return 0
+    if options.experiment is not None:
+        return from_mlflow(options)
+    study = Study.read(options.folder)
+    show(study.table, study.meta, write_report(study.table, study.meta, options.out, (), study.probes), options.out)
     return 0
 
 
@@ -163,20 +158,16 @@ def from_mlflow(options: argparse.Namespace) -> int:
         log_merged_report,
     )
 
+    probes, probing = load_probes(options.tracking_uri, options.experiment)
     try:
-        probes, probing = load_probes(options.tracking_uri, options.experiment)
-        try:
-            table, meta = load_results(options.tracking_uri, options.experiment)
-            invocations = load_invocations(options.tracking_uri, options.experiment)
-        except NoReturnsError:
-            if probes is None:
-                raise
-            table, meta, invocations = to_frame([], preset=""), ReportMeta(experiment=options.experiment), []
-        paths = write_report(table, meta, options.out, [*invocations, *probing], probes)
-        logged = log_merged_report(options.tracking_uri, options.experiment, paths) if options.log else None
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        table, meta = load_results(options.tracking_uri, options.experiment)
+        invocations = load_invocations(options.tracking_uri, options.experiment)
+    except NoReturnsError:
+        if probes is None:
+            raise
+        table, meta, invocations = to_frame([], preset=""), ReportMeta(experiment=options.experiment), []
+    paths = write_report(table, meta, options.out, [*invocations, *probing], probes)
+    logged = log_merged_report(options.tracking_uri, options.experiment, paths) if options.log else None
     show(table, meta, paths, options.out)
     if logged:
         print(f"logged to run {logged}")

@@ -110,7 +110,7 @@ def chosen_cells(experiment: Experiment, only: Sequence[str]) -> list[Cell]:
     return [cell for label, cell in cells.items() if not only or label in only]
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

@@ -58,7 +58,7 @@ def _sync(path: Path, tracking_uri: str | None, progress: ProgressLine) -> tuple
     return f"{total} operations sent", True
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

@@ -188,7 +188,7 @@ def print_summary(store: Store, rate: float | None, console: Console) -> None:
     console.print(lines, markup=False, highlight=False, soft_wrap=True)
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

@@ -31,7 +31,6 @@ from harness.reporting.dataset_page import NOTES, checks, html, tables, to_json
 from harness.reporting.figures import save
 from spinrl.data import Store, store_folder
 from spinrl.data.description import SAMPLE, Description
-from spinrl.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,27 +97,20 @@ def write(store: Store, description: Description, folder: Path) -> list[Path]:
     return paths
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
     console = Console()
-    try:
-        store = Store.open(store_folder(options.store))
-        with console.status(f"reading {len(store):,} transitions"):
-            store.verify()
-            description = Description.of(store, options.sample)
-        show(store, description, console)
-        if options.out:
-            paths = write(store, description, options.out)
-            names = f"{len(paths)} files in {options.out}: dataset.html, description.json and figures"
-            console.print(names, markup=False, highlight=False, soft_wrap=True)
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    store = Store.open(store_folder(options.store))
+    with console.status(f"reading {len(store):,} transitions"):
+        store.verify()
+        description = Description.of(store, options.sample)
+    show(store, description, console)
+    if options.out:
+        paths = write(store, description, options.out)
+        names = f"{len(paths)} files in {options.out}: dataset.html, description.json and figures"
+        console.print(names, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

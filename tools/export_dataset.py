@@ -23,7 +23,6 @@ from harness.commands import typed
 from harness.entry_point import entry_point
 from spinrl.data import Store, store_folder
 from spinrl.data.importers.minari_export import export_minari
-from spinrl.errors import UserError
 from tools.import_dataset import shown
 
 
@@ -43,30 +42,23 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-@entry_point
+@entry_point(stopped="stopped; nothing was written")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
     console = Console()
-    try:
-        store = Store.open(store_folder(options.store))
-        store.verify()
-        with both_signals_stop(), shown(console, options.minari, "exporting", "episodes") as update:
-            folder = export_minari(
-                store,
-                options.minari,
-                description=options.description,
-                author=options.author,
-                author_email=options.author_email,
-                code_permalink=options.code_permalink,
-                progress=update,
-            )
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
+    store = Store.open(store_folder(options.store))
+    store.verify()
+    with both_signals_stop(), shown(console, options.minari, "exporting", "episodes") as update:
+        folder = export_minari(
+            store,
+            options.minari,
+            description=options.description,
+            author=options.author,
+            author_email=options.author_email,
+            code_permalink=options.code_permalink,
+            progress=update,
+        )
     about = store.metadata
     console.print(
         f"{about.transitions:,} transitions in {about.episodes:,} episodes written to {folder}; read them with\n"

@@ -85,34 +85,30 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
     formats = list(dict.fromkeys(options.formats or FORMATS))
     console = Console()
     torch.set_num_threads(1)
-    try:
-        if options.out.exists():
-            raise UserError(f"{options.out} exists already; give another --out, or delete it")
-        if not options.out.resolve().parent.is_dir():
-            raise UserError(f"there is no folder {options.out.parent} to write {options.out.name} into")
-        require_packages(formats)
-        if options.register is not None and (not options.register.strip() or set(options.register) & set("/:")):
-            raise UserError(f"--register must be a name without / and :; found {options.register!r}")
-        if options.register and "onnx" not in formats:
-            raise UserError("--register serves the onnx model; add --format onnx")
-        if options.register and options.gin:  # before its policy is evaluated
-            raise UserError(NOTHING_TO_REGISTER)
-        cell = found_cell(options, console)
-        if options.register and cell.run_id is None:
-            raise UserError(NOTHING_TO_REGISTER)
-        with made_alone(options.out):
-            export(cell, formats, options.out, console, with_latency=options.latency)
-        version = log_model(options.out, cell, options.register, options.tracking_uri) if options.register else None
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    if options.out.exists():
+        raise UserError(f"{options.out} exists already; give another --out, or delete it")
+    if not options.out.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {options.out.parent} to write {options.out.name} into")
+    require_packages(formats)
+    if options.register is not None and (not options.register.strip() or set(options.register) & set("/:")):
+        raise UserError(f"--register must be a name without / and :; found {options.register!r}")
+    if options.register and "onnx" not in formats:
+        raise UserError("--register serves the onnx model; add --format onnx")
+    if options.register and options.gin:  # before its policy is evaluated
+        raise UserError(NOTHING_TO_REGISTER)
+    cell = found_cell(options, console)
+    if options.register and cell.run_id is None:
+        raise UserError(NOTHING_TO_REGISTER)
+    with made_alone(options.out):
+        export(cell, formats, options.out, console, with_latency=options.latency)
+    version = log_model(options.out, cell, options.register, options.tracking_uri) if options.register else None
     if version is not None:
         console.print(
             f"registered as models:/{options.register}/{version}; serve it with\n"

@@ -51,7 +51,6 @@ from spinrl.data.importers.recipes import imported_folder
 from spinrl.data.importers.request import Request, placed
 from spinrl.data.importers.result import ImportResult
 from spinrl.data.importers.values import MISSING
-from spinrl.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,29 +149,22 @@ def training_command(store: Store, name: str, out: Path | None) -> str:
     return " ".join([f"{typed('harness.run')} --gin gin/own_data.gin", *(f'--set "{each}"' for each in bindings)])
 
 
-@entry_point
+@entry_point(stopped="stopped; nothing was written")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = vars(parser().parse_args(arguments))
     out, replace = options.pop("out"), options.pop("replace")
     console = Console()
-    try:
-        request = Request(**options)
-        name = request.dataset_name()
-        path = out or imported_folder(name)
-        unit = "bytes" if request.kind == "published" else "transitions"
-        with (
-            both_signals_stop(),
-            made_alone(path, lambda _: console.print(f"another run imports {name}")),
-            shown(console, name, "importing", unit) as update,
-        ):
-            result = placed(path, replace, lambda made: request.write(made, update))
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
+    request = Request(**options)
+    name = request.dataset_name()
+    path = out or imported_folder(name)
+    unit = "bytes" if request.kind == "published" else "transitions"
+    with (
+        both_signals_stop(),
+        made_alone(path, lambda _: console.print(f"another run imports {name}")),
+        shown(console, name, "importing", unit) as update,
+    ):
+        result = placed(path, replace, lambda made: request.write(made, update))
     console.print(summary(result))
     for line in (f"written to {result.store.path}; train on it with", f"  {training_command(result.store, name, out)}"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

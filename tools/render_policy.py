@@ -75,27 +75,23 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
-    try:
-        actor = found(options.source, options.tracking_uri)
-        if options.environment is None and actor.task not in TASKS:
-            raise UserError(f"the policy's data {actor.task!r} is of no task of the benchmark; give --environment ID")
-        seed = actor.seed if options.seed is None else options.seed
-        shot = filmed(
-            actor.policy,
-            options.environment or actor.task,
-            options.out,
-            seed=seed,
-            action=options.action,
-            steps=options.steps,
-        )
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    actor = found(options.source, options.tracking_uri)
+    if options.environment is None and actor.task not in TASKS:
+        raise UserError(f"the policy's data {actor.task!r} is of no task of the benchmark; give --environment ID")
+    seed = actor.seed if options.seed is None else options.seed
+    shot = filmed(
+        actor.policy,
+        options.environment or actor.task,
+        options.out,
+        seed=seed,
+        action=options.action,
+        steps=options.steps,
+    )
     print(f"return {shot.returned:.1f} in {shot.steps:,} steps; written to {shot.video} and {shot.strip}")
     return 0
 

@@ -126,7 +126,7 @@ def configuration(options: argparse.Namespace) -> Experiment:
     return experiment.smoke() if options.smoke else experiment
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)

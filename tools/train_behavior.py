@@ -151,7 +151,7 @@ def configuration(options: argparse.Namespace) -> DecQN:
     return load(DecQN, files, [f"DecQN.bins={options.bins}", *options.bindings]).value
 
 
-@entry_point
+@entry_point()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -184,23 +184,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             print(error if isinstance(error, UserError) else f"{error}; name another --folder", file=sys.stderr)
             return 2
-    try:
-        print(f"learning curve: {draw_learning_curve(folder)}")
-        for level, candidate in choose(config, folder).items():
-            card = ship(
-                config,
-                candidate,
-                level,
-                target,
-                command=command(options),
-                trials=options.trials,
-                notes=options.notes,
-                overwrite=options.overwrite,
-            )
-            print(f"{level}: {candidate.mean:.1f} over {len(candidate.returns)} episodes -> {card}")
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    print(f"learning curve: {draw_learning_curve(folder)}")
+    for level, candidate in choose(config, folder).items():
+        card = ship(
+            config,
+            candidate,
+            level,
+            target,
+            command=command(options),
+            trials=options.trials,
+            notes=options.notes,
+            overwrite=options.overwrite,
+        )
+        print(f"{level}: {candidate.mean:.1f} over {len(candidate.returns)} episodes -> {card}")
     return 0
 
 

@@ -14,7 +14,7 @@ COMMAND = """
 import sys
 from harness.entry_point import entry_point
 
-@entry_point
+@entry_point()
 def main(arguments=None):
     from rich.console import Console
     for number in range(3000):
@@ -56,7 +56,7 @@ def test_a_reader_that_goes_ends_nothing(options, stderr, tmp_path):
 
 
 def test_a_home_that_is_not_there_is_no_matter_of_matplotlibs(tmp_path):
-    command = "from harness.entry_point import entry_point\nentry_point(lambda _: __import__('matplotlib') and 0)()"
+    command = "from harness.entry_point import entry_point\nentry_point()(lambda _: __import__('matplotlib') and 0)()"
     process = start(tmp_path, command=command, environment={"HOME": "/proc/nope", "TMPDIR": str(tmp_path)})
     assert process.communicate(timeout=60) == (b"", b"") and process.returncode == 0
 
@@ -70,7 +70,7 @@ def test_a_log_on_a_full_disk_ends_nothing(tmp_path):
 
 def test_a_cache_that_cannot_be_used_is_one_line_and_code_2(tmp_path):
     command = "import sys\nfrom harness.entry_point import entry_point\nfrom spinrl.cache import require_writable\n"
-    command += "from pathlib import Path\nsys.exit(entry_point(lambda _: require_writable(Path('file/cache')))())"
+    command += "from pathlib import Path\nsys.exit(entry_point()(lambda _: require_writable(Path('file/cache')))())"
     (tmp_path / "file").touch()
     process = start(tmp_path, command=command)
     _, error = process.communicate(timeout=60)
@@ -88,6 +88,6 @@ def test_the_working_folder_is_looked_in_after_everything_else(tmp_path):
     (tmp_path / "start.py").write_text(
         f"import sys\nsys.path[0] = {str(ROOT)!r}\nfrom harness.entry_point import entry_point\n"
         "def main(_):\n    import wards, harness.records\n    return wards.BEDS\n"
-        "sys.exit(entry_point(main)())"
+        "sys.exit(entry_point()(main)())"
     )
     assert subprocess.run([sys.executable, "start.py"], cwd=tmp_path, timeout=60).returncode == 3
