@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -124,7 +125,8 @@ def _collect_in_workers(
         for _ in range(processes):
             ours, theirs = context.Pipe()
             workers[ours] = context.Process(target=_serve, args=(theirs, rollout, width), daemon=True)
-            workers[ours].start()
+            with _main_left_alone():
+                workers[ours].start()
             theirs.close()
         for pipe in workers:
             hand_out(pipe)
@@ -154,8 +156,24 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])
+    context.set_forkserver_preload([__name__])
     return context
+
+
+@contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Processes started in here do not import the main module again.
+
+    They need nothing of it; and a script that collects at its top level, without ``if __name__ == "__main__"``, would
+    collect in each of them anew, and wait there for the dataset that it is making.
+    """
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__[name] for name in ("__spec__", "__file__") if name in main.__dict__}
+    main.__dict__.update(dict.fromkeys(kept, None))
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
 
 
 class _Worker:

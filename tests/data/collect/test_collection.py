@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -299,3 +301,15 @@ def test_a_behavior_that_is_not_shipped_says_how_to_train_it(cache: Path) -> Non
     tier = Tier(sources=[Source(behavior="expert")])
     with pytest.raises(BehaviorError, match=r"tools.train_behavior --task finger-spin --bins 7"):
         tier_store("expert", tier, TASK, 7, 1000, seed=0)
+
+
+def test_a_script_may_collect_at_its_top_level(tmp_path: Path) -> None:
+    """The processes that it collects in do not run it again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from spinrl.data import Rollout, collect_episodes\n"
+        f"found = list(collect_episodes({RANDOM!r}, {3 * EPISODE_STEPS}, processes=2))\n"
+        "print('collected', len(found))\n"
+    )
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert ran.stdout == "collected 3\n", ran.stderr
