@@ -168,8 +168,8 @@ def _main_left_alone() -> Iterator[None]:
     collect in each of them anew, and wait there for the dataset that it is making.
     """
     main = sys.modules["__main__"]
-    kept = {name: main.__dict__[name] for name in ("__spec__", "__file__") if name in main.__dict__}
-    main.__dict__.update(dict.fromkeys(kept, None))
+    kept: dict[str, Any] = {name: main.__dict__[name] for name in ("__spec__", "__file__") if name in main.__dict__}
+    main.__dict__.update(dict.fromkeys(kept))
     try:
         yield
     finally:
