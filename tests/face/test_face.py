@@ -58,8 +58,8 @@ def test_a_training_from_python_is_a_cells_to_the_digit(data, parts):
     for name, found in ours.items():
         values = () if found.value is None else (found.value,)
         assert (values, found.remark) == (made[name].returns, made[name].remark)
-        told = [made[name].low, made[name].high]
-        assert np.array_equal([found.low, found.high], np.array(told, dtype=float), equal_nan=True)
+        bounds = np.array([made[name].low, made[name].high], dtype=float)  # none has no bounds
+        assert np.array_equal([found.low, found.high], bounds, equal_nan=True)
 
 
 def test_importing_the_package_imports_no_torch_and_every_name_is_there():
